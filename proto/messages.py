@@ -1,0 +1,117 @@
+"""Messages between the control plane and an ingest (JSON, one per ZeroMQ frame), and the state names both use.
+
+The event path does not use these: its frames are binary (wire.py).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+
+class RunState(StrEnum):
+    """Run states; names as CMS run control uses them."""
+
+    HALTED = "Halted"
+    CONFIGURED = "Configured"
+    RUNNING = "Running"
+    PAUSED = "Paused"
+    DRAINING = "Draining"
+    RUNNING_DEGRADED = "RunningDegraded"
+    ERROR = "Error"
+
+
+class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that decides the result of an event, apart from the event."""
+
+    run: int
+    detector: str = "phase1"  # "phase1" or a data directory with conditions
+    menu: str = ""  # YAML text; empty: the default menu
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """A request of the control plane. `op` is one of OPS; `worker_lost` tells of a worker process that ended."""
+
+    id: str
+    op: str
+    config: RunConfig | None = None
+    worker: str | None = None
+
+
+OPS = ("configure", "start", "pause", "resume", "drain", "stop", "reset", "snapshot", "worker_lost")
+
+
+class CommandReply(msgspec.Struct, frozen=True, kw_only=True):
+    """`error` is None on success; `legal` lists the commands that the state allows when it was illegal."""
+
+    id: str
+    error: str | None = None
+    legal: tuple[str, ...] = ()
+    snapshot: Snapshot | None = None
+
+
+class Histogram(msgspec.Struct, kw_only=True):
+    """Cumulative-free histogram: counts[i] for values <= bounds[i], the last count for the rest. Values in seconds unless named otherwise."""
+
+    bounds: list[float]
+    counts: list[int]
+    sum: float = 0.0
+
+
+class LedgerCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """The accounting of one run: received = accepted + rejected + error + in_flight."""
+
+    received: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    error: int = 0
+    in_flight: int = 0
+    duplicates: int = 0  # resent events that were recognised; not part of `received`
+
+    @property
+    def mismatch(self) -> int:
+        return self.received - self.accepted - self.rejected - self.error - self.in_flight
+
+
+class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    backend: str
+    device: str
+    up: bool
+    ready: bool
+    credit_events: int
+    in_flight: int
+    processed: int
+    restarts: int = 0
+    pid: int = 0
+    host: str = ""
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """State and monotonic counters of an ingest since its start (`ledger`: of the present run)."""
+
+    state: RunState
+    run: int | None
+    ledger: LedgerCounts
+    totals: LedgerCounts
+    workers: list[WorkerStatus]
+    queue_events: int
+    slots_free: int
+    slots_total: int
+    clients: int
+    ingest_bytes: int
+    frames_refused: dict[str, int]  # WireCode name -> count
+    failures: dict[str, int]  # reason -> events that went to the error stream
+    path_accepts: dict[str, int]
+    path_prescaled: dict[str, int]
+    stream_events: dict[str, int]
+    stream_bytes: dict[str, int]
+    backpressure_seconds: dict[str, float]  # cause -> seconds without credit to give
+    event_latency: Histogram
+    stage_duration: dict[str, Histogram]
+    batch_events: Histogram
+    menu_hash: str
+    problems: list[str]  # why the state is RunningDegraded or Error, in words
+    info: dict[str, Any] = {}

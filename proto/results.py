@@ -1,0 +1,48 @@
+"""What the reconstruction says about one event: the row that travels from device to ledger to client."""
+
+from __future__ import annotations
+
+from enum import IntFlag
+
+import numpy as np
+
+
+class EventFlag(IntFlag):
+    """Conditions of one event that did not stop its reconstruction; the outcome stays deterministic."""
+
+    FED_REJECTED = 1 << 0  # at least one FED broke the format and was left out
+    WORD_REJECTED = 1 << 1  # at least one pixel word was invalid (bad link, ROC, coordinate)
+    FED_ERROR_WORD = 1 << 2  # the readout itself reported an error (ROC field 25..31)
+    PAYLOAD_MALFORMED = 1 << 3  # the FED table did not fit the payload
+    DUPLICATE_PIXEL = 1 << 4  # a pixel was read out more than once; the charges were added
+    HIT_OVERFLOW = 1 << 8  # more clusters than the configured maximum; the last ones (by module, cluster) were left out
+    DOUBLET_OVERFLOW = 1 << 9
+    TRACK_OVERFLOW = 1 << 10
+    VERTEX_OVERFLOW = 1 << 11
+    UNPROCESSED = 1 << 31  # force-accepted to the error stream without a reconstruction
+
+
+OVERFLOW_FLAGS = EventFlag.HIT_OVERFLOW | EventFlag.DOUBLET_OVERFLOW | EventFlag.TRACK_OVERFLOW | EventFlag.VERTEX_OVERFLOW
+
+#: One row per event. Counts are per event; `path_bits` are the accepts after prescale, `path_raw` before it.
+RESULT = np.dtype(
+    [
+        ("digest", "<u8"),
+        ("path_bits", "<u8"),
+        ("path_raw", "<u8"),
+        ("flags", "<u4"),
+        ("accept", "<u4"),
+        ("modules", "<u4"),
+        ("digis", "<u4"),
+        ("pixels", "<u4"),
+        ("clusters", "<u4"),
+        ("hits", "<u4"),
+        ("doublets", "<u4"),
+        ("ntuplets", "<u4"),
+        ("tracks", "<u4"),
+        ("tracks_high_purity", "<u4"),
+        ("vertices", "<u4"),
+        ("fed_errors", "<u4"),
+        ("word_errors", "<u4"),
+    ]
+)
