@@ -1,0 +1,41 @@
+"""How a stage declares itself: its data structures and the kernels it runs, in order.
+
+The declaration is the single source: C++ structs, launch code for both backends and the arena are generated from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hltfarm.proto.soa import Params, Schema
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel: the C++ function `name` of the stage's header, applied to `items` work items.
+
+    `items` names the scalar column ("Struct.column") that holds the number of items when the kernel starts.
+    `args` names the structs it takes, in order. `team` is the number of GPU threads that share one item (0: one thread an item,
+    the function then has no Team argument). `scratch` names the Params field that holds the bytes of team memory it needs;
+    scratch is zero when a kernel starts and every item leaves it zero.
+    """
+
+    name: str
+    items: str
+    args: tuple[str, ...]
+    team: int = 0
+    scratch: str | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of the chain: folder `name`, header `name`/`name`.cuh, its structs and kernels."""
+
+    name: str
+    schemas: tuple[Schema, ...]
+    params: tuple[Params, ...]
+    kernels: tuple[Kernel, ...]
+
+    @property
+    def header(self) -> str:
+        return f"{self.name}/{self.name}.cuh"
