@@ -109,12 +109,16 @@ _SEVERITY = (_E, _G, _D, _P, _R, _C, _H)
 
 
 def combined(states: list[RunState]) -> RunState:
-    """The state of a farm of several ingests. Ingests that disagree on whether a run is open make it degraded."""
+    """The state of a farm of several ingests; none at all is Error.
+
+    A farm drains until its last ingest has; ingests that otherwise disagree on whether a run is open, or of which only
+    some are in Error, make it RunningDegraded.
+    """
     if not states:
         return _E
     if _E in states:
         return _E if all(state is _E for state in states) else _G
     opened = [state in OPEN for state in states]
     if any(opened) and not all(opened):
-        return _G
+        return _D if _D in states else _G
     return next(state for state in _SEVERITY if state in states)
