@@ -1,0 +1,120 @@
+"""The command line `hltfarm`: which commands there are, and how every one of them ends.
+
+Each module of this folder defines `register(app)` and imports what its commands need inside them, so that `hltfarm --help`
+stays quick and a missing optional dependency hurts only the command that needs it. Nothing ends with a traceback:
+
+    0    done
+    1    hltfarm could not do it (a device, a server, the accounting of a run)
+    2    the caller gave something unusable: an option, a file, a configuration
+    130  interrupted from the keyboard
+
+`HLTFARM_DEBUG=1` lets tracebacks through.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from hltfarm.proto.errors import HltfarmError, InputError
+
+#: Command -> module of this folder that registers it; in the order of `--help`.
+COMMANDS: dict[str, str] = {
+    "demo": "demo",
+    "simulate": "simulate",
+    "sample": "sample",
+    "reco": "reco",
+    "serve": "serve",
+    "control": "roles",
+    "ingest": "roles",
+    "worker": "roles",
+    "load": "load",
+    "bench": "bench",
+}
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+DEBUG_VARIABLE = "HLTFARM_DEBUG"
+
+
+def build_app(command: str | None = None) -> typer.Typer:
+    """The command tree: with the module of `command` only, when it is the name of one, else with all of them."""
+    app = typer.Typer(
+        name="hltfarm",
+        help="A high-level-trigger farm for pixel detectors.",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    @app.callback(invoke_without_command=True)
+    def root(
+        context: typer.Context,
+        show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    ) -> None:
+        if show_version:
+            typer.echo(f"hltfarm {version('hltfarm')}")
+        elif context.invoked_subcommand is None:
+            typer.echo(context.get_help())
+
+    modules = [COMMANDS[command]] if command in COMMANDS else list(dict.fromkeys(COMMANDS.values()))
+    for module in modules:
+        importlib.import_module(f"{__name__}.{module}").register(app)
+    return app
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error on one line; the name of its type where it has no message."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; errors become one line on stderr."""
+    if os.environ.get(DEBUG_VARIABLE, "") not in ("", "0"):
+        return invoke(arguments)
+    try:
+        return invoke(arguments)
+    except (KeyboardInterrupt, typer.Abort):
+        return EXIT_INTERRUPTED
+    except typer.TyperException as error:
+        return fail(f"{' '.join(error.format_message().split())} (see `hltfarm --help`)", EXIT_USAGE)
+    except InputError as error:
+        return fail(one_line(error), EXIT_USAGE)
+    except HltfarmError as error:
+        return fail(one_line(error), EXIT_FAILED)
+    except BrokenPipeError:
+        # The reader of our output is gone (`| head`): the rest has nowhere to go, the interpreter's last flush included.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except ModuleNotFoundError as error:
+        return fail(f"this command needs the module {error.name!r}, which is not installed", EXIT_FAILED)
+    except OSError as error:
+        return fail(one_line(error), EXIT_FAILED)
+    except Exception as error:
+        return fail(f"internal error: {type(error).__name__}: {one_line(error)} ({DEBUG_VARIABLE}=1 shows where)", EXIT_FAILED)
+
+
+def invoke(arguments: Sequence[str]) -> int:
+    """Run one command line; its errors pass through. A command may return an exit code."""
+    app = build_app(arguments[0] if arguments else None)
+    result = app(args=list(arguments), prog_name="hltfarm", standalone_mode=False)
+    return result if isinstance(result, int) else 0
+
+
+def fail(message: str, code: int) -> int:
+    """Say what went wrong, in one line on stderr, and hand the exit code back."""
+    sys.stderr.write(f"hltfarm: error: {message}\n")
+    return code
+
+
+def main() -> None:
+    """Entry point of the command `hltfarm`."""
+    sys.exit(run(sys.argv[1:]))
