@@ -1,0 +1,197 @@
+"""The run registry: every run number that was ever given out, its configuration, its times and its final ledger.
+
+Numbers are unique and increasing for as long as the database lives. SQLite by default; any SQLAlchemy URL works.
+Calls block for the time of one small transaction; call them from a thread if that matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+
+from sqlalchemy import BigInteger, Engine, String, Text, create_engine, event, func, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from hltfarm.proto.errors import BackendError, ConfigError
+from hltfarm.proto.messages import LedgerCounts, RunConfig
+
+LARGEST_RUN = 2**32 - 1  # the wire format gives a run number 32 bits
+_LEDGER = ("received", "accepted", "rejected", "error", "in_flight", "duplicates")
+
+
+class Outcome(StrEnum):
+    """What became of a run."""
+
+    CONFIGURED = "configured"  # number given out, not (yet) started
+    RUNNING = "running"
+    STOPPED = "stopped"  # ended by a stop, ledger closed
+    RESET = "reset"  # ended by a reset
+    INTERRUPTED = "interrupted"  # its ingest or its control went away
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """One run. Times are UTC. `ledger` is the last one known, None before the run ended (or if nobody saw its end)."""
+
+    number: int
+    detector: str
+    menu: str
+    menu_hash: str
+    outcome: Outcome
+    created: datetime
+    started: datetime | None
+    stopped: datetime | None
+    ledger: LedgerCounts | None
+
+
+class _Base(DeclarativeBase):
+    pass
+
+
+class _Run(_Base):
+    __tablename__ = "runs"
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    detector: Mapped[str] = mapped_column(Text)
+    menu: Mapped[str] = mapped_column(Text)
+    menu_hash: Mapped[str] = mapped_column(String(128))
+    outcome: Mapped[str] = mapped_column(String(16))
+    created_s: Mapped[float]  # unix seconds, so that no database touches the time zone
+    started_s: Mapped[float | None]
+    stopped_s: Mapped[float | None]
+    received: Mapped[int | None] = mapped_column(BigInteger)
+    accepted: Mapped[int | None] = mapped_column(BigInteger)
+    rejected: Mapped[int | None] = mapped_column(BigInteger)
+    error: Mapped[int | None] = mapped_column(BigInteger)
+    in_flight: Mapped[int | None] = mapped_column(BigInteger)
+    duplicates: Mapped[int | None] = mapped_column(BigInteger)
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _record(row: _Run) -> RunRecord:
+    ledger = None if row.received is None else LedgerCounts(**{name: getattr(row, name) or 0 for name in _LEDGER})
+    return RunRecord(
+        number=row.number,
+        detector=row.detector,
+        menu=row.menu,
+        menu_hash=row.menu_hash,
+        outcome=Outcome(row.outcome),
+        created=datetime.fromtimestamp(row.created_s, UTC),
+        started=_time(row.started_s),
+        stopped=_time(row.stopped_s),
+        ledger=ledger,
+    )
+
+
+def _engine(url: str) -> Engine:
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:":
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(url)
+    except ArgumentError as error:
+        raise ConfigError(f"run registry: {url!r} is not a database URL such as sqlite:///runs.db") from error
+    except OSError as error:
+        raise ConfigError(f"run registry: cannot create the folder of {url!r}: {error.strerror}") from error
+    if parsed.get_backend_name() == "sqlite":
+
+        @event.listens_for(engine, "connect")
+        def _durable(connection, _record):  # type: ignore[no-untyped-def]
+            with closing(connection.cursor()) as cursor:
+                cursor.execute("PRAGMA journal_mode=WAL")
+                cursor.execute("PRAGMA busy_timeout=5000")
+
+    return engine
+
+
+class RunRegistry:
+    """Run numbers and their history behind a SQLAlchemy URL. `clock` gives unix seconds.
+
+    Raises `ConfigError` for a URL or number that cannot be used, `BackendError` when the database fails.
+    """
+
+    def __init__(self, url: str, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._database = _engine(url)
+        try:
+            _Base.metadata.create_all(self._database)
+        except SQLAlchemyError as error:
+            raise BackendError(f"run registry: cannot open {url!r}: {error}") from error
+
+    def close(self) -> None:
+        """Release the database connections."""
+        self._database.dispose()
+
+    def allocate(self, detector: str, menu: str, menu_hash: str, number: int | None = None) -> RunConfig:
+        """Give out the next run number (or `number`, if it is above every earlier one) for a configuration."""
+        for _ in range(8):  # another registry on the same database may be faster
+            with Session(self._database) as session:
+                last = session.scalar(select(func.max(_Run.number))) or 0
+                chosen = last + 1 if number is None else number
+                if not last < chosen <= LARGEST_RUN:
+                    raise ConfigError(f"run {chosen} cannot be used: numbers increase, the last was {last}; leave it out to get {last + 1}")
+                session.add(
+                    _Run(
+                        number=chosen,
+                        detector=detector,
+                        menu=menu,
+                        menu_hash=menu_hash,
+                        outcome=Outcome.CONFIGURED,
+                        created_s=self._clock(),
+                    )
+                )
+                try:
+                    session.commit()
+                except IntegrityError:
+                    continue
+            return RunConfig(run=chosen, detector=detector, menu=menu)
+        raise BackendError("run registry: no run number could be reserved; is another farm using the same database?")
+
+    def begin(self, number: int) -> None:
+        """The run was started."""
+        with Session(self._database) as session, session.begin():
+            row = self._row(session, number)
+            row.started_s, row.outcome = self._clock(), Outcome.RUNNING
+
+    def finish(self, number: int, outcome: Outcome, ledger: LedgerCounts | None) -> None:
+        """The run ended; `ledger` is its final accounting, None if nobody saw it."""
+        with Session(self._database) as session, session.begin():
+            row = self._row(session, number)
+            row.stopped_s, row.outcome = self._clock(), outcome
+            if ledger is not None:
+                for name in _LEDGER:
+                    setattr(row, name, getattr(ledger, name))
+
+    def get(self, number: int) -> RunRecord | None:
+        """The record of one run, or None."""
+        with Session(self._database) as session:
+            row = session.get(_Run, number)
+            return None if row is None else _record(row)
+
+    def page(self, limit: int, before: int | None = None) -> Sequence[RunRecord]:
+        """Up to `limit` runs, the newest first; `before` continues below a run number."""
+        query = select(_Run).order_by(_Run.number.desc()).limit(limit)
+        if before is not None:
+            query = query.where(_Run.number < before)
+        with Session(self._database) as session:
+            return [_record(row) for row in session.scalars(query)]
+
+    def open_runs(self) -> Sequence[RunRecord]:
+        """Runs that were started and have no end."""
+        with Session(self._database) as session:
+            return [_record(row) for row in session.scalars(select(_Run).where(_Run.outcome == Outcome.RUNNING))]
+
+    @staticmethod
+    def _row(session: Session, number: int) -> _Run:
+        row = session.get(_Run, number)
+        if row is None:
+            raise ConfigError(f"run {number} is not in the registry")
+        return row
