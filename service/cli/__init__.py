@@ -14,6 +14,7 @@ stays quick and a missing optional dependency hurts only the command that needs 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -67,7 +68,8 @@ def build_app(command: str | None = None) -> typer.Typer:
 
     modules = [COMMANDS[command]] if command in COMMANDS else list(dict.fromkeys(COMMANDS.values()))
     for module in modules:
-        importlib.import_module(f"{__name__}.{module}").register(app)
+        if importlib.util.find_spec(f"{__name__}.{module}") is not None:
+            importlib.import_module(f"{__name__}.{module}").register(app)
     return app
 
 
