@@ -1,0 +1,183 @@
+"""The way from the control plane to its ingests: one DEALER socket each, every request with a deadline.
+
+A request that gets no answer raises `UnreachableError`; the socket stays, ZeroMQ reconnects it by itself, and an answer that
+comes too late is recognised by its id and dropped (it is counted in `late_replies`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+import zmq
+import zmq.asyncio
+
+from hltfarm.proto.errors import BackendError, HltfarmError, StateError
+from hltfarm.proto.messages import Command, CommandReply, RunConfig, RunState, Snapshot
+from hltfarm.service.control.merge import merge
+from hltfarm.service.runcontrol import ADMITTING, combined
+
+
+class UnreachableError(BackendError):
+    """An ingest did not answer in time; it may be back later."""
+
+    retryable = True
+
+
+class RefusedError(HltfarmError):
+    """An ingest could not carry out a command that its state allows (a menu or detector it cannot load, for instance)."""
+
+
+@dataclass(frozen=True, slots=True)
+class IngestView:
+    """What is known of one ingest: its snapshot, or why there is none."""
+
+    endpoint: str
+    snapshot: Snapshot | None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FarmView:
+    """What is known of the farm at one moment. `snapshot` adds up the reachable ingests; None if there is none."""
+
+    state: RunState
+    snapshot: Snapshot | None
+    ingests: tuple[IngestView, ...]
+
+    @property
+    def problems(self) -> list[str]:
+        """Why the state is not as it should be, in words."""
+        lost = [view.error for view in self.ingests if view.error is not None]
+        return lost + (list(self.snapshot.problems) if self.snapshot is not None else [])
+
+
+class Link(Protocol):
+    """What the control plane needs of its ingests; tests put a fake in its place."""
+
+    async def look(self) -> FarmView:
+        """Ask every ingest for its snapshot. Never raises for an ingest that is gone: the view says so."""
+        ...
+
+    async def command(self, op: str, config: RunConfig | None = None, worker: str | None = None) -> FarmView:
+        """Send a command to every ingest. Raises `UnreachableError`, `StateError` or `RefusedError`."""
+        ...
+
+    async def close(self) -> None:
+        """Release sockets and tasks."""
+        ...
+
+
+def view_of(ingests: Sequence[IngestView]) -> FarmView:
+    """Combine the views of all ingests; one that is gone makes a running farm degraded, and any other farm an Error."""
+    present = [view.snapshot for view in ingests if view.snapshot is not None]
+    state = combined([snapshot.state for snapshot in present])
+    if len(present) < len(ingests):
+        state = RunState.RUNNING_DEGRADED if state in ADMITTING else RunState.ERROR
+    return FarmView(state=state, snapshot=merge(present) if present else None, ingests=tuple(ingests))
+
+
+class IngestLink:
+    """One ingest's control socket. Use it from one event loop; `close` it there."""
+
+    def __init__(self, context: zmq.asyncio.Context, endpoint: str, timeout_s: float) -> None:
+        self.endpoint = endpoint
+        self.late_replies = 0
+        self._timeout_s = timeout_s
+        self._waiting: dict[str, asyncio.Future[CommandReply]] = {}
+        self._decoder = msgspec.json.Decoder(CommandReply)
+        self._socket = context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.SNDHWM, 16)
+        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        self._socket.connect(endpoint)
+        self._reader: asyncio.Task[None] | None = None
+
+    async def request(self, op: str, config: RunConfig | None = None, worker: str | None = None) -> CommandReply:
+        """One request and its reply. Raises `UnreachableError` when it does not come in time."""
+        if self._reader is None:
+            self._reader = asyncio.create_task(self._read(), name=f"control link {self.endpoint}")
+        command = Command(id=uuid.uuid4().hex, op=op, config=config, worker=worker)
+        reply: asyncio.Future[CommandReply] = asyncio.get_running_loop().create_future()
+        self._waiting[command.id] = reply
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._socket.send(msgspec.json.encode(command))
+                return await reply
+        except TimeoutError:
+            raise UnreachableError(f"ingest {self.endpoint} did not answer {op!r} within {self._timeout_s:g} s") from None
+        finally:
+            self._waiting.pop(command.id, None)
+
+    async def _read(self) -> None:
+        while True:
+            frames = await self._socket.recv_multipart()
+            try:
+                reply = self._decoder.decode(frames[-1])
+            except msgspec.DecodeError as error:  # ValidationError is one: a peer of another version
+                for future in self._waiting.values():
+                    if not future.done():
+                        future.set_exception(UnreachableError(f"ingest {self.endpoint} sent an answer that cannot be read: {error}"))
+                continue
+            waiting = self._waiting.get(reply.id)
+            if waiting is None or waiting.done():
+                self.late_replies += 1
+            else:
+                waiting.set_result(reply)
+
+    async def close(self) -> None:
+        """End the reader and close the socket; requests under way are cancelled."""
+        for future in self._waiting.values():
+            future.cancel()
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+        self._socket.close()
+
+
+class FarmLink:
+    """All ingests of a farm. Owns its ZeroMQ context."""
+
+    def __init__(self, endpoints: Sequence[str], timeout_s: float) -> None:
+        self._context = zmq.asyncio.Context()
+        self._links = [IngestLink(self._context, endpoint, timeout_s) for endpoint in endpoints]
+
+    async def look(self) -> FarmView:
+        """See `Link.look`."""
+        return view_of(await asyncio.gather(*(self._snapshot(link) for link in self._links)))
+
+    async def _snapshot(self, link: IngestLink) -> IngestView:
+        try:
+            reply = await link.request("snapshot")
+        except UnreachableError as error:
+            return IngestView(link.endpoint, None, str(error))
+        refusal = reply.error if reply.snapshot is None else None
+        return IngestView(link.endpoint, reply.snapshot, refusal)
+
+    async def command(self, op: str, config: RunConfig | None = None, worker: str | None = None) -> FarmView:
+        """See `Link.command`. With several ingests the command goes to all of them even if one refuses; the first refusal is raised."""
+        results = await asyncio.gather(
+            *(link.request(op, config, worker) for link in self._links),
+            return_exceptions=True,
+        )
+        views = []
+        for link, result in zip(self._links, results, strict=True):
+            if isinstance(result, BaseException):
+                raise result
+            if result.error is not None:
+                if result.legal:
+                    raise StateError(result.error, result.legal)
+                raise RefusedError(f"ingest {link.endpoint} refused {op!r}: {result.error}")
+            views.append(IngestView(link.endpoint, result.snapshot))
+        if any(view.snapshot is None for view in views):
+            return await self.look()
+        return view_of(views)
+
+    async def close(self) -> None:
+        """Close every socket and the context."""
+        await asyncio.gather(*(link.close() for link in self._links))
+        self._context.term()

@@ -1,0 +1,184 @@
+"""All metrics of the farm, in one place.
+
+Naming rule: `hlt_` + what + base unit (`_seconds`, `_bytes`, `_events`), counters end in `_total`; labels name parts of the
+farm (worker, stage, path, stream, cause), never an event or a run. Labels exist from the first scrape, so that rates and
+dashboards work before the first event.
+
+The ingests own the numbers and ship them as a `Snapshot`; this process owns the registry. A scrape asks for a fresh snapshot
+(see `Monitor.fresh`), and `farm_families` translates it. While no ingest answers, the numbers that come from ingests are
+absent rather than stale; `hlt_ingest_up` and `hlt_run_state` stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from hltfarm.proto.errors import WireCode
+from hltfarm.proto.messages import Histogram, RunState, Snapshot
+from hltfarm.service.control.link import FarmView
+
+DECISIONS = ("accept", "reject", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class Supervised:
+    """What the supervisor of this process adds: restarts by worker name, and how many workers it took out of service."""
+
+    restarts: Mapping[str, int]
+    quarantined: int
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsInput:
+    """Everything one scrape is made of. `supervised` is None where workers are run by something else (containers)."""
+
+    view: FarmView
+    version: str
+    supervised: Supervised | None
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _counter(name: str, text: str, value: float) -> CounterMetricFamily:
+    return CounterMetricFamily(name, text, value=value)
+
+
+def _gauges(name: str, text: str, label: str, values: Iterable[tuple[str, float]]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for key, value in values:
+        family.add_metric([key], value)
+    return family
+
+
+def _counters(name: str, text: str, label: str, values: Iterable[tuple[str, float]]) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, text, labels=[label])
+    for key, value in values:
+        family.add_metric([key], value)
+    return family
+
+
+def buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    """Cumulative buckets as Prometheus wants them; the last one is +Inf."""
+    result, total = [], 0
+    for bound, count in zip([*histogram.bounds, float("inf")], histogram.counts, strict=True):
+        total += count
+        result.append((floatToGoString(bound), float(total)))
+    return result
+
+
+def _histogram(name: str, text: str, histogram: Histogram) -> HistogramMetricFamily:
+    return HistogramMetricFamily(name, text, buckets=buckets(histogram), sum_value=histogram.sum)
+
+
+def farm_families(given: MetricsInput) -> Iterator[Metric]:
+    """The metric families of one scrape."""
+    view, snapshot = given.view, given.view.snapshot
+    yield _gauges(
+        "hlt_ingest_up",
+        "1 if the ingest answered the control plane, else 0.",
+        "ingest",
+        ((ingest.endpoint, float(ingest.snapshot is not None)) for ingest in view.ingests),
+    )
+    yield _gauges(
+        "hlt_run_state", "1 for the present run state, 0 for the others.", "state", ((s, float(s is view.state)) for s in RunState)
+    )
+    config = GaugeMetricFamily("hlt_config_info", "1; the labels tell the configuration.", labels=["menu", "model", "version"])
+    config.add_metric([snapshot.menu_hash if snapshot else "", "", given.version], 1.0)
+    yield config
+    if given.supervised is not None:
+        yield _gauge("hlt_workers_quarantined", "Workers taken out of service after repeated exits.", given.supervised.quarantined)
+    if snapshot is not None:
+        yield from _accounting(snapshot)
+        yield from _flow(snapshot)
+        yield from _workers(snapshot, given.supervised)
+        yield from _selection(snapshot)
+        yield from _times(snapshot)
+
+
+def _accounting(s: Snapshot) -> Iterator[Metric]:
+    totals = s.totals
+    yield _counter("hlt_events_received_total", "Events entered in the ledger since the ingest started.", totals.received)
+    decided = zip(DECISIONS, (totals.accepted, totals.rejected, totals.error), strict=True)
+    yield _counters(
+        "hlt_events_decided_total", "Events decided, by decision; error: force-accepted to the error stream.", "decision", decided
+    )
+    yield _counters("hlt_events_failed_total", "Events sent to the error stream, by reason.", "reason", s.failures.items())
+    yield _counter("hlt_events_duplicate_total", "Resent events that the ledger recognised; not part of received.", totals.duplicates)
+    yield _gauge("hlt_events_inflight", "Events received and not yet decided.", totals.in_flight)
+    yield _gauge(
+        "hlt_accounting_mismatch_events", "received - accepted - rejected - error - in flight; anything but 0 is a loss.", s.totals.mismatch
+    )
+    yield _gauge("hlt_run_number", "Number of the present or last run, 0 before the first.", s.run or 0)
+
+
+def _flow(s: Snapshot) -> Iterator[Metric]:
+    yield _counter("hlt_ingest_bytes_total", "Payload bytes received.", s.ingest_bytes)
+    refused = {code.name: 0 for code in WireCode} | s.frames_refused
+    yield _counters("hlt_frames_refused_total", "Client frames refused, by wire error code.", "code", refused.items())
+    yield _gauge("hlt_clients", "Connected data sources.", s.clients)
+    yield _gauges("hlt_queue_depth", "Events that wait in front of a stage.", "stage", [("dispatch", s.queue_events)])
+    yield _gauge("hlt_slots_free", "Free slots of the shared-memory ring.", s.slots_free)
+    yield _gauge("hlt_slots", "Slots of the shared-memory ring.", s.slots_total)
+    yield _counters(
+        "hlt_backpressure_seconds_total", "Time without credit to give to clients, by cause.", "cause", s.backpressure_seconds.items()
+    )
+
+
+def _workers(s: Snapshot, supervised: Supervised | None) -> Iterator[Metric]:
+    up = GaugeMetricFamily("hlt_worker_up", "1 if the worker is alive, else 0.", labels=["worker", "device"])
+    for worker in s.workers:
+        up.add_metric([worker.name, worker.device], float(worker.up))
+    yield up
+    yield _gauges("hlt_credits", "Events a worker can still take.", "worker", ((w.name, w.credit_events) for w in s.workers))
+    restarts = {w.name: w.restarts for w in s.workers} | dict(supervised.restarts if supervised else {})
+    yield _counters("hlt_worker_restarts_total", "Starts of a worker process after its first.", "worker", restarts.items())
+    yield _counters(
+        "hlt_worker_events_total", "Events processed by a worker since it joined.", "worker", ((w.name, w.processed) for w in s.workers)
+    )
+
+
+def _selection(s: Snapshot) -> Iterator[Metric]:
+    yield _counters("hlt_path_accepts_total", "Accepts of a trigger path after its prescale.", "path", s.path_accepts.items())
+    yield _counters("hlt_path_prescaled_total", "Accepts of a trigger path that its prescale removed.", "path", s.path_prescaled.items())
+    yield _counters("hlt_stream_events_total", "Events sent to an output stream.", "stream", s.stream_events.items())
+    yield _counters("hlt_stream_bytes_total", "Payload bytes of events sent to an output stream.", "stream", s.stream_bytes.items())
+
+
+def _times(s: Snapshot) -> Iterator[Metric]:
+    yield _histogram("hlt_event_latency_seconds", "Time from receipt to decision of an event, in the ingest.", s.event_latency)
+    yield _histogram("hlt_batch_events", "Events per batch.", s.batch_events)
+    stages = HistogramMetricFamily("hlt_stage_duration_seconds", "Time of one batch in a stage.", labels=["stage"])
+    for stage, histogram in s.stage_duration.items():
+        stages.add_metric([stage], buckets(histogram), histogram.sum)
+    yield stages
+
+
+class FarmCollector(Collector):
+    """Hands the registry what `source` says at the moment of the scrape."""
+
+    def __init__(self, source: Callable[[], MetricsInput]) -> None:
+        self._source = source
+
+    def describe(self) -> list[Metric]:
+        """Nothing is known before the first scrape; this keeps registration from collecting."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """The families of this scrape."""
+        return farm_families(self._source())
+
+
+def registry_of(source: Callable[[], MetricsInput]) -> CollectorRegistry:
+    """A registry of its own for one control app."""
+    registry = CollectorRegistry()
+    registry.register(FarmCollector(source))
+    return registry

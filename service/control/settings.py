@@ -1,0 +1,33 @@
+"""Settings of the control plane: an object passed in, never a global."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ControlSettings(BaseModel):
+    """Everything that a control process is told from outside. Durations in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ingests: tuple[str, ...] = Field(min_length=1)
+    """ZeroMQ endpoints of the ingests' control sockets, such as tcp://ingest:7002."""
+    database: str = "sqlite://"
+    """SQLAlchemy URL of the run registry; the default lives in memory, and run numbers begin again with every process."""
+    detector: str = "phase1"
+    """Detector of a configure command that names none."""
+    menu: str = ""
+    """Menu (YAML text) of a configure command that brings none; empty: the built-in menu."""
+    first_run: int | None = Field(default=None, ge=1)
+    """Number of the first run; later ones follow. None continues the registry's numbers."""
+    autostart: bool = False
+    """Configure and start a run whenever the ingests are found Halted: at the beginning, and after an ingest was restarted."""
+    request_timeout_s: float = Field(default=2.0, gt=0)
+    """Answer time of an ingest; too low calls a busy ingest gone, too high lets requests to a dead one hang."""
+    poll_s: float = Field(default=0.5, gt=0)
+    """Time between two looks at the ingests; rates are averages over `rate_window_s`."""
+    transition_timeout_s: float = Field(default=60.0, gt=0)
+    """A transition that takes longer is reported as failed (the ingest may still complete it)."""
+    rate_window_s: float = Field(default=10.0, gt=0)
+    progress_s: float = Field(default=10.0, gt=0)
+    """Readiness: with events in flight, a decision must have come within this time; workers must have reported within it."""
