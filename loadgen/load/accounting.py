@@ -1,6 +1,7 @@
 """What became of every event of a load. Pure: no sockets and no clock; times are seconds since the start of the load.
 
-Events are known by their index, 0, 1, 2, ... in order of sending. A load is closed when every event that was offered has been sent
+Every connection keeps its own Accounting, in its own thread; `Total` adds them up. Events are known by their index, 0, 1, 2, ... in
+order of sending on the connection. A load is closed when every event that was offered has been sent
 and answered by exactly one decision.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 from hdrh.histogram import HdrHistogram
 
@@ -16,8 +17,6 @@ from hdrh.histogram import HdrHistogram
 LOWEST_US, HIGHEST_US, DIGITS = 1, 3_600_000_000, 3
 
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9}
-
-_SENT, _ANSWERED = 1, 2
 
 
 class Latency:
@@ -39,6 +38,12 @@ class Latency:
         self._max = max(self._max, seconds)
         self._histogram.record_value(min(max(round(seconds * 1e6), LOWEST_US), HIGHEST_US))
 
+    def add(self, other: Latency) -> None:
+        """Add all latencies of another histogram."""
+        self._sum += other._sum
+        self._max = max(self._max, other._max)
+        self._histogram.add(other._histogram)
+
     def summary(self) -> dict[str, float | None]:
         """Percentiles, mean and maximum in milliseconds; None for each while nothing was recorded."""
         if not self.count:
@@ -49,42 +54,38 @@ class Latency:
         return values | {"max": self._max * 1e3, "mean": self._sum / self.count * 1e3}
 
 
-@dataclass(slots=True)
-class Connection:
-    """Numbers of one connection."""
-
-    name: str
-    sent: int = 0
-    answered: int = 0
-    resends: int = 0
-    latency: Latency = field(default_factory=Latency)
-
-
 class Accounting:
-    """Ledger of the client side.
+    """Ledger of one connection, on the client side.
 
     outcomes: decisions by outcome, first ones only. duplicates: further decisions for an event that already has one.
-    unexpected: decisions for events that were never sent. refused: error frames, by code. irreproducible: events whose digest
-    differs from that of an earlier event with the same payload (the farm promises that there is none).
+    unexpected: decisions for events that were never sent. refused: events that the ingest will not take, by code.
+    errors: error frames of the ingest by code, those included that only made the client wait and send again.
+    digests: of each payload of the source, as first reported. irreproducible: events whose digest differs from that.
     """
 
-    def __init__(self, connections: int) -> None:
-        self.connections = [Connection(f"load-{index}") for index in range(connections)]
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.latency = Latency()
         self.outcomes: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
         self.duplicates = 0
         self.unexpected = 0
         self.irreproducible = 0
-        self._state = bytearray()
+        self.resends = 0
+        self.reconnects = 0
+        self.offered = 0
+        self.backlog_peak = 0
+        self.sent_bytes = 0
+        self.digests: dict[int, int] = {}
+        self._answered = bytearray()
         self._intended = array("d")
         self._payload = array("q")
-        self._digest: dict[int, int] = {}
 
     @property
     def sent(self) -> int:
         """Number of events sent, resends not counted."""
-        return len(self._state)
+        return len(self._answered)
 
     @property
     def answered(self) -> int:
@@ -92,48 +93,76 @@ class Accounting:
         return self.outcomes.total()
 
     @property
-    def unanswered(self) -> int:
-        """Number of events sent that have no decision (yet)."""
-        return self.sent - self.answered
+    def waiting(self) -> int:
+        """Number of events sent whose decision may still come: those refused for good get none."""
+        return self.sent - self.answered - self.refused.total()
 
-    def add_sent(self, connection: int, intended: float, payload: int) -> int:
-        """Enter the next event; `payload` tells which event of the source it repeats. Returns its index."""
-        self._state.append(_SENT)
+    def add_sent(self, intended: float, payload: int, size: int) -> int:
+        """Enter the next event: its intended time, which event of the source it repeats, its bytes. Returns its index."""
+        self._answered.append(0)
         self._intended.append(intended)
         self._payload.append(payload)
-        self.connections[connection].sent += 1
-        return len(self._state) - 1
+        self.sent_bytes += size
+        return len(self._answered) - 1
 
-    def add_decision(self, connection: int, index: int, outcome: str, now: float, digest: int | None = None) -> None:
+    def add_decision(self, index: int, outcome: str, now: float, digest: int | None = None) -> None:
         """Enter a decision. `digest` of the reconstructed event, None for one that was not reconstructed."""
-        if not 0 <= index < len(self._state):
+        if not 0 <= index < len(self._answered):
             self.unexpected += 1
             return
-        if self._state[index] == _ANSWERED:
+        if self._answered[index]:
             self.duplicates += 1
             return
-        self._state[index] = _ANSWERED
+        self._answered[index] = 1
         self.outcomes[outcome] += 1
-        self.connections[connection].answered += 1
-        latency = max(0.0, now - self._intended[index])
-        self.latency.record(latency)
-        self.connections[connection].latency.record(latency)
-        if digest is not None and self._digest.setdefault(self._payload[index], digest) != digest:
+        self.latency.record(max(0.0, now - self._intended[index]))
+        if digest is not None and self.digests.setdefault(self._payload[index], digest) != digest:
             self.irreproducible += 1
 
-    def add_refusal(self, code: str) -> None:
-        """Enter an error frame of the server."""
-        self.refused[code] += 1
 
-    def problems(self, offered: int) -> list[str]:
-        """Why the load is not closed, in words; empty when `offered` events were sent and each was answered once."""
+class Total:
+    """Sum over the connections of a load; a snapshot of the moment it is made."""
+
+    def __init__(self, connections: Sequence[Accounting]) -> None:
+        self.connections = connections
+        self.offered = sum(item.offered for item in connections)
+        self.sent = sum(item.sent for item in connections)
+        self.answered = sum(item.answered for item in connections)
+        self.duplicates = sum(item.duplicates for item in connections)
+        self.unexpected = sum(item.unexpected for item in connections)
+        self.resends = sum(item.resends for item in connections)
+        self.reconnects = sum(item.reconnects for item in connections)
+        self.backlog_peak = sum(item.backlog_peak for item in connections)
+        self.sent_bytes = sum(item.sent_bytes for item in connections)
+        self.outcomes = sum((item.outcomes for item in connections), Counter[str]())
+        self.refused = sum((item.refused for item in connections), Counter[str]())
+        self.errors = sum((item.errors for item in connections), Counter[str]())
+        self.latency = Latency()
+        digests: dict[int, int] = {}
+        self.irreproducible = 0
+        for item in connections:
+            self.latency.add(item.latency)
+            differ = sum(digests.setdefault(payload, digest) != digest for payload, digest in item.digests.items())
+            self.irreproducible += item.irreproducible + differ
+
+    @property
+    def unanswered(self) -> int:
+        """Number of events sent and neither answered nor refused."""
+        return self.sent - self.answered - self.refused.total()
+
+    @property
+    def unsent(self) -> int:
+        """Number of events that were due and never sent."""
+        return self.offered - self.sent
+
+    def problems(self) -> list[str]:
+        """Why the load is not closed, in words; empty when every offered event was sent and answered exactly once."""
         found = [
-            (offered - self.sent, "never sent: no credit before the time-out"),
+            (self.unsent, "never sent: no credit before the time-out"),
             (self.unanswered, "sent and not answered"),
             (self.duplicates, "answered more than once"),
             (self.unexpected, "answered but never sent"),
-            (self.irreproducible, "with another digest than the same payload had before"),
+            (self.irreproducible, "reconstructed differently from an earlier event with the same payload"),
+            *((count, f"refused by the ingest: {code}") for code, count in sorted(self.refused.items())),
         ]
-        problems = [f"{count} event{'s' * (count != 1)} {what}" for count, what in found if count]
-        problems += [f"{count} frame{'s' * (count != 1)} refused: {code}" for code, count in sorted(self.refused.items())]
-        return problems
+        return [f"{count} event{'s' * (count != 1)} {what}" for count, what in found if count]

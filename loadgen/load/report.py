@@ -9,7 +9,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from hltfarm.loadgen.load.accounting import Accounting
+from hltfarm.loadgen.load.accounting import Total
 from hltfarm.loadgen.load.schedule import Schedule
 from hltfarm.proto.errors import ConfigError
 
@@ -31,7 +31,8 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
 
     offered_rate_hz: events that fell due per second of the schedule. achieved_rate_hz: answered events per second from the first
     event to the last answer. latency_ms counts from the intended send time. backlog_peak: most events that were due and could not
-    be sent yet. problems: why the accounting is not closed, empty when it is.
+    be sent yet (summed over the connections). refused: events the ingest will not take, by code; errors: error frames by code, those
+    included after which the client sent again. problems: why the accounting is not closed, empty when it is.
     """
 
     source: str
@@ -43,7 +44,9 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     offered: int
     sent: int
     resends: int
+    reconnects: int
     decisions: dict[str, int]
+    refused: dict[str, int]
     errors: dict[str, int]
     duplicates: int
     unexpected: int
@@ -64,18 +67,7 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
         return not self.problems
 
 
-def make_report(
-    accounting: Accounting,
-    schedule: Schedule,
-    *,
-    source: str,
-    run: int,
-    offered: int,
-    backlog_peak: int,
-    offer_seconds: float,
-    seconds: float,
-    sent_bytes: int,
-) -> LoadReport:
+def make_report(total: Total, schedule: Schedule, *, source: str, run: int, offer_seconds: float, seconds: float) -> LoadReport:
     """Report of a finished load. `offer_seconds`: how long the schedule ran; `seconds`: from the first event to the last answer."""
     return LoadReport(
         source=source,
@@ -84,32 +76,30 @@ def make_report(
         arrival="max" if schedule.is_max else schedule.arrival.value,
         seed=schedule.seed,
         seconds=seconds,
-        offered=offered,
-        sent=accounting.sent,
-        resends=sum(connection.resends for connection in accounting.connections),
-        decisions={outcome: accounting.outcomes[outcome] for outcome in OUTCOMES},
-        errors=dict(sorted(accounting.refused.items())),
-        duplicates=accounting.duplicates,
-        unexpected=accounting.unexpected,
-        unanswered=accounting.unanswered,
-        unsent=offered - accounting.sent,
-        irreproducible=accounting.irreproducible,
-        backlog_peak=backlog_peak,
-        offered_rate_hz=offered / offer_seconds if offer_seconds > 0 else 0.0,
-        achieved_rate_hz=accounting.answered / seconds if seconds > 0 else 0.0,
-        sent_bytes=sent_bytes,
-        latency_ms=accounting.latency.summary(),
+        offered=total.offered,
+        sent=total.sent,
+        resends=total.resends,
+        reconnects=total.reconnects,
+        decisions={outcome: total.outcomes[outcome] for outcome in OUTCOMES},
+        refused=dict(sorted(total.refused.items())),
+        errors=dict(sorted(total.errors.items())),
+        duplicates=total.duplicates,
+        unexpected=total.unexpected,
+        unanswered=total.unanswered,
+        unsent=total.unsent,
+        irreproducible=total.irreproducible,
+        backlog_peak=total.backlog_peak,
+        offered_rate_hz=total.offered / offer_seconds if offer_seconds > 0 else 0.0,
+        achieved_rate_hz=total.answered / seconds if seconds > 0 else 0.0,
+        sent_bytes=total.sent_bytes,
+        latency_ms=total.latency.summary(),
         connections=[
             ConnectionReport(
-                name=connection.name,
-                sent=connection.sent,
-                answered=connection.answered,
-                resends=connection.resends,
-                latency_ms=connection.latency.summary(),
+                name=item.name, sent=item.sent, answered=item.answered, resends=item.resends, latency_ms=item.latency.summary()
             )
-            for connection in accounting.connections
+            for item in total.connections
         ],
-        problems=accounting.problems(offered),
+        problems=total.problems(),
     )
 
 
@@ -146,7 +136,7 @@ def print_report(report: LoadReport, console: Console) -> None:
         ("unsent", f"{report.unsent:,}"),
         ("duplicates", f"{report.duplicates:,}"),
         ("resends", f"{report.resends:,}"),
-        ("refused frames", f"{sum(report.errors.values()):,}"),
+        ("error frames", ", ".join(f"{count:,} {code}" for code, count in report.errors.items()) or "0"),
         ("largest backlog", f"{report.backlog_peak:,}"),
         ("achieved rate", f"{report.achieved_rate_hz:,.1f} events/s"),
     ]

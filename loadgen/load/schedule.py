@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -36,6 +36,7 @@ class Schedule:
     duration_s: no event is due at or after this time; None: no limit in time.
     events: at most this many events; None: no limit in number. One of the two limits must be given.
     arrival: equal gaps, or exponential ones (a Poisson process) drawn with `seed`.
+    offset_s: time of the first event.
     """
 
     rate_hz: float | None
@@ -43,6 +44,7 @@ class Schedule:
     events: int | None = None
     arrival: Arrival = Arrival.UNIFORM
     seed: int = 1
+    offset_s: float = 0.0
 
     def __post_init__(self) -> None:
         if self.rate_hz is not None and not (self.rate_hz > 0 and math.isfinite(self.rate_hz)):
@@ -59,6 +61,21 @@ class Schedule:
         """Whether credit alone limits the rate."""
         return self.rate_hz is None
 
+    def split(self, parts: int) -> list[Schedule]:
+        """The same load spread over `parts` sources: uniform ones interleave, Poisson ones are independent; none with zero events."""
+        counts = [None] * parts if self.events is None else [self.events // parts + (part < self.events % parts) for part in range(parts)]
+        return [
+            replace(
+                self,
+                rate_hz=None if self.rate_hz is None else self.rate_hz / parts,
+                events=count,
+                seed=self.seed + part,
+                offset_s=0.0 if self.rate_hz is None or self.arrival is Arrival.POISSON else part / self.rate_hz,
+            )
+            for part, count in enumerate(counts)
+            if count != 0
+        ]
+
     def times(self) -> Iterator[float]:
         """Intended send times, ascending, in seconds since the start; all 0 for `max` (which ends by number, or by the caller's clock)."""
         for index, time in enumerate(self._unlimited()):
@@ -73,11 +90,11 @@ class Schedule:
         elif self.arrival is Arrival.UNIFORM:
             index = 0
             while True:
-                yield index / self.rate_hz
+                yield self.offset_s + index / self.rate_hz
                 index += 1
         else:
             generator = np.random.default_rng(self.seed)
-            time = 0.0
+            time = self.offset_s
             while True:
                 for gap in generator.exponential(1.0 / self.rate_hz, BLOCK).tolist():
                     yield time
