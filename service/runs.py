@@ -1,7 +1,7 @@
 """The run registry: every run number that was ever given out, its configuration, its times and its final ledger.
 
 Numbers are unique and increasing for as long as the database lives. SQLite by default; any SQLAlchemy URL works.
-Calls block for the time of one small transaction; call them from a thread if that matters.
+Calls block for the time of one small transaction; make them from one thread at a time.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from sqlalchemy import BigInteger, Engine, String, Text, create_engine, event, f
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.pool import StaticPool
 
 from hltfarm.proto.errors import BackendError, ConfigError
 from hltfarm.proto.messages import LedgerCounts, RunConfig
@@ -94,14 +95,18 @@ def _record(row: _Run) -> RunRecord:
 def _engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
-        if parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:":
+        sqlite = parsed.get_backend_name() == "sqlite"
+        in_memory = sqlite and parsed.database in (None, "", ":memory:")
+        if sqlite and parsed.database and not in_memory:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(url)
+        # A database in memory lives in one connection, which every thread then has to share.
+        shared = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}} if in_memory else {}
+        engine = create_engine(url, **shared)
     except ArgumentError as error:
         raise ConfigError(f"run registry: {url!r} is not a database URL such as sqlite:///runs.db") from error
     except OSError as error:
         raise ConfigError(f"run registry: cannot create the folder of {url!r}: {error.strerror}") from error
-    if parsed.get_backend_name() == "sqlite":
+    if sqlite:
 
         @event.listens_for(engine, "connect")
         def _durable(connection, _record):  # type: ignore[no-untyped-def]

@@ -18,7 +18,6 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from hltfarm.proto.errors import WireCode
 from hltfarm.proto.messages import Histogram, RunState, Snapshot
@@ -69,9 +68,9 @@ def _counters(name: str, text: str, label: str, values: Iterable[tuple[str, floa
 def buckets(histogram: Histogram) -> list[tuple[str, float]]:
     """Cumulative buckets as Prometheus wants them; the last one is +Inf."""
     result, total = [], 0
-    for bound, count in zip([*histogram.bounds, float("inf")], histogram.counts, strict=True):
+    for bound, count in zip([*(repr(float(b)) for b in histogram.bounds), "+Inf"], histogram.counts, strict=True):
         total += count
-        result.append((floatToGoString(bound), float(total)))
+        result.append((bound, float(total)))
     return result
 
 

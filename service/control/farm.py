@@ -1,0 +1,253 @@
+"""The control of one farm: sequences commands, watches the ingests, keeps the run registry true.
+
+The ingests are the authority on the state; what is kept here is their last answer. Commands are taken one at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+from hltfarm.proto.errors import HltfarmError, StateError
+from hltfarm.proto.messages import LedgerCounts, RunConfig, RunState
+from hltfarm.service.control.link import FarmView, IngestView, Link, UnreachableError
+from hltfarm.service.control.readiness import RateMeter, Rates, Readiness
+from hltfarm.service.control.settings import ControlSettings
+from hltfarm.service.control.transitions import LONG, Transition, Transitions
+from hltfarm.service.runcontrol import OPEN, target
+from hltfarm.service.runs import Outcome, RunRegistry
+from hltfarm.workers.menu.menu import DEFAULT_MENU, Menu
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class FarmControl:
+    """Run control, registry and monitor of the ingests behind `link`. `clock`: monotonic seconds.
+
+    Owns neither `link` nor `registry`; `close` ends what it started itself.
+    """
+
+    def __init__(self, settings: ControlSettings, link: Link, registry: RunRegistry, clock: Callable[[], float]) -> None:
+        self.settings = settings
+        self.transitions = Transitions(settings.transition_timeout_s)
+        self.view = FarmView(RunState.ERROR, None, tuple(IngestView(url, None, f"ingest {url}: not asked yet") for url in settings.ingests))
+        self.config: RunConfig | None = None
+        self._link, self._registry, self._clock = link, registry, clock
+        self._readiness = Readiness(settings.progress_s)
+        self._meter = RateMeter(settings.rate_window_s)
+        self._database = ThreadPoolExecutor(1, thread_name_prefix="run registry")
+        self._commands = asyncio.Lock()
+        self._looking: asyncio.Task[FarmView] | None = None
+        self._seen = float("-inf")
+        self._epoch = 0
+        self._changed = asyncio.Event()
+        self._open_run: int | None = None  # a run that the registry holds as running
+        self._ending: Outcome | None = None  # what ends it, if we know
+        self._ledger: LedgerCounts | None = None  # the last one seen of the open run
+        self._first_run = settings.first_run
+        self._autostart = settings.autostart
+        self._adopted = False
+
+    # ---------------------------------------------------------------- looking
+
+    @property
+    def now(self) -> float:
+        """The farm's clock, monotonic seconds."""
+        return self._clock()
+
+    @property
+    def rates(self) -> Rates:
+        """Averages over the last seconds."""
+        return self._meter.rates()
+
+    def not_ready(self) -> list[str]:
+        """Why the farm is not ready, by the last look; empty when it is."""
+        return self._readiness.reasons(self.view, self.now)
+
+    async def look(self, max_age_s: float = 0.0) -> FarmView:
+        """The farm as its ingests describe it; a view younger than `max_age_s` is used again. A dead ingest neither hangs nor raises."""
+        if self.now - self._seen <= max_age_s:
+            return self.view
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look(), name="look at the farm")
+        return await asyncio.shield(self._looking)
+
+    async def _look(self) -> FarmView:
+        while True:
+            epoch = self._epoch
+            view = await self._link.look()
+            if epoch == self._epoch:  # else a command overtook this look, which shows the farm as it was before
+                await self._observe(view)
+                return view
+
+    async def _send(self, op: str, config: RunConfig | None = None, worker: str | None = None) -> FarmView:
+        try:
+            return await self._link.command(op, config, worker)
+        finally:
+            self._epoch += 1
+
+    async def _observe(self, view: FarmView) -> None:
+        now = self.now
+        if view.state is not self.view.state:
+            log.info("farm is %s", view.state, extra={"was": str(self.view.state), "problems": view.problems})
+        self.view, self._seen = view, now
+        self._readiness.observe(view, now)
+        self._meter.observe(view, now)
+        await self._keep_registry(view)
+        self.transitions.observe(view, now)
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def until(self, condition: Callable[[FarmView], bool], timeout_s: float) -> bool:
+        """Wait until a look at the farm fulfils `condition`; False when that took longer than `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not condition(await self.look()):
+                    await self._next(self.settings.poll_s / 5)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _next(self, longest_s: float) -> None:
+        """The next look by somebody else, or `longest_s`."""
+        try:
+            async with asyncio.timeout(longest_s):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+
+    async def watch(self) -> None:
+        """Look at the farm every `poll_s` (more often while a transition is pending) until cancelled; starts runs if told to."""
+        while True:
+            view = await self.look()
+            if self._autostart and view.state is RunState.HALTED:
+                await self._begin_automatically()
+            interval = self.settings.poll_s / 5 if self.transitions.pending() else self.settings.poll_s
+            await asyncio.sleep(interval)  # the sampling interval of the monitor, not a wait for anything
+
+    async def _begin_automatically(self) -> None:
+        try:
+            await self.configure()
+            if await self.until(lambda view: view.state is RunState.CONFIGURED, self.settings.transition_timeout_s):
+                await self.command("start")
+        except (UnreachableError, StateError) as error:
+            log.warning("cannot start a run yet: %s", error)  # tried again at the next look
+        except HltfarmError as error:
+            self._autostart = False
+            log.error("automatic start is off: %s", error)
+
+    # ---------------------------------------------------------------- commands
+
+    async def configure(self, detector: str | None = None, menu: str | None = None, run: int | None = None) -> Transition:
+        """Give the farm a new run's configuration. Raises `ConfigError`, `StateError`, `UnreachableError`, `RefusedError`."""
+        async with self._commands:
+            await self._check("configure")
+            return await self._configure(detector or self.settings.detector, self.settings.menu if menu is None else menu, run)
+
+    async def _configure(self, detector: str, menu: str, run: int | None) -> Transition:
+        menu_hash = Menu.parse(menu or DEFAULT_MENU).hash
+        if run is None and self._first_run is not None:
+            run, self._first_run = self._first_run, None
+        config = await self._call(lambda: self._registry.allocate(detector, menu, menu_hash, run))
+        view = await self._send("configure", config=config)
+        self.config = config
+        transition = self.transitions.begin("configure", config.run, self.now)
+        await self._observe(view)
+        log.info("run %d configured", config.run, extra={"run": config.run, "detector": detector, "menu": menu_hash})
+        return self.transitions.get(transition.id) or transition
+
+    async def command(self, op: str) -> Transition | None:
+        """A command other than configure; long ones give the transition to follow. Raises as `configure` does."""
+        async with self._commands:
+            view = await self._check(op)
+            run = view.snapshot.run if view.snapshot is not None else None
+            if op == "start":
+                run = await self._fresh_run(run)
+            before = self._ending
+            if op in ("stop", "reset"):
+                self._ending = Outcome.STOPPED if op == "stop" else (before or Outcome.RESET)
+            try:
+                view = await self._send(op)
+            except HltfarmError:
+                self._ending = before
+                raise
+            if op == "reset":
+                self._autostart = False
+                self.transitions.abandon("the farm was reset", self.now)
+            if op == "start" and run is not None:
+                await self._call(lambda: self._registry.begin(run))
+                self._open_run, self._ending, self._ledger = run, None, None
+            transition = self.transitions.begin(op, run, self.now) if op in LONG else None
+            await self._observe(view)
+            log.info("command %s", op, extra={"run": run, "state": str(view.state)})
+            return None if transition is None else self.transitions.get(transition.id) or transition
+
+    async def worker_lost(self, name: str) -> None:
+        """Tell the ingests that a worker process ended. Raises `UnreachableError` when one cannot be told."""
+        await self._observe(await self._send("worker_lost", worker=name))
+
+    async def _check(self, op: str) -> FarmView:
+        """The present view, if it allows `op`."""
+        view = await self.look()
+        if view.snapshot is None:
+            raise UnreachableError("; ".join(view.problems) or "no ingest answers")
+        target(view.state, op)
+        return view
+
+    async def _fresh_run(self, run: int | None) -> int | None:
+        """The configured run number, or a new one with the same configuration if that run already took place."""
+        record = None if run is None else await self._call(lambda: self._registry.get(run))
+        if record is not None and record.outcome is Outcome.CONFIGURED:
+            return run
+        config = self.config
+        if config is None:
+            raise StateError("this control process did not configure the farm; configure it first", ("configure", "reset"))
+        transition = await self._configure(config.detector, config.menu, None)
+        if not await self.until(lambda view: view.state is RunState.CONFIGURED, self.settings.transition_timeout_s):
+            raise StateError("the farm did not become Configured again", ("configure", "reset"))
+        return transition.run
+
+    # ---------------------------------------------------------------- registry
+
+    async def _keep_registry(self, view: FarmView) -> None:
+        snapshot = view.snapshot
+        if snapshot is None:
+            return
+        if not self._adopted:
+            self._adopted = True
+            await self._adopt(snapshot.run if snapshot.state in OPEN else None)
+        run = self._open_run
+        if run is None:
+            return
+        if snapshot.run == run:
+            self._ledger = snapshot.ledger
+        if snapshot.run != run or snapshot.state not in OPEN:
+            outcome, ledger = self._ending or Outcome.INTERRUPTED, self._ledger
+            self._open_run, self._ending, self._ledger = None, None, None
+            await self._call(lambda: self._registry.finish(run, outcome, ledger))
+            log.info("run %d ended: %s", run, outcome, extra={"run": run, "outcome": str(outcome)})
+
+    async def _adopt(self, present: int | None) -> None:
+        """After a restart of the control: the run that still goes on stays open, all others were interrupted."""
+        for record in await self._call(self._registry.open_runs):
+            if record.number == present:
+                self._open_run = present
+                self.config = RunConfig(run=record.number, detector=record.detector, menu=record.menu)
+            else:
+                await self._call(partial(self._registry.finish, record.number, Outcome.INTERRUPTED, None))
+
+    async def registry(self, call: Callable[[RunRegistry], T]) -> T:
+        """Ask the run registry, off the event loop."""
+        return await self._call(lambda: call(self._registry))
+
+    async def _call(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._database, call)
+
+    def close(self) -> None:
+        """End the registry's thread."""
+        self._database.shutdown()

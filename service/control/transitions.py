@@ -1,0 +1,90 @@
+"""Long transitions: what was asked, whether it is done. Pure; `now` is in seconds of a monotonic clock."""
+
+from __future__ import annotations
+
+import uuid
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from hltfarm.proto.messages import RunState
+from hltfarm.service.control.link import FarmView
+from hltfarm.service.runcontrol import OPEN
+
+#: Commands that answer before they are done.
+LONG = frozenset({"configure", "drain", "stop"})
+KEPT = 256
+
+
+class Progress(StrEnum):
+    """How far a transition is."""
+
+    PENDING = "pending"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """One command on its way. `began`, `ended`: monotonic seconds."""
+
+    id: str
+    command: str
+    run: int | None
+    progress: Progress
+    began: float
+    ended: float | None = None
+    error: str | None = None
+
+
+def reached(command: str, run: int | None, view: FarmView) -> bool:
+    """Whether the farm is where `command` was to bring it."""
+    if view.snapshot is None:
+        return False
+    if command == "configure":
+        return view.state is RunState.CONFIGURED and view.snapshot.run == run
+    if command == "drain":
+        return view.state not in OPEN or (view.state is RunState.DRAINING and view.snapshot.ledger.in_flight == 0)
+    return view.state not in OPEN
+
+
+class Transitions:
+    """The transitions of a control process, the latest KEPT of them."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._all: OrderedDict[str, Transition] = OrderedDict()
+
+    def begin(self, command: str, run: int | None, now: float) -> Transition:
+        """A new transition; a reset ends the pending ones."""
+        transition = Transition(id=uuid.uuid4().hex[:12], command=command, run=run, progress=Progress.PENDING, began=now)
+        self._all[transition.id] = transition
+        while len(self._all) > KEPT:
+            self._all.popitem(last=False)
+        return transition
+
+    def observe(self, view: FarmView, now: float) -> None:
+        """Complete or fail what is pending, from a look at the farm."""
+        for item in self.pending():
+            if reached(item.command, item.run, view):
+                self._end(item, Progress.DONE, now)
+            elif view.state is RunState.ERROR and view.snapshot is not None:
+                self._end(item, Progress.FAILED, now, "; ".join(view.problems) or "the farm went into Error")
+            elif now - item.began > self._timeout_s:
+                self._end(item, Progress.FAILED, now, f"not completed within {self._timeout_s:g} s; the farm is {view.state}")
+
+    def abandon(self, reason: str, now: float) -> None:
+        """Fail everything that is pending."""
+        for item in self.pending():
+            self._end(item, Progress.FAILED, now, reason)
+
+    def pending(self) -> list[Transition]:
+        """Transitions that are neither done nor failed."""
+        return [item for item in self._all.values() if item.progress is Progress.PENDING]
+
+    def get(self, transition_id: str) -> Transition | None:
+        """A transition by its id, None if it is unknown or too old."""
+        return self._all.get(transition_id)
+
+    def _end(self, item: Transition, progress: Progress, now: float, error: str | None = None) -> None:
+        self._all[item.id] = replace(item, progress=progress, ended=now, error=error)
