@@ -34,7 +34,7 @@ _SEND_LATER = (WireCode.NO_CREDIT, WireCode.NOT_RUNNING, WireCode.NO_HELLO)
 _COPY_BELOW = 65536  # bytes; ZeroMQ's zero-copy bookkeeping costs more than the copy of a smaller payload
 
 
-class ConnectionLost(HltfarmError):
+class ConnectionLostError(HltfarmError):
     """The ingest did not answer within the time allowed."""
 
     retryable = True
@@ -187,13 +187,13 @@ class Client:
         return unread
 
     def wait_open(self, timeout: float) -> None:
-        """Wait until the ingest has given credit. Raises ConnectionLost without a session, TimeoutError without credit, after `timeout` seconds."""
+        """Wait until the ingest has given credit. Raises ConnectionLostError without a session, TimeoutError without credit, after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while not self.credit[0]:
             left = deadline - time.monotonic()
             if left <= 0:
                 if not self._session:
-                    raise ConnectionLost(f"no answer from an ingest at {self.url} within {timeout} s")
+                    raise ConnectionLostError(f"no answer from an ingest at {self.url} within {timeout} s")
                 raise TimeoutError(f"{self.url} gave no credit within {timeout} s (run {self.run}, open: {self.open})")
             self._receive(left)
 

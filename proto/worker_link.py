@@ -1,0 +1,128 @@
+"""Messages between an ingest and its workers: one msgpack frame, for some types followed by one frame of binary records.
+
+    worker -> ingest   Hello, Configured, Results + ANSWER[], Failed + ASSIGNED[], Alive, Leaving, Goodbye
+    ingest -> worker   Welcome, Configure, Work + DESCRIPTOR[], Alive, Dismissed, Unknown
+
+A worker says Hello and is told the slot ring (Welcome) and the configuration (Configure), which it answers with Configured; then it gets
+Work as far as its capacity goes. `ticket` is unique for every assignment: an answer whose ticket is no longer valid is ignored.
+A worker that wants to go says Leaving, finishes what it has until Dismissed (after which nothing more comes) and says Goodbye.
+An ingest that does not know the sender answers Unknown: drop everything, say Hello again.
+Both ends are of one version of hltfarm; VERSION guards against a mixture.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+import numpy as np
+
+from hltfarm.proto.messages import RunConfig
+from hltfarm.proto.results import RESULT
+
+VERSION = 1
+
+#: An event in a slot. `size`: payload bytes.
+DESCRIPTOR = np.dtype(
+    [("ticket", "<u8"), ("event", "<u8"), ("slot", "<u4"), ("size", "<u4"), ("run", "<u4"), ("lumi", "<u4"), ("bx", "<u4"), ("reserved", "<u4")]
+)
+ASSIGNED = np.dtype([("ticket", "<u8"), ("slot", "<u4"), ("reserved", "<u4")])
+ANSWER = np.dtype([("ticket", "<u8"), ("slot", "<u4"), ("reserved", "<u4"), ("result", RESULT)])
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
+    """`capacity`: events the worker wants to have at a time, queued and in processing."""
+
+    name: str
+    backend: str
+    device: str
+    pid: int
+    host: str
+    capacity: int
+    version: int = VERSION
+
+
+class PathInfo(msgspec.Struct, frozen=True):
+    """A path of the menu; its bit is its place in the list."""
+
+    name: str
+    stream: str
+
+
+class Configured(msgspec.Struct, frozen=True, kw_only=True, tag="configured"):
+    """`error` is None on success. `fatal`: the configuration itself is wrong, no other worker can do it. Backend and device are final now."""
+
+    generation: int
+    error: str | None = None
+    fatal: bool = False
+    backend: str = ""
+    device: str = ""
+    menu_hash: str = ""
+    paths: tuple[PathInfo, ...] = ()
+
+
+class Results(msgspec.Struct, frozen=True, kw_only=True, tag="results"):
+    """One batch. Seconds of wall time: the whole batch, and its stages as the reconstruction reports them."""
+
+    seconds: float
+    stage_seconds: dict[str, float]
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
+    """The batch raised an exception."""
+
+    error: str
+
+
+class Alive(msgspec.Struct, frozen=True, kw_only=True, tag="alive"):
+    """Sign of life, both ways. `busy_s`: how long the present batch has been running, 0 if none."""
+
+    busy_s: float = 0.0
+
+
+class Leaving(msgspec.Struct, frozen=True, kw_only=True, tag="leaving"):
+    """The worker wants no more work."""
+
+
+class Goodbye(msgspec.Struct, frozen=True, kw_only=True, tag="goodbye"):
+    """The worker has nothing left and ends."""
+
+
+class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
+    """Where the slots are. A worker says Alive every `heartbeat_s` seconds and is taken for lost after `timeout_s` of silence."""
+
+    ring: str
+    slots: int
+    slot_bytes: int
+    heartbeat_s: float
+    timeout_s: float
+
+
+class Configure(msgspec.Struct, frozen=True, kw_only=True, tag="configure"):
+    """Build the reconstruction for this configuration; answered by Configured with the same generation."""
+
+    generation: int
+    config: RunConfig
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True, tag="work"):
+    """Events to process; `alone`: as a batch of their own."""
+
+    generation: int
+    alone: bool = False
+
+
+class Dismissed(msgspec.Struct, frozen=True, kw_only=True, tag="dismissed"):
+    """No more work will come."""
+
+
+class Unknown(msgspec.Struct, frozen=True, kw_only=True, tag="unknown"):
+    """The ingest does not know you (any more)."""
+
+
+FromWorker: TypeAlias = Hello | Configured | Results | Failed | Alive | Leaving | Goodbye
+ToWorker: TypeAlias = Welcome | Configure | Work | Alive | Dismissed | Unknown
+
+encode = msgspec.msgpack.Encoder().encode
+decode_from_worker = msgspec.msgpack.Decoder(FromWorker).decode
+decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode
