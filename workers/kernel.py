@@ -29,12 +29,21 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of the chain: folder `name`, header `name`/`name`.cuh, its structs and kernels."""
+    """A stage of the chain: folder `name`, header `name`/`name`.cuh, its structs and kernels.
+
+    `columns` are the structures the stage adds to the arena, each with what it has one entry per: "events", "words" (of payload),
+    "frames" (event x FED), "modules" (event x module) or "hits". `tables` are filled once from configuration.
+    """
 
     name: str
-    schemas: tuple[Schema, ...]
-    params: tuple[Params, ...]
+    columns: tuple[tuple[Schema, str], ...]
     kernels: tuple[Kernel, ...]
+    tables: tuple[Schema, ...] = ()
+    params: tuple[Params, ...] = ()
+
+    @property
+    def schemas(self) -> tuple[Schema, ...]:
+        return (*(schema for schema, _ in self.columns), *self.tables)
 
     @property
     def header(self) -> str:

@@ -1,0 +1,65 @@
+"""C++ that follows from the declarations of the stages: view structs and the entry points of the kernels for each backend."""
+
+from __future__ import annotations
+
+from hltfarm.workers.kernel import Kernel, Stage
+from hltfarm.workers.pipeline import CHAIN, COLUMNS, PARAMS, TABLES
+
+_BANNER = "// Generated from the declarations in workers/ by backends/codegen.py. Do not edit.\n"
+
+
+def views_header() -> str:
+    """views.gen.h: the structs that kernels receive."""
+    structs = [x.cpp() for x in (*PARAMS, *TABLES, *(schema for schema, _ in COLUMNS))]
+    return "\n".join([_BANNER + "#pragma once", '#include "backends/portable.cuh"', "", "namespace hlt {", "", *structs, "}  // namespace hlt", ""])
+
+
+def cpu_entries() -> str:
+    """kernels_cpu.gen.h: one loop per kernel and a table of them by name."""
+    lines = [_BANNER + "#pragma once", *(f'#include "{stage.header}"' for stage in CHAIN), "", "namespace hlt_cpu {", ""]
+    for kernel in _kernels():
+        casts = ", ".join(f"*static_cast<hlt::{arg} const*>(args[{i}])" for i, arg in enumerate(kernel.args))
+        lines += [
+            f"void {kernel.name}(uint32_t const* items, void const* const* args, uint32_t* {'scratch' if kernel.team else ''}) {{",
+            *(["  hlt::Team const team(scratch);"] if kernel.team else []),
+            f"  for (uint32_t i = 0, n = *items; i < n; ++i) hlt::{kernel.name}({'team, ' if kernel.team else ''}i, {casts});",
+            "}",
+            "",
+        ]
+    entries = ", ".join(f'{{"{k.name}", {k.name}}}' for k in _kernels())
+    lines += [f"constexpr Entry entries[] = {{{entries}}};", "", "}  // namespace hlt_cpu", ""]
+    return "\n".join(lines)
+
+
+def cuda_source(stage: Stage) -> str:
+    """The translation unit of a stage for NVRTC: a grid-stride launcher around each kernel."""
+    lines = [_BANNER + f'#include "{stage.header}"', ""]
+    for k in stage.kernels:
+        params = ", ".join(["uint32_t const* items", "uint32_t scratch_words", *(f"hlt::{a} const a{i}" for i, a in enumerate(k.args))])
+        args = ", ".join(f"a{i}" for i in range(len(k.args)))
+        lines.append(f'extern "C" __global__ void __launch_bounds__({k.team or THREADS}) {k.name}({params}) {{')
+        if k.team:
+            lines += [
+                "  extern __shared__ uint32_t scratch[];",
+                "  __shared__ uint64_t warps[32];",
+                "  hlt::Team const team(scratch, warps);",
+                "  for (uint32_t i = threadIdx.x; i < scratch_words; i += blockDim.x) scratch[i] = 0;",
+                "  __syncthreads();",
+                "  for (uint32_t i = blockIdx.x, n = *items; i < n; i += gridDim.x) {",
+                f"    hlt::{k.name}(team, i, {args});",
+                "    __syncthreads();",
+                "  }",
+            ]
+        else:
+            step = "gridDim.x * blockDim.x"
+            lines.append(f"  for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x, n = *items; i < n; i += {step}) hlt::{k.name}(i, {args});")
+        lines += ["}", ""]
+    return "\n".join(lines)
+
+
+#: Threads of a block for kernels without a team.
+THREADS = 128
+
+
+def _kernels() -> list[Kernel]:
+    return [kernel for stage in CHAIN for kernel in stage.kernels]

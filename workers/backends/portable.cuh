@@ -1,0 +1,93 @@
+// The few things that differ between the host compiler and NVRTC. Every kernel header builds on this one alone.
+#pragma once
+
+#if defined(__CUDACC_RTC__)
+typedef unsigned char uint8_t;
+typedef signed char int8_t;
+typedef unsigned short uint16_t;
+typedef short int16_t;
+typedef unsigned int uint32_t;
+typedef int int32_t;
+typedef unsigned long long uint64_t;
+typedef long long int64_t;
+#else
+#include <cmath>
+#include <cstdint>
+#endif
+
+#if defined(__CUDACC__)
+#define HLT_FN __device__ __forceinline__
+#else
+#define HLT_FN inline
+#endif
+
+namespace hlt {
+
+constexpr uint32_t NONE = 0xffffffffu;
+constexpr uint16_t NO_MODULE = 0xffffu;
+
+// Order-free updates of shared integers. On the CPU an event belongs to one thread, so they are plain operations.
+#if defined(__CUDACC__)
+HLT_FN uint32_t atomic_add(uint32_t* p, uint32_t v) { return atomicAdd(p, v); }
+HLT_FN uint64_t atomic_add(uint64_t* p, uint64_t v) { return atomicAdd(p, v); }
+HLT_FN uint32_t atomic_min(uint32_t* p, uint32_t v) { return atomicMin(p, v); }
+HLT_FN uint32_t atomic_max(uint32_t* p, uint32_t v) { return atomicMax(p, v); }
+HLT_FN uint32_t atomic_or(uint32_t* p, uint32_t v) { return atomicOr(p, v); }
+// A read that the compiler may not keep in a register while other threads write.
+HLT_FN uint32_t fresh(uint32_t const* p) { return *static_cast<uint32_t const volatile*>(p); }
+HLT_FN uint32_t popcount(uint32_t v) { return __popc(v); }
+HLT_FN uint32_t lowest_bit(uint32_t v) { return __ffs(v) - 1; }
+HLT_FN uint32_t float_bits(float v) { return __float_as_uint(v); }
+HLT_FN float square_root(float v) { return __fsqrt_rn(v); }
+#else
+template <class T>
+HLT_FN T atomic_add(T* p, T v) {
+  T const old = *p;
+  *p = old + v;
+  return old;
+}
+HLT_FN uint32_t atomic_min(uint32_t* p, uint32_t v) {
+  uint32_t const old = *p;
+  if (v < old) *p = v;
+  return old;
+}
+HLT_FN uint32_t atomic_max(uint32_t* p, uint32_t v) {
+  uint32_t const old = *p;
+  if (v > old) *p = v;
+  return old;
+}
+HLT_FN uint32_t atomic_or(uint32_t* p, uint32_t v) {
+  uint32_t const old = *p;
+  *p = old | v;
+  return old;
+}
+HLT_FN uint32_t fresh(uint32_t const* p) { return *p; }
+HLT_FN uint32_t popcount(uint32_t v) { return __builtin_popcount(v); }
+HLT_FN uint32_t lowest_bit(uint32_t v) { return __builtin_ctz(v); }
+HLT_FN uint32_t float_bits(float v) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &v, sizeof bits);
+  return bits;
+}
+HLT_FN float square_root(float v) { return std::sqrt(v); }
+#endif
+
+template <class T>
+HLT_FN T smaller(T a, T b) {
+  return b < a ? b : a;
+}
+template <class T>
+HLT_FN T larger(T a, T b) {
+  return a < b ? b : a;
+}
+
+// 64-bit finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): the building block of digests and prescale hashes.
+HLT_FN uint64_t mix(uint64_t z) {
+  z += 0x9e3779b97f4a7c15ull;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+  return z ^ (z >> 31);
+}
+HLT_FN uint64_t mix(uint64_t seed, uint64_t value) { return mix(seed ^ mix(value)); }
+
+}  // namespace hlt

@@ -1,0 +1,51 @@
+"""The structures every stage shares: the batch as the host describes it, its raw words, and the result table."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hltfarm.proto.results import RESULT
+from hltfarm.proto.soa import Column, Schema
+
+BATCH = Schema(
+    "Batch",
+    "A batch of events; written by the host, one entry per event",
+    (
+        Column("n_events", "u4", "events in the batch", scalar=True),
+        Column("n_frames", "u4", "events x FEDs of the detector", scalar=True),
+        Column("n_modules", "u4", "events x modules of the detector", scalar=True),
+        Column("one", "u4", "1, the item count of kernels that run once", scalar=True),
+        Column("payload_begin", "u4", "first word of the payload in Raw"),
+        Column("payload_words", "u4", "length of the payload", unit="32-bit words"),
+        Column("run", "u4", "run number"),
+        Column("event", "u8", "event number"),
+    ),
+)
+
+RAW = Schema("Raw", "Payloads of the batch, one after the other", (Column("word", "u4", "payload word"),))
+
+RESULTS = Schema(
+    "Results",
+    "The result table, one entry per event; the only part that always returns to the host",
+    tuple(Column(name, RESULT[name], name.replace("_", " ")) for name in RESULT.names or ()),
+)
+
+EVENTS = Schema(
+    "Events",
+    "Bookkeeping per event; one entry more than events",
+    (
+        Column("hit_offset", "u4", "first hit of the event in Hits; the entry after the last event is the total"),
+        Column("hit_digest", "u8", "order-free sum over the hashes of digis and hits"),
+    ),
+)
+
+
+COLUMNS: tuple[tuple[Schema, str], ...] = ((BATCH, "events"), (RAW, "words"), (RESULTS, "events"), (EVENTS, "event_edges"))
+
+
+def result_rows(results: object, n: int) -> np.ndarray:  # type: ignore[type-arg]
+    """The first n entries of a host copy of Results as an array of RESULT rows."""
+    rows = np.empty(n, RESULT)
+    for name in RESULT.names or ():
+        rows[name] = getattr(results, name)[:n]
+    return rows

@@ -1,0 +1,48 @@
+// menu: the decision on an event from its quantities, and the digest that identifies its reconstruction.
+#pragma once
+#include "backends/portable.cuh"
+#include "views.gen.h"
+
+namespace hlt {
+
+// Quantity q of an event; the order is that of QUANTITIES in menu.py.
+HLT_FN double quantity(uint32_t q, Results const& results, uint32_t event) {
+  switch (q) {
+    case 0: return results.modules[event];
+    case 1: return results.digis[event];
+    case 2: return results.pixels[event];
+    case 3: return results.clusters[event];
+    case 4: return results.hits[event];
+    case 5: return results.fed_errors[event];
+    default: return results.word_errors[event];
+  }
+}
+
+// Item: an event. Bit p of path_raw: all cuts of path p hold; of path_bits: and the prescale keeps the event, which depends on
+// nothing but run, event number and the path's name. O(cuts).
+HLT_FN void decide(uint32_t event, Batch const& batch, Events const& events, Paths const& paths, Cuts const& cuts, Results const& results) {
+  uint64_t raw = 0, kept = 0;
+  uint64_t const identity = mix(batch.run[event], batch.event[event]);
+  for (uint32_t p = 0; p < *paths.n_paths; ++p) {
+    bool pass = true;
+    for (uint32_t c = paths.first_cut[p]; c < paths.first_cut[p + 1]; ++c) {
+      double const value = quantity(cuts.quantity[c], results, event);
+      pass = pass && value >= cuts.low[c] && value <= cuts.high[c];
+    }
+    if (!pass) continue;
+    raw |= uint64_t(1) << p;
+    uint32_t const prescale = paths.prescale[p];
+    if (prescale != 0 && mix(identity, paths.salt[p]) % prescale == 0) kept |= uint64_t(1) << p;
+  }
+  results.path_raw[event] = raw;
+  results.path_bits[event] = kept;
+  results.accept[event] = kept != 0;
+
+  uint64_t digest = events.hit_digest[event];
+  digest = mix(digest, uint64_t(results.flags[event]) << 32 | results.modules[event]);
+  digest = mix(digest, uint64_t(results.digis[event]) << 32 | results.pixels[event]);
+  digest = mix(digest, uint64_t(results.clusters[event]) << 32 | results.hits[event]);
+  results.digest[event] = mix(digest, uint64_t(results.fed_errors[event]) << 32 | results.word_errors[event]);
+}
+
+}  // namespace hlt

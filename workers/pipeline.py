@@ -1,0 +1,19 @@
+"""The reconstruction chain, in order. Start reading here: every stage is a folder of the same name."""
+
+from __future__ import annotations
+
+from hltfarm.proto.soa import Params, Schema
+from hltfarm.workers import batch, clusters, conditions, hits, menu, unpack
+from hltfarm.workers.kernel import Stage
+
+CHAIN: tuple[Stage, ...] = (
+    unpack.STAGE,  # raw words      -> calibrated pixels, grouped by module
+    clusters.STAGE,  # pixels        -> digis in raster order, clusters, charge cut
+    hits.STAGE,  # clusters       -> rec hits: position, error, global frame
+    menu.STAGE,  # event counts   -> path bits, prescales, accept; digest
+)
+
+#: What every batch holds, and what there is one entry per.
+COLUMNS: tuple[tuple[Schema, str], ...] = (*batch.COLUMNS, *(pair for stage in CHAIN for pair in stage.columns))
+TABLES: tuple[Schema, ...] = (*conditions.SCHEMAS, *(schema for stage in CHAIN for schema in stage.tables))
+PARAMS: tuple[Params, ...] = (*conditions.PARAMS, *(p for stage in CHAIN for p in stage.params))

@@ -1,0 +1,194 @@
+"""Raw events in, result rows out: the chain on a chosen backend.
+
+    with Reconstructor(detector, menu, backend="auto") as reconstructor:
+        batch = reconstructor.run(events)
+        batch.results["accept"], batch.results["digest"]
+
+A Reconstructor owns its memory (arenas) from construction to `close()`. `run` may be called from one thread at a time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hltfarm.proto.detector.description import Detector
+from hltfarm.proto.errors import BackendError, ConfigError
+from hltfarm.proto.events import RawEvent
+from hltfarm.proto.results import RESULT
+from hltfarm.proto.soa import Collection
+from hltfarm.workers import conditions
+from hltfarm.workers.arena import Capacity, host_allocate, split
+from hltfarm.workers.backends.cpu import CpuLane
+from hltfarm.workers.batch import result_rows
+from hltfarm.workers.columns import EventColumns, event_columns
+from hltfarm.workers.hits import LIMITS
+from hltfarm.workers.menu import Menu
+from hltfarm.workers.menu.stage import fill_tables as menu_tables
+
+MAX_HITS = 131072
+
+
+class BatchResult:
+    """Result rows of the events of one `run`, in their order, and where the time went.
+
+    `results` has dtype RESULT; `stage_seconds` sums over threads. With keep=True, `digis(i)` and `hits(i)` give the columns of event i.
+    """
+
+    def __init__(self, results: NDArray[np.void], stage_seconds: dict[str, float], columns: list[EventColumns] | None) -> None:
+        self.results = results
+        self.stage_seconds = stage_seconds
+        self._columns = columns
+
+    def hits(self, i: int) -> dict[str, NDArray[Any]]:
+        """Columns of the Hits structure for event i, in order of module and cluster. Raises ConfigError without keep=True."""
+        return self._kept(i).hits
+
+    def digis(self, i: int) -> dict[str, NDArray[Any]]:
+        """module, row, col, charge (electrons) and hit (-1: cut) of the distinct pixels of event i, in order of module, column, row."""
+        return self._kept(i).digis
+
+    def _kept(self, i: int) -> EventColumns:
+        if self._columns is None:
+            raise ConfigError("the columns of this batch were not kept; call run(events, keep=True)")
+        return self._columns[i]
+
+
+class Backend(Protocol):
+    """What a backend does for a Reconstructor."""
+
+    device: str
+
+    def run(self, events: Sequence[RawEvent], keep: bool) -> BatchResult: ...
+
+    def register(self, buffer: memoryview) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class CpuBackend:
+    """Events spread over threads; each task runs `events_per_task` events in the lane (arena) of its thread."""
+
+    def __init__(self, detector: Detector, menu: Menu, capacity: Capacity, threads: int, events_per_task: int) -> None:
+        tables = conditions.fill_tables(detector, host_allocate) | menu_tables(menu, host_allocate)
+        params = {"Detector": conditions.detector_params(detector), "HitLimits": LIMITS.pack(max_hits=capacity.max_hits)}
+        self.detector = detector
+        self.device = f"cpu:{threads}"
+        self.task = Capacity(events_per_task, capacity.words, capacity.max_hits)
+        self._lanes: SimpleQueue[CpuLane] = SimpleQueue()
+        for _ in range(threads):
+            self._lanes.put(CpuLane(detector, self.task, tables, params))
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reconstruct") if threads > 1 else None
+
+    def run(self, events: Sequence[RawEvent], keep: bool) -> BatchResult:
+        tasks = list(split(events, self.task))
+        if self._pool is None:
+            done = [self._run_task(task, keep) for task in tasks]
+        else:
+            done = list(self._pool.map(lambda task: self._run_task(task, keep), tasks))
+        seconds: dict[str, float] = {}
+        for _, stages, _ in done:
+            for stage, t in stages.items():
+                seconds[stage] = seconds.get(stage, 0.0) + t
+        rows = np.concatenate([rows for rows, _, _ in done]) if done else np.empty(0, RESULT)
+        return BatchResult(rows, seconds, [c for _, _, columns in done for c in columns] if keep else None)
+
+    def _run_task(self, events: Sequence[RawEvent], keep: bool) -> tuple[NDArray[np.void], dict[str, float], list[EventColumns]]:
+        lane = self._lanes.get()
+        try:
+            lane.run(list(events))
+            rows = result_rows(lane.arena["Results"], len(events))
+            columns = [event_columns(lane.arena.collections, self.detector, i) for i in range(len(events))] if keep else []
+            return rows, lane.stage_seconds(), columns
+        finally:
+            self._lanes.put(lane)
+
+    def register(self, buffer: memoryview) -> None:
+        """Nothing to do: the CPU reads any memory."""
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+
+class Reconstructor:
+    """The chain over a detector and a menu on a backend: "cpu", "cuda" or "auto" (cuda where a device is present).
+
+    `max_events` and `max_batch_bytes` bound one batch on the device (longer lists are split); an event larger than `max_batch_bytes`
+    raises LimitError. `threads` (CPU): 0 = all cores this process may use. `events_per_task` (CPU): events a thread runs together.
+    Raises BackendError if the backend is not usable here, ConditionsError if the detector is inconsistent.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        menu: Menu,
+        *,
+        backend: str = "auto",
+        max_events: int = 64,
+        max_batch_bytes: int = 32 << 20,
+        threads: int = 0,
+        events_per_task: int = 1,
+        max_hits: int = MAX_HITS,
+        profile: bool = False,
+    ) -> None:
+        if backend not in ("auto", "cpu", "cuda"):
+            raise ConfigError(f"backend {backend!r} is unknown; use auto, cpu or cuda")
+        for name, value in (("max_events", max_events), ("max_batch_bytes", max_batch_bytes), ("max_hits", max_hits)):
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, not {value}")
+        detector.validate()
+        self.detector, self.menu = detector, menu
+        capacity = Capacity(max_events, -(-max_batch_bytes // 128) * 32, max_hits)
+        self._backend: Backend
+        if backend == "cuda" or (backend == "auto" and cuda_available()):
+            from hltfarm.workers.backends.cuda import CudaBackend
+
+            self.backend, self._backend = "cuda", CudaBackend(detector, menu, capacity, profile)
+        else:
+            n = threads or len(os.sched_getaffinity(0))
+            self.backend, self._backend = "cpu", CpuBackend(detector, menu, capacity, n, events_per_task)
+
+    @property
+    def device(self) -> str:
+        """What the kernels run on, for people and metrics: "cpu:<threads>" or the name of the GPU."""
+        return self._backend.device
+
+    def run(self, events: Sequence[RawEvent], keep: bool = False) -> BatchResult:
+        """Reconstruct and decide. `keep` copies digis and hits of every event back to the host (see BatchResult)."""
+        return self._backend.run(events, keep)
+
+    def register(self, buffer: memoryview) -> None:
+        """Pin memory that payloads will lie in (the slot ring), so that the device copies straight from it."""
+        self._backend.register(buffer)
+
+    def close(self) -> None:
+        self._backend.close()
+
+    def __enter__(self) -> Reconstructor:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def cuda_available() -> bool:
+    """True if CuPy is installed and sees a device."""
+    try:
+        import cupy
+    except ImportError:
+        return False
+    try:
+        return bool(cupy.cuda.runtime.getDeviceCount() > 0)
+    except cupy.cuda.runtime.CUDARuntimeError:
+        return False
+
+
+__all__ = ["BackendError", "BatchResult", "Collection", "Reconstructor", "cuda_available"]
