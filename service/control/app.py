@@ -1,0 +1,62 @@
+"""The control plane's HTTP application."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from hltfarm.service.control import health, problems, runs, scrape, workers
+from hltfarm.service.control.context import Context, Processes
+from hltfarm.service.control.farm import FarmControl
+from hltfarm.service.control.link import Link
+from hltfarm.service.control.metrics import MetricsInput, registry_of
+from hltfarm.service.control.settings import ControlSettings
+from hltfarm.service.runs import RunRegistry
+
+DESCRIPTION = """Run control, status, health and metrics of a trigger farm.
+
+Commands that take time (configure, drain, stop) answer 202 with a transition to poll; a command that the state does not allow
+answers 409 with the commands that it does. Errors are `application/problem+json`.
+"""
+
+
+def create_app(
+    settings: ControlSettings,
+    link: Link,
+    registry: RunRegistry | None = None,
+    supervisor: Processes | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> FastAPI:
+    """The application for one farm. It closes `link` at its end, and the registry if it opened it itself (from `settings.database`).
+
+    `supervisor`: runs this machine's processes, None where containers do. `clock`: monotonic seconds.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        runs_registry = registry or RunRegistry(settings.database, time.time)
+        farm = FarmControl(settings, link, runs_registry, clock)
+        watch = asyncio.create_task(farm.watch(), name="watch the farm")
+        context = Context(farm=farm, version=version("hltfarm"), supervisor=supervisor, watching=lambda: not watch.done())
+        app.state.context = context
+        app.state.metrics = registry_of(lambda: MetricsInput(farm.view, context.version, context.supervised()))
+        try:
+            yield
+        finally:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+            await link.close()
+            farm.close()
+            if registry is None:
+                runs_registry.close()
+
+    app = FastAPI(title="hltfarm control", version=version("hltfarm"), description=DESCRIPTION, lifespan=lifespan)
+    problems.install(app)
+    for part in (runs, workers, health, scrape):
+        app.include_router(part.router)
+    return app

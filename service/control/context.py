@@ -1,0 +1,53 @@
+"""What the request handlers share: one object per app, found through the request, never through a module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Protocol, cast
+
+from fastapi import Depends, Request
+
+from hltfarm.service.control.farm import FarmControl
+from hltfarm.service.control.metrics import Supervised
+from hltfarm.service.control.models import ProcessModel
+
+
+class Processes(Protocol):
+    """What the control asks of a supervisor on its machine."""
+
+    def processes(self) -> Sequence[ProcessModel]:
+        """Every supervised process."""
+        ...
+
+    def release(self, name: str) -> bool:
+        """Start a quarantined or waiting process now; False if it is neither. Raises KeyError for a name it does not know."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Everything a request may need. `watching` says whether the monitor of the farm is alive."""
+
+    farm: FarmControl
+    version: str
+    supervisor: Processes | None
+    watching: Callable[[], bool]
+
+    def supervised(self) -> Supervised | None:
+        """The supervisor's part of the metrics."""
+        if self.supervisor is None:
+            return None
+        workers = [process for process in self.supervisor.processes() if process.role == "worker"]
+        return Supervised(
+            restarts={worker.name: worker.restarts for worker in workers},
+            quarantined=sum(worker.phase == "quarantined" for worker in workers),
+        )
+
+
+def context_of(request: Request) -> Context:
+    """The context that `create_app` put into the app."""
+    return cast(Context, request.app.state.context)
+
+
+ContextDep = Annotated[Context, Depends(context_of)]

@@ -1,0 +1,240 @@
+"""What the HTTP API says and takes: pydantic models. Times are UTC (ISO 8601), durations in seconds."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hltfarm.proto.messages import LedgerCounts, RunState, WorkerStatus
+from hltfarm.service.control.transitions import Progress, Transition
+from hltfarm.service.runs import Outcome, RunRecord
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 (application/problem+json) describes it."""
+
+    type: str = Field(description="urn:hltfarm:error:<class of the error tree>")
+    title: str
+    status: int
+    detail: str
+    retryable: bool = Field(description="whether the identical request can succeed later")
+    legal: list[str] | None = Field(default=None, description="commands that the present state allows, where it was illegal")
+
+
+class ConfigureRequest(BaseModel):
+    """What the next run is to be; everything has a default."""
+
+    model_config = ConfigDict(extra="forbid")
+    detector: str | None = Field(default=None, min_length=1, description="phase1, or a folder with conditions on the ingest's machine")
+    menu: str | None = Field(default=None, max_length=1 << 20, description="menu as YAML text; the empty text is the built-in menu")
+    run: int | None = Field(default=None, ge=1, lt=1 << 32, description="run number, above every earlier one; default: the next one")
+
+
+class Ledger(BaseModel):
+    """received = accepted + rejected + error + in_flight; `mismatch` is what is missing to that."""
+
+    received: int
+    accepted: int
+    rejected: int
+    error: int
+    in_flight: int
+    duplicates: int
+    mismatch: int
+
+    @classmethod
+    def of(cls, counts: LedgerCounts) -> Ledger:
+        """From the message."""
+        return cls(
+            received=counts.received,
+            accepted=counts.accepted,
+            rejected=counts.rejected,
+            error=counts.error,
+            in_flight=counts.in_flight,
+            duplicates=counts.duplicates,
+            mismatch=counts.mismatch,
+        )
+
+
+class TransitionModel(BaseModel):
+    """A command that takes time; poll `/v1/transitions/{id}` until `progress` is done or failed."""
+
+    id: str
+    command: str
+    run: int | None
+    progress: Progress
+    seconds: float
+    error: str | None
+
+    @classmethod
+    def of(cls, transition: Transition, now: float) -> TransitionModel:
+        """From the transition; `now` on the same clock."""
+        end = now if transition.ended is None else transition.ended
+        return cls(
+            id=transition.id,
+            command=transition.command,
+            run=transition.run,
+            progress=transition.progress,
+            seconds=max(0.0, end - transition.began),
+            error=transition.error,
+        )
+
+
+class RatesModel(BaseModel):
+    """Averages over the last seconds."""
+
+    model_config = ConfigDict(from_attributes=True)
+    received_hz: float
+    decided_hz: float
+    accepted_hz: float
+    bytes_per_s: float
+    over_s: float
+
+
+class IngestModel(BaseModel):
+    """One ingest; `error` says why it does not answer."""
+
+    endpoint: str
+    up: bool
+    state: RunState | None
+    error: str | None
+
+
+class Status(BaseModel):
+    """The farm now. Numbers of the ingests are null while none answers."""
+
+    state: RunState
+    legal: list[str]
+    run: int | None
+    menu_hash: str | None
+    ledger: Ledger | None = Field(description="of the present run")
+    totals: Ledger | None = Field(description="since the ingests started")
+    rates: RatesModel
+    workers_ready: int
+    workers: int
+    queue_events: int | None
+    clients: int | None
+    ready: bool
+    problems: list[str]
+    ingests: list[IngestModel]
+    pending: list[TransitionModel]
+
+
+class RunModel(BaseModel):
+    """One run of the registry."""
+
+    number: int
+    detector: str
+    menu: str
+    menu_hash: str
+    outcome: Outcome
+    created: datetime
+    started: datetime | None
+    stopped: datetime | None
+    ledger: Ledger | None = Field(description="final accounting; null while the run lasts, or if nobody saw its end")
+
+    @classmethod
+    def of(cls, record: RunRecord) -> RunModel:
+        """From the registry's record."""
+        return cls(
+            number=record.number,
+            detector=record.detector,
+            menu=record.menu,
+            menu_hash=record.menu_hash,
+            outcome=record.outcome,
+            created=record.created,
+            started=record.started,
+            stopped=record.stopped,
+            ledger=None if record.ledger is None else Ledger.of(record.ledger),
+        )
+
+
+class RunList(BaseModel):
+    """A page of runs, newest first; `next` continues it (`?before=next`)."""
+
+    runs: list[RunModel]
+    next: int | None
+
+
+class ProcessModel(BaseModel):
+    """A process of this machine's supervisor."""
+
+    model_config = ConfigDict(from_attributes=True)
+    name: str
+    role: str
+    phase: str
+    pid: int | None
+    restarts: int
+    last_exit: str | None
+
+
+class WorkerModel(BaseModel):
+    """A worker as its ingest sees it, and its process if this control supervises it. The ingest knows only workers that joined."""
+
+    name: str
+    joined: bool
+    backend: str | None = None
+    device: str | None = None
+    host: str | None = None
+    up: bool = False
+    ready: bool = False
+    credit_events: int = 0
+    in_flight: int = 0
+    processed: int = 0
+    restarts: int = 0
+    process: ProcessModel | None = None
+
+    @classmethod
+    def of(cls, status: WorkerStatus | None, process: ProcessModel | None) -> WorkerModel:
+        """From what the ingest and the supervisor know; at least one of them."""
+        restarts = process.restarts if process is not None else 0
+        if status is None:
+            assert process is not None
+            return cls(name=process.name, joined=False, restarts=restarts, process=process)
+        return cls(
+            name=status.name,
+            joined=True,
+            backend=status.backend,
+            device=status.device,
+            host=status.host,
+            up=status.up,
+            ready=status.ready,
+            credit_events=status.credit_events,
+            in_flight=status.in_flight,
+            processed=status.processed,
+            restarts=max(restarts, status.restarts),
+            process=process,
+        )
+
+
+class WorkerList(BaseModel):
+    """All workers."""
+
+    workers: list[WorkerModel]
+
+
+class Live(BaseModel):
+    """KServe v2 liveness."""
+
+    live: bool
+
+
+class Ready(BaseModel):
+    """KServe v2 readiness, with the reasons where it is not."""
+
+    ready: bool
+    reasons: list[str]
+
+
+class Server(BaseModel):
+    """KServe v2 server metadata."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class ModelList(BaseModel):
+    """Models that take part in the decision."""
+
+    models: list[str]
