@@ -8,7 +8,7 @@ LOCK ?= requirements.lock
 
 BIN := $(VENV)/bin
 PY := $(BIN)/python
-KERNEL_SOURCES := $(wildcard workers/*.cuh workers/*/*.cuh workers/*.h workers/*/*.h workers/backends/*.py workers/*/__init__.py workers/pipeline.py proto/soa.py)
+KERNEL_SOURCES := $(wildcard workers/*.py workers/*/*.py workers/*/*.cuh workers/*/*.cpp proto/soa.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test lint format bench wheel lock clean types

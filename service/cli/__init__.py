@@ -68,9 +68,14 @@ def build_app(command: str | None = None) -> typer.Typer:
 
     modules = [COMMANDS[command]] if command in COMMANDS else list(dict.fromkeys(COMMANDS.values()))
     for module in modules:
-        if importlib.util.find_spec(f"{__name__}.{module}") is not None:
-            importlib.import_module(f"{__name__}.{module}").register(app)
+        register(app, module)
     return app
+
+
+def register(app: typer.Typer, module: str) -> None:
+    """Add the commands of a module of this folder."""
+    if importlib.util.find_spec(f"{__name__}.{module}") is not None:
+        importlib.import_module(f"{__name__}.{module}").register(app)
 
 
 def one_line(error: BaseException) -> str:

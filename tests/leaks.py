@@ -1,0 +1,84 @@
+"""What a test may leave behind: child processes, threads, segments in /dev/shm. Reads /proc (Linux)."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+SHM = Path("/dev/shm")
+POLL_S = 0.05
+#: Children that Python keeps on purpose until it exits.
+TOLERATED_CHILDREN = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+#: Threads that pyzmq keeps on purpose until it exits.
+TOLERATED_THREADS = ("GarbageCollector",)
+
+
+def children_of(pid: int) -> dict[int, str]:
+    """Living children of a process, with their command lines (also zombies, which nobody has waited for)."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # ended while we looked
+        if parent == pid and not any(name in command for name in TOLERATED_CHILDREN):
+            found[int(entry.name)] = command or "(zombie)"
+    return found
+
+
+def mapped_segments() -> set[str]:
+    """Names in /dev/shm that some living process has mapped."""
+    names = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        try:
+            text = maps.read_text()
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        names |= {line.rpartition("/dev/shm/")[2].split()[0] for line in text.splitlines() if "/dev/shm/" in line}
+    return names
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Children, threads and shared-memory segments at one moment."""
+
+    children: frozenset[int]
+    threads: frozenset[int | None]
+    segments: frozenset[str]
+
+    @classmethod
+    def now(cls) -> Footprint:
+        """The footprint of this process at this moment."""
+        return cls(
+            frozenset(children_of(os.getpid())),
+            frozenset(thread.ident for thread in threading.enumerate()),
+            frozenset(os.listdir(SHM)) if SHM.is_dir() else frozenset(),
+        )
+
+    def _left(self) -> list[str]:
+        left = [f"process {pid}: {command}" for pid, command in children_of(os.getpid()).items() if pid not in self.children]
+        left += [
+            f"thread {thread.name}"
+            for thread in threading.enumerate()
+            if thread.ident not in self.threads and type(thread).__name__ not in TOLERATED_THREADS
+        ]
+        # Other test processes use /dev/shm at the same time: a segment that somebody has mapped is in use, not left behind.
+        new = set(os.listdir(SHM)) - self.segments if SHM.is_dir() else set()
+        if new:
+            left += [f"/dev/shm/{name}" for name in sorted(new - mapped_segments())]
+        return left
+
+    def left_behind(self, deadline_s: float) -> list[str]:
+        """What is here now and was not then, in words; waits up to `deadline_s` for it to go away."""
+        deadline = time.monotonic() + deadline_s
+        left = self._left()
+        while left and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+            left = self._left()
+        return left

@@ -1,0 +1,151 @@
+"""How the command line ends: one line on stderr, the right exit code, never a traceback; and quickly."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from hltfarm.proto.errors import BackendError, ConfigError, SampleError, StateError
+from hltfarm.service import cli
+
+COMMAND = [sys.executable, "-P", "-c", "from hltfarm.service.cli import main; main()"]
+
+
+def hltfarm(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_help_lists_the_commands(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(arguments) == 0
+    text = capsys.readouterr().out
+    assert all(f"\n  {command} " in text for command in cli.COMMANDS)
+
+
+@pytest.mark.parametrize("command", sorted(cli.COMMANDS))
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([command, "--help"]) == 0
+    assert f"hltfarm {command}" in capsys.readouterr().out
+
+
+def test_help_is_quick() -> None:
+    """Less than half a second of processor time, so that shells and scripts can ask; nothing heavy is imported for it."""
+    code = (
+        "import sys, time\n"
+        "from hltfarm.service import cli\n"
+        "assert cli.run(['--help']) == 0\n"
+        "heavy = {'torch', 'cupy', 'numpy', 'fastapi', 'zmq', 'rich'} & set(sys.modules)\n"
+        "sys.exit(f'{time.process_time():.2f} s, {heavy}' if heavy or time.process_time() > 0.5 else 0)\n"
+    )
+    result = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_version() -> None:
+    result = hltfarm("--version")
+    assert result.returncode == 0
+    assert result.stdout.startswith("hltfarm 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["lod"], "No such command 'lod'"),
+        (["--nonsense"], "No such option: --nonsense"),
+        (["load", "--nonsense"], "No such option"),
+        (["load"], "Missing option"),
+        (["load", "--source", "x", "--connections", "0"], "--connections"),
+        (["load", "--source", "x", "--rate", "fast"], "--rate 'fast'"),
+        (["load", "--source", "x", "--rate", "-5"], "rate -5 Hz"),
+        (["load", "--source", "x", "--arrival", "odd"], "uniform, poisson"),
+        (["load", "--source", "/nonexistent/sample.hlt"], "/nonexistent/sample.hlt"),
+    ],
+)
+def test_bad_arguments_end_with_one_line(arguments: list[str], expected: str) -> None:
+    result = hltfarm(*arguments)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("hltfarm: error: ")
+    assert result.stderr.count("\n") == 1
+    assert expected in result.stderr
+
+
+def fake_command(monkeypatch: pytest.MonkeyPatch, action: object) -> None:
+    """Make `hltfarm load` do `action` instead."""
+
+    def register(app: typer.Typer, module: str) -> None:
+        app.command(module)(action)  # type: ignore[type-var]
+
+    monkeypatch.setattr(cli, "register", register)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ConfigError("menu: no such path"), 2, "menu: no such path"),
+        (SampleError("x.hlt:\n  truncated"), 2, "x.hlt: truncated"),
+        (BackendError("no device"), 1, "no device"),
+        (StateError("the run is paused"), 1, "the run is paused"),
+        (FileNotFoundError(2, "No such file or directory", "x"), 1, "[Errno 2] No such file or directory: 'x'"),
+        (ModuleNotFoundError("No module named 'cupy'", name="cupy"), 1, "this command needs the module 'cupy', which is not installed"),
+        (ZeroDivisionError("oh"), 1, "internal error: ZeroDivisionError: oh (HLTFARM_DEBUG=1 shows where)"),
+    ],
+)
+def test_errors_become_one_line(
+    error: Exception, code: int, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def action() -> None:
+        raise error
+
+    monkeypatch.delenv(cli.DEBUG_VARIABLE, raising=False)
+    fake_command(monkeypatch, action)
+    assert cli.run(["load"]) == code
+    assert capsys.readouterr().err == f"hltfarm: error: {line}\n"
+    monkeypatch.setenv(cli.DEBUG_VARIABLE, "1")
+    with pytest.raises(type(error)):
+        cli.run(["load"])
+
+
+def test_exit_codes_of_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def exits() -> None:
+        raise typer.Exit(7)
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    for action, code in ((lambda: 3, 3), (lambda: None, 0), (exits, 7), (interrupted, 130)):
+        fake_command(monkeypatch, action)
+        assert cli.run(["load"]) == code
+    assert capsys.readouterr().err == ""
+
+
+def test_interrupt_is_quiet() -> None:
+    """Ctrl-C while waiting for an ingest that is not there."""
+    code = (
+        "import sys, threading\n"
+        "from hltfarm.service import cli\n"
+        "def action():\n"
+        "    print('ready', flush=True)\n"
+        "    threading.Event().wait(60)\n"
+        "cli.register = lambda app, module: app.command(module)(action)\n"
+        "sys.exit(cli.run(['load']))\n"
+    )
+    with subprocess.Popen([sys.executable, "-P", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors == ""
+
+
+def test_closed_pipe_is_no_traceback() -> None:
+    with subprocess.Popen([*COMMAND, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()

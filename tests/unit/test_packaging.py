@@ -1,0 +1,132 @@
+"""The repository's own promises: package list, lock files, folders, links, imports under one name."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+ROOTS = ("proto", "service", "workers", "loadgen")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
+MERMAID_LINK = re.compile(r'^\s*click \w+ (?:href )?"([^"]+)"', re.MULTILINE)
+
+
+def tracked(*patterns: str) -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", *patterns], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return [ROOT / line for line in listed.splitlines() if (ROOT / line).exists()]
+
+
+def locked(name: str) -> dict[str, str]:
+    """Pins of a lock file, those that it includes with them."""
+    pins: dict[str, str] = {}
+    for line in (ROOT / name).read_text().splitlines():
+        if line.startswith("-r "):
+            pins |= locked(line.removeprefix("-r ").strip())
+        elif line and not line.startswith("#"):
+            package, separator, version = line.partition("==")
+            assert separator, f"{name}: {line!r} is not an exact pin"
+            pins[canonicalize_name(package)] = version
+    return pins
+
+
+def package_list() -> list[str]:
+    tree = ast.parse((ROOT / "setup.py").read_text())
+    (value,) = (node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PACKAGES")
+    names: list[str] = ast.literal_eval(value)
+    return names
+
+
+def test_top_folders_have_no_init() -> None:
+    """A bare `import proto` must go on finding proto-plus where it is installed."""
+    assert [root for root in ROOTS if (ROOT / root / "__init__.py").exists()] == []
+
+
+def test_package_list_matches_the_folders() -> None:
+    folders = {f"hltfarm.{root}" for root in ROOTS}
+    for root in ROOTS:
+        for path in (ROOT / root).rglob("*.py"):
+            folders.add("hltfarm." + ".".join(path.parent.relative_to(ROOT).parts))
+    names = package_list()
+    assert len(names) == len(set(names))
+    assert set(names) == folders
+
+
+def test_every_subfolder_with_python_has_an_init() -> None:
+    """A folder without `__init__.py` works in an editable install and is missing in the wheel."""
+    without = {
+        path.parent.relative_to(ROOT)
+        for root in ROOTS
+        for path in (ROOT / root).rglob("*.py")
+        if path.parent != ROOT / root and not (path.parent / "__init__.py").exists()
+    }
+    assert without == set()
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-cuda.lock"])
+def test_lock_satisfies_the_project(lock: str) -> None:
+    pins = locked(lock)
+    extras = PROJECT["project"]["optional-dependencies"]
+    wanted = [*PROJECT["build-system"]["requires"], *PROJECT["project"]["dependencies"], *extras["sim"], *extras["test"], *extras["lint"]]
+    if "cuda" in lock:
+        wanted += extras["cuda"]
+    for requirement in map(Requirement, wanted):
+        version = pins.get(canonicalize_name(requirement.name))
+        assert version is not None, f"{lock} lacks {requirement.name}: run `make lock`"
+        assert requirement.specifier.contains(version, prereleases=True), f"{lock} has {requirement.name}=={version}, not {requirement}"
+
+
+def test_lock_holds_the_versions_that_install_quickly() -> None:
+    pins = locked("requirements.lock")
+    assert pins["torch"] == "2.13.0"
+    assert pins["pythia8mc"] == "8.317.2"
+
+
+@pytest.mark.parametrize("page", [path.relative_to(ROOT).as_posix() for path in tracked("*.md")])
+def test_links_lead_to_files(page: str) -> None:
+    text = (ROOT / page).read_text()
+    targets = [*LINK.findall(text), *MERMAID_LINK.findall(text)]
+    local = [target for target in targets if not re.match(r"[a-z]+:", target)]
+    broken = [target for target in local if not ((ROOT / page).parent / target).exists()]
+    assert broken == []
+
+
+def test_readme_names_commands_that_exist() -> None:
+    from hltfarm.service.cli import COMMANDS
+
+    text = (ROOT / "README.md").read_text()
+    assert set(re.findall(r"`hltfarm ([a-z]+)", text)) <= set(COMMANDS)
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z]+)", text)) <= targets
+
+
+def test_only_hltfarm_names_are_imported() -> None:
+    """`import workers.x` would work in a checkout and nowhere else; ruff forbids it, this test says why."""
+    offenders = []
+    for path in tracked("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                names = [node.module]
+            offenders += [f"{path.relative_to(ROOT)}: {name}" for name in names if name.split(".")[0] in ROOTS]
+    assert offenders == []
+
+
+def test_contracts_import_neither_sockets_nor_devices() -> None:
+    code = (
+        "import importlib, pkgutil, sys\n"
+        "package = importlib.import_module('hltfarm.proto')\n"
+        "for info in pkgutil.walk_packages(package.__path__, 'hltfarm.proto.'):\n"
+        "    importlib.import_module(info.name)\n"
+        "print([name for name in ('zmq', 'cupy', 'torch') if name in sys.modules])\n"
+    )
+    result = subprocess.run([sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True)
+    assert result.stdout.strip() == "[]"
