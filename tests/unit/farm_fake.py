@@ -1,0 +1,101 @@
+"""A farm without sockets: a link whose ingest is a run-control machine and a few numbers."""
+
+from __future__ import annotations
+
+import msgspec
+
+from hltfarm.proto.messages import Histogram, LedgerCounts, RunConfig, RunState, Snapshot, WorkerStatus
+from hltfarm.service.control.link import FarmView, IngestView, RefusedError, UnreachableError, view_of
+from hltfarm.service.runcontrol import RunControl
+
+ENDPOINT = "ipc:///fake"
+
+
+def snapshot(**changes: object) -> Snapshot:
+    """A snapshot with a different number in every place."""
+    given = Snapshot(
+        state=RunState.RUNNING,
+        run=7,
+        ledger=LedgerCounts(received=60, accepted=10, rejected=30, error=5, in_flight=15, duplicates=1),
+        totals=LedgerCounts(received=1000, accepted=200, rejected=700, error=85, in_flight=15, duplicates=3),
+        workers=[
+            WorkerStatus(
+                name="w0", backend="cpu", device="cpu", up=True, ready=True, credit_events=12, in_flight=15, processed=985, restarts=2
+            ),
+            WorkerStatus(name="w1", backend="cpu", device="cpu", up=False, ready=False, credit_events=0, in_flight=0, processed=0),
+        ],
+        queue_events=4,
+        slots_free=109,
+        slots_total=128,
+        clients=2,
+        ingest_bytes=123_456_789,
+        frames_refused={"BAD_CRC": 6},
+        failures={"WORKER_LOST": 80, "WORKER_FAILED": 5},
+        path_accepts={"HLT_A": 150, "HLT_B": 0},
+        path_prescaled={"HLT_A": 0, "HLT_B": 33},
+        stream_events={"physics": 200, "error": 85},
+        stream_bytes={"physics": 50_000_000, "error": 21_000_000},
+        backpressure_seconds={"slots": 1.5, "workers": 0.0},
+        event_latency=Histogram(bounds=[0.001, 0.01, 0.1], counts=[100, 800, 80, 5], sum=6.25),
+        stage_duration={"unpack": Histogram(bounds=[0.001, 0.01], counts=[20, 10, 1], sum=0.125)},
+        batch_events=Histogram(bounds=[1.0, 8.0, 64.0], counts=[1, 10, 20, 0], sum=985.0),
+        menu_hash="0123456789abcdef",
+        problems=[],
+    )
+    return msgspec.structs.replace(given, **changes)
+
+
+class FakeLink:
+    """One ingest. `gone`: it does not answer; `refusal`: what it says to the next command; `in_flight`: events it has to finish."""
+
+    def __init__(self, state: RunState = RunState.HALTED, run: int | None = None) -> None:
+        self.machine = RunControl(state)
+        self.run = run
+        self.gone = False
+        self.refusal: str | None = None
+        self.in_flight = 0
+        self.received = 0
+        self.sent: list[tuple[str, RunConfig | None, str | None]] = []
+        self.closed = False
+
+    def snapshot(self) -> Snapshot:
+        """What the ingest says of itself."""
+        ledger = LedgerCounts(received=self.received, rejected=self.received - self.in_flight, in_flight=self.in_flight)
+        workers = snapshot().workers
+        return snapshot(state=self.machine.state, run=self.run, ledger=ledger, totals=ledger, workers=workers)
+
+    async def look(self) -> FarmView:
+        """See `Link.look`."""
+        if self.gone:
+            return view_of([IngestView(ENDPOINT, None, f"ingest {ENDPOINT} did not answer")])
+        return view_of([IngestView(ENDPOINT, self.snapshot())])
+
+    async def command(self, op: str, config: RunConfig | None = None, worker: str | None = None) -> FarmView:
+        """See `Link.command`."""
+        if self.gone:
+            raise UnreachableError(f"ingest {ENDPOINT} did not answer {op!r}")
+        if self.refusal is not None:
+            raise RefusedError(self.refusal)
+        self.sent.append((op, config, worker))
+        if op not in ("snapshot", "worker_lost"):
+            self.machine = self.machine.command(op)
+        if op == "reset":
+            self.run, self.in_flight = None, 0
+        if config is not None:
+            self.run = config.run
+        self.settle()
+        return await self.look()
+
+    def finish_events(self) -> None:
+        """Everything in flight is decided."""
+        self.in_flight = 0
+        self.settle()
+
+    def settle(self) -> None:
+        """A stopped run ends when nothing is in flight."""
+        if self.in_flight == 0:
+            self.machine = self.machine.emptied()
+
+    async def close(self) -> None:
+        """See `Link.close`."""
+        self.closed = True

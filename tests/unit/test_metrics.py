@@ -1,0 +1,172 @@
+"""Scrapes of the real endpoint after known snapshots: every number has to arrive under its name."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from hltfarm.proto.errors import WireCode
+from hltfarm.proto.messages import LedgerCounts, RunConfig, RunState, Snapshot
+from hltfarm.service.control.app import create_app
+from hltfarm.service.control.link import FarmView, IngestView, view_of
+from hltfarm.service.control.models import ProcessModel
+from hltfarm.service.control.settings import ControlSettings
+from tests.unit.farm_fake import ENDPOINT, snapshot
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+class FixedLink:
+    """Ingests that always say the same."""
+
+    def __init__(self, *snapshots: Snapshot | None) -> None:
+        self._view = view_of([IngestView(f"{ENDPOINT}{i}", s, None if s else "gone") for i, s in enumerate(snapshots)])
+
+    async def look(self) -> FarmView:
+        return self._view
+
+    async def command(self, op: str, config: RunConfig | None = None, worker: str | None = None) -> FarmView:
+        raise NotImplementedError(op)
+
+    async def close(self) -> None:
+        return
+
+
+class OneQuarantined:
+    """A supervisor with two workers."""
+
+    def processes(self) -> list[ProcessModel]:
+        return [
+            ProcessModel(name="ingest", role="ingest", phase="running", pid=1, restarts=9, last_exit=None),
+            ProcessModel(name="w0", role="worker", phase="running", pid=2, restarts=3, last_exit="signal SIGKILL"),
+            ProcessModel(name="w9", role="worker", phase="quarantined", pid=None, restarts=4, last_exit="exit code 1"),
+        ]
+
+    def release(self, name: str) -> bool:
+        raise KeyError(name)
+
+
+def scrape(link: FixedLink, supervisor: OneQuarantined | None = None) -> tuple[str, Samples]:
+    async def get() -> str:
+        app = create_app(ControlSettings(ingests=(ENDPOINT,)), link, supervisor=supervisor)
+        async with app.router.lifespan_context(app):
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://farm") as client:
+                answer = await client.get("/metrics")
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/plain")
+        return answer.text
+
+    text = asyncio.run(get())
+    return text, {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+EXPECTED: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {
+    ("hlt_events_received_total", ()): 1000,
+    ("hlt_events_decided_total", (("decision", "accept"),)): 200,
+    ("hlt_events_decided_total", (("decision", "reject"),)): 700,
+    ("hlt_events_decided_total", (("decision", "error"),)): 85,
+    ("hlt_events_failed_total", (("reason", "WORKER_LOST"),)): 80,
+    ("hlt_events_failed_total", (("reason", "WORKER_FAILED"),)): 5,
+    ("hlt_events_duplicate_total", ()): 3,
+    ("hlt_events_inflight", ()): 15,
+    ("hlt_accounting_mismatch_events", ()): 0,
+    ("hlt_ingest_bytes_total", ()): 123_456_789,
+    ("hlt_frames_refused_total", (("code", "BAD_CRC"),)): 6,
+    ("hlt_frames_refused_total", (("code", "OVERSIZE"),)): 0,
+    ("hlt_credits", (("worker", "w0"),)): 12,
+    ("hlt_queue_depth", (("stage", "dispatch"),)): 4,
+    ("hlt_slots", ()): 128,
+    ("hlt_slots_free", ()): 109,
+    ("hlt_clients", ()): 2,
+    ("hlt_backpressure_seconds_total", (("cause", "slots"),)): 1.5,
+    ("hlt_stage_duration_seconds_bucket", (("le", "0.01"), ("stage", "unpack"))): 30,
+    ("hlt_stage_duration_seconds_bucket", (("le", "+Inf"), ("stage", "unpack"))): 31,
+    ("hlt_stage_duration_seconds_sum", (("stage", "unpack"),)): 0.125,
+    ("hlt_event_latency_seconds_bucket", (("le", "0.001"),)): 100,
+    ("hlt_event_latency_seconds_bucket", (("le", "0.1"),)): 980,
+    ("hlt_event_latency_seconds_count", ()): 985,
+    ("hlt_event_latency_seconds_sum", ()): 6.25,
+    ("hlt_batch_events_bucket", (("le", "8.0"),)): 11,
+    ("hlt_batch_events_count", ()): 31,
+    ("hlt_batch_events_sum", ()): 985,
+    ("hlt_path_accepts_total", (("path", "HLT_A"),)): 150,
+    ("hlt_path_accepts_total", (("path", "HLT_B"),)): 0,
+    ("hlt_path_prescaled_total", (("path", "HLT_B"),)): 33,
+    ("hlt_stream_events_total", (("stream", "error"),)): 85,
+    ("hlt_stream_bytes_total", (("stream", "physics"),)): 50_000_000,
+    ("hlt_worker_up", (("device", "cpu"), ("worker", "w0"))): 1,
+    ("hlt_worker_up", (("device", "cpu"), ("worker", "w1"))): 0,
+    ("hlt_worker_events_total", (("worker", "w0"),)): 985,
+    ("hlt_run_state", (("state", "Running"),)): 1,
+    ("hlt_run_state", (("state", "Halted"),)): 0,
+    ("hlt_run_number", ()): 7,
+    ("hlt_ingest_up", (("ingest", f"{ENDPOINT}0"),)): 1,
+}
+
+
+def test_every_number_of_a_known_snapshot() -> None:
+    _text, samples = scrape(FixedLink(snapshot()))
+    found = {key: samples.get(key) for key in EXPECTED}
+    assert found == EXPECTED
+    assert samples["hlt_worker_restarts_total", (("worker", "w0"),)] == 2, "without a supervisor the ingest's count stands"
+    assert not [name for name, _labels in samples if name == "hlt_workers_quarantined"], "nobody here could know it"
+    info = [dict(labels) for name, labels in samples if name == "hlt_config_info"]
+    assert [entry["menu"] for entry in info] == ["0123456789abcdef"]
+
+
+def test_supervisor_counts_restarts_and_quarantine() -> None:
+    _text, samples = scrape(FixedLink(snapshot()), OneQuarantined())
+    restarts = {dict(labels)["worker"]: value for (name, labels), value in samples.items() if name == "hlt_worker_restarts_total"}
+    assert restarts == {"w0": 3, "w1": 0, "w9": 4}
+    assert samples["hlt_workers_quarantined", ()] == 1
+
+
+def test_a_loss_shows_as_mismatch() -> None:
+    totals = LedgerCounts(received=10, accepted=3, rejected=4, error=1, in_flight=0)
+    _text, samples = scrape(FixedLink(snapshot(totals=totals)))
+    assert samples["hlt_accounting_mismatch_events", ()] == 2
+
+
+def test_two_ingests_add_up() -> None:
+    _text, samples = scrape(FixedLink(snapshot(), snapshot()))
+    assert samples["hlt_events_received_total", ()] == 2000
+    assert samples["hlt_event_latency_seconds_bucket", (("le", "0.01"),)] == 1800
+    assert samples["hlt_worker_up", (("device", "cpu"), ("worker", "w0@1"))] == 1
+
+
+def test_labels_exist_before_the_first_event() -> None:
+    _text, samples = scrape(FixedLink(snapshot(state=RunState.HALTED, run=None, frames_refused={})))
+    assert {dict(labels)["code"] for name, labels in samples if name == "hlt_frames_refused_total"} == {code.name for code in WireCode}
+    assert {dict(labels)["state"] for name, labels in samples if name == "hlt_run_state"} == {str(state) for state in RunState}
+    assert samples["hlt_run_number", ()] == 0
+
+
+def test_no_ingest_means_no_numbers_but_a_state() -> None:
+    _text, samples = scrape(FixedLink(None))
+    assert samples["hlt_run_state", (("state", "Error"),)] == 1
+    assert samples["hlt_ingest_up", (("ingest", f"{ENDPOINT}0"),)] == 0
+    assert not [name for name, _labels in samples if name.startswith("hlt_events")]
+
+
+def test_names_follow_the_rule() -> None:
+    text, samples = scrape(FixedLink(snapshot()), OneQuarantined())
+    kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
+    assert kinds
+    assert all(name.startswith("hlt_") for name in kinds)
+    assert all(name.endswith("_total") == (kind == "counter") for name, kind in kinds.items())
+    allowed = {"decision", "reason", "worker", "device", "stage", "cause", "path", "stream", "state", "code", "ingest", "le"}
+    assert {label for name, labels in samples for label, _ in labels if name != "hlt_config_info"} <= allowed
+
+
+@pytest.mark.parametrize("path", ["/metrics"])
+def test_scrape_is_in_the_openapi_document(path: str) -> None:
+    app = create_app(ControlSettings(ingests=(ENDPOINT,)), FixedLink(snapshot()))
+    assert path in app.openapi()["paths"]
