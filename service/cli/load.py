@@ -27,11 +27,10 @@ def parse_rate(text: str) -> float | None:
 
 def load_payloads(source: Path, limit: int | None) -> list[RawEvent]:
     """Read the events of a sample into memory, `limit` of them at most."""
-    from itertools import islice
-
     from hltfarm.loadgen.source import open_source
 
-    return list(islice(open_source(source), limit))
+    events = open_source(source)
+    return [events[index] for index in range(len(events) if limit is None else min(limit, len(events)))]
 
 
 def drive(config: LoadConfig, payloads: list[RawEvent]) -> LoadReport:
