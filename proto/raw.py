@@ -80,7 +80,7 @@ class Digis(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _Inverse:
-    """(module, chip row, chip column) -> entry of the cabling tables, -1 where nothing is connected; and the order of modules on the wire."""
+    """(module, chip row, chip column) -> entry of the cabling tables or -1, and the order of modules on the wire."""
 
     entry: NDArray[np.int32]
     rank: NDArray[np.int64]
@@ -200,7 +200,7 @@ def unpack_event(detector: Detector, payload: U8) -> Digis:
     for k, fed_id in enumerate(detector.cabling.fed_ids.tolist()):
         parts += [(np.full(len(words), k, np.int32), words) for words in frames.get(fed_id, ())]
     if not parts:
-        return Digis(*(np.zeros(0, t) for t in (np.uint16, np.uint16, np.uint16)), np.zeros(0, np.uint8))
+        return Digis(np.zeros(0, np.uint16), np.zeros(0, np.uint16), np.zeros(0, np.uint16), np.zeros(0, np.uint8))
     return _decode(detector, np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]))
 
 
@@ -250,7 +250,7 @@ def _entries(detector: Detector, m: NDArray[np.int64], r: NDArray[np.int64], c: 
     entry = _inverse(detector).entry[m, r // t.chip_rows, c // t.chip_cols].astype(np.int64)
     if (entry < 0).any():
         k = int(np.argmax(entry < 0))
-        raise ConditionsError(f"pixel {k}: module {m[k]}, row {r[k]}, column {c[k]} has no connected chip in the cabling of {detector.name}")
+        raise ConditionsError(f"pixel {k}: module {m[k]}, row {r[k]}, column {c[k]} has no chip in the cabling of {detector.name}")
     return entry
 
 

@@ -16,7 +16,8 @@ from hltfarm.proto.detector.description import (
     Modules,
     Topology,
 )
-from hltfarm.proto.detector.patatrack import read_patatrack, write_patatrack
+from hltfarm.proto.detector.patatrack import read_patatrack
+from hltfarm.proto.detector.patatrack_writer import write_patatrack
 from hltfarm.proto.detector.phase1 import phase1
 from hltfarm.proto.errors import ConditionsError
 

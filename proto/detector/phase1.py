@@ -8,6 +8,7 @@ Ladders and blades are placed regularly. Everything is a pure function of the co
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,7 +110,7 @@ def phase1_layers() -> tuple[Layer, ...]:
     return tuple(out)
 
 
-def chip_orientation(raw_id: NDArray[np.uint32]) -> tuple[NDArray[np.int16], NDArray[np.int8], NDArray[np.int16], NDArray[np.int8]]:
+def chip_orientation(raw_id: NDArray[np.uint32]) -> list[NDArray[Any]]:
     """Affine maps of the 16 chips of each module: row0, row_step, col0, col_step, each (n, 16), by chip number in the module.
 
     Chips lie in two rows of eight. In one kind of module (barrel layers 2-4 at negative z, all disks) the chips 0..7 are read along
@@ -122,12 +123,12 @@ def chip_orientation(raw_id: NDArray[np.uint32]) -> tuple[NDArray[np.int16], NDA
     b_row0, b_row_step = np.where(low, 159, 0), np.where(low, -1, 1)
     b_col0, b_col_step = np.where(low, d * 52, (16 - d) * 52 - 1), np.where(low, 1, -1)
     b = rawid.is_turned(raw_id)[:, None]
-    return (
+    return [
         np.where(b, b_row0, a_row0).astype(np.int16),
         np.where(b, b_row_step, a_row_step).astype(np.int8),
         np.where(b, b_col0, a_col0).astype(np.int16),
         np.where(b, b_col_step, a_col_step).astype(np.int8),
-    )
+    ]
 
 
 def calibration_constants(raw_id: NDArray[np.uint32]) -> tuple[F32, F32, NDArray[np.int32]]:
@@ -261,7 +262,7 @@ def _hit_errors(pitch: float, spread: F64, shared: F64, least: float) -> F32:
     """
 
     def single(width: float) -> F64:
-        return np.clip(np.abs(width - spread), least * np.sqrt(12), width) / np.sqrt(12)
+        return np.asarray(np.clip(np.abs(width - spread), least * np.sqrt(12), width) / np.sqrt(12), np.float64)
 
     return np.stack([shared, single(pitch), single(2 * pitch)], 1).astype(np.float32)
 
@@ -271,7 +272,7 @@ def _cabling(raw_id: NDArray[np.uint32]) -> Cabling:
     shape = (N_FEDS, LINKS, ROCS)
     module = np.full(shape, NO_MODULE, np.uint16)
     word_format = np.zeros(shape, np.uint8)
-    maps = [np.zeros(shape, t) for t in (np.int16, np.int8, np.int16, np.int8)]
+    maps: list[NDArray[Any]] = [np.zeros(shape, t) for t in (np.int16, np.int8, np.int16, np.int8)]
     m = np.repeat(np.arange(N_MODULES), CHIPS)
     d = np.tile(np.arange(CHIPS), N_MODULES)
     fed = m * N_FEDS // N_MODULES
@@ -279,8 +280,8 @@ def _cabling(raw_id: NDArray[np.uint32]) -> Cabling:
     at = (fed, 2 * (m - first) + d // ROCS, d % ROCS)
     module[at] = m
     word_format[at] = word_formats(raw_id)[m]
-    for table, values in zip(maps, chip_orientation(raw_id), strict=True):
-        table[at] = values[m, d]
+    for k, values in enumerate(chip_orientation(raw_id)):
+        maps[k][at] = values[m, d]
     fed_ids = np.arange(FIRST_FED, FIRST_FED + N_FEDS, dtype=np.uint16)
     row0, row_step, col0, col_step = maps
     return Cabling(fed_ids, module, word_format, row0, row_step, col0, col_step, np.zeros(shape, np.uint8))
@@ -297,7 +298,8 @@ def _gains(topo: Topology) -> GainCalibration:
     codes[..., 0] = 205 + bell
     codes[..., 1] = 28 + bell2
     gains = GainCalibration(codes, topo.rows // blocks, 0.0, _f32(1 / 64), 0.0, 1.0)
-    column = _hash(np.arange(N_MODULES * topo.cols, dtype=np.uint32) ^ np.uint32(0x5EED5EED)).reshape(N_MODULES, topo.cols) & np.uint32(8191)
+    columns = np.arange(N_MODULES * topo.cols, dtype=np.uint32).reshape(N_MODULES, topo.cols)
+    column = _hash(columns ^ np.uint32(0x5EED5EED)) & np.uint32(8191)
     codes[column == 0, :, 1] = gains.dead
     codes[column == 1, :, 1] = gains.noisy
     return gains

@@ -1,0 +1,42 @@
+"""Where events come from: one interface for sample files and data directories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from hltfarm.loadgen.arrays import Array
+from hltfarm.loadgen.patatrack import PatatrackEvents
+from hltfarm.loadgen.sample import Sample
+from hltfarm.proto.detector import Detector
+from hltfarm.proto.errors import SampleError
+from hltfarm.proto.events import RawEvent
+
+
+class EventSource(Protocol):
+    """A finite sequence of events for one detector. Payloads are read-only to the user and live as long as somebody refers to them."""
+
+    @property
+    def name(self) -> str:
+        """Short name for reports."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> RawEvent:
+        """Event i (negative i count from the end). IndexError outside, SampleError if the data are damaged."""
+
+    def detector(self) -> Detector:
+        """The detector that the events belong to."""
+
+    def truth(self, i: int, /) -> dict[str, Array] | None:
+        """Truth of event i, None where there is none. Arrays as in docs/sample-format.md."""
+
+
+def open_source(path: str | Path) -> EventSource:
+    """A `.hlt` sample file, or a data directory of pixeltrack-standalone. SampleError if it is neither."""
+    p = Path(path)
+    if p.is_dir():
+        return PatatrackEvents(p)
+    if not p.exists():
+        raise SampleError(f"{p}: no such sample file or data directory; make one with 'hltfarm simulate --out {p}'")
+    return Sample(p)
