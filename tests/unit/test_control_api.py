@@ -25,9 +25,9 @@ MENU = "version: 1\npaths:\n  - {name: HLT_All}\n"
 @asynccontextmanager
 async def serving(link: FakeLink, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(ControlSettings(ingests=(ENDPOINT,), poll_s=0.05, **changes), link)
-    async with app.router.lifespan_context(app):
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://farm") as client:
-            yield client
+    transport = httpx.ASGITransport(app)
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://farm") as client:
+        yield client
 
 
 def run(link: FakeLink, test: Callable[[httpx.AsyncClient], Awaitable[None]], **changes: Any) -> None:
@@ -190,18 +190,18 @@ def test_an_ingest_that_restarts_interrupts_the_run() -> None:
 def test_autostart_begins_a_run_and_reset_ends_that() -> None:
     link = FakeLink()
 
+    async def outcome(client: httpx.AsyncClient, number: int, expected: str) -> None:
+        async with asyncio.timeout(10):
+            while (await client.get(f"/v1/runs/{number}")).json().get("outcome") != expected:
+                await asyncio.sleep(0.01)
+
     async def test(client: httpx.AsyncClient) -> None:
-        async with asyncio.timeout(10):
-            while await state(client) != "Running":
-                await asyncio.sleep(0.01)
-        assert (await client.get("/v1/runs/5")).json()["outcome"] == "running"
+        await outcome(client, 5, "running")
         link.machine, link.run = type(link.machine)(), None  # the ingest was restarted
-        async with asyncio.timeout(10):
-            while await state(client) != "Running":
-                await asyncio.sleep(0.01)
-        assert (await client.get("/v1/runs/6")).json()["outcome"] == "running"
+        await outcome(client, 6, "running")
+        await outcome(client, 5, "interrupted")
         assert (await client.post("/v1/control/reset")).json()["state"] == "Halted"
-        assert (await client.get("/v1/runs/6")).json()["outcome"] == "reset"
+        await outcome(client, 6, "reset")
         await asyncio.sleep(0.3)  # six looks of the monitor
         assert await state(client) == "Halted"
 

@@ -53,9 +53,9 @@ class OneQuarantined:
 def scrape(link: FixedLink, supervisor: OneQuarantined | None = None) -> tuple[str, Samples]:
     async def get() -> str:
         app = create_app(ControlSettings(ingests=(ENDPOINT,)), link, supervisor=supervisor)
-        async with app.router.lifespan_context(app):
-            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://farm") as client:
-                answer = await client.get("/metrics")
+        transport = httpx.ASGITransport(app)
+        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://farm") as client:
+            answer = await client.get("/metrics")
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/plain")
         return answer.text
