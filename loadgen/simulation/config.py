@@ -69,13 +69,13 @@ class SecondaryConfig:
     #: Electrons below this momentum are not followed.
     conversion_p_min_gev: float = 0.003
     #: Charged particles made by the nuclear interaction of a hadron (Poisson mean).
-    nuclear_multiplicity: float = 3.5
+    nuclear_multiplicity: float = 3.0
     #: Delta electrons above `delta_t_min_gev` per crossing of a layer at normal incidence (spectrum 1/T^2).
-    delta_per_crossing: float = 0.015
+    delta_per_crossing: float = 0.006
     delta_t_min_gev: float = 0.0020
     delta_t_max_gev: float = 0.050
     #: Slow hadrons (pions and protons of neutron capture, evaporation, albedo) per crossing of a layer. Higher: more, larger clusters.
-    slow_per_crossing: float = 0.060
+    slow_per_crossing: float = 0.042
     #: Mean kinetic energy of slow pions and protons. Lower: shorter, more strongly ionising tracks.
     slow_pion_t_gev: float = 0.030
     slow_proton_t_gev: float = 0.040

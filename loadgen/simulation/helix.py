@@ -100,6 +100,8 @@ def cross_planes(state: States, s: Floats, module: NDArray[np.int64], geometry: 
     """
     normal = geometry.rotation[module, 2]
     offset = np.einsum("ij,ij->i", normal, geometry.position[module])
+    # A step beyond a quarter turn would land on another crossing.
+    largest = np.minimum(5.0, 1.0 / np.maximum(np.abs(state.h), 1e-12))
     step = np.zeros_like(s)
     s = s.copy()
     for _ in range(NEWTON_STEPS):
@@ -107,6 +109,6 @@ def cross_planes(state: States, s: Floats, module: NDArray[np.int64], geometry: 
         value = normal[:, 0] * at.x + normal[:, 1] * at.y + normal[:, 2] * at.z - offset
         slope = normal[:, 0] * np.cos(at.phi) + normal[:, 1] * np.sin(at.phi) + normal[:, 2] * at.tan_lambda
         slope = np.where(np.abs(slope) < 1e-6, np.copysign(1e-6, slope), slope)
-        step = np.clip(value / slope, -5.0, 5.0)
+        step = np.clip(value / slope, -largest, largest)
         s -= step
     return s, np.abs(step) < 1e-9

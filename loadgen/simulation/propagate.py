@@ -22,6 +22,8 @@ from hltfarm.loadgen.simulation.particles import Crossings, Interactions, Partic
 STANDING_CM = 1e-4
 #: Modules farther than this from their reference surface, along the transverse path, are not part of the visit, cm.
 VISIT_CM = 6.0
+#: The same as an angle in rad, for orbits smaller than the layer is thick.
+VISIT_TURN = 2.0
 #: Half of the sensor's thickness times the slope, at most: how far outside its edge a mid-plane crossing may lie, cm.
 EDGE_CM = 0.3
 
@@ -156,6 +158,7 @@ def _visit(
     near = geometry.modules_near(layer, np.arctan2(at.y, at.x), t)
     row, slot = np.nonzero(near >= 0)
     found, reach = _crossings(who, row, near[row, slot].astype(np.int64), s, turn, radius, geometry)
+    found = found.take(np.flatnonzero(found.half_turn < config.max_half_turns))
 
     s = np.maximum(s, reach)
     who.half_turn = who.half_turn + _turning_points(turn, turn + s / radius)
@@ -188,7 +191,8 @@ def _crossings(
     """Crossings of candidate modules (row: traveller of each), ordered by (row, path), and the farthest path of each traveller."""
     reach = np.zeros(len(s))
     path, ok = cross_planes(who.state.take(row), s[row], module, geometry)
-    i = np.flatnonzero(ok & (path > STANDING_CM) & (np.abs(path - s[row]) < VISIT_CM))
+    nearby = np.abs(path - s[row]) < np.minimum(VISIT_CM, VISIT_TURN * radius[row])
+    i = np.flatnonzero(ok & (path > STANDING_CM) & nearby)
     row, module, path = row[i], module[i], path[i]
     at = advance(who.state.take(row), path)
     point = np.stack([at.x, at.y, at.z], axis=1)
