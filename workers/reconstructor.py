@@ -23,7 +23,6 @@ from hltfarm.proto.detector.description import Detector
 from hltfarm.proto.errors import BackendError, ConfigError
 from hltfarm.proto.events import RawEvent
 from hltfarm.proto.results import RESULT
-from hltfarm.proto.soa import Collection
 from hltfarm.workers import conditions
 from hltfarm.workers.arena import Capacity, host_allocate, split
 from hltfarm.workers.backends.cpu import CpuLane
@@ -149,7 +148,10 @@ class Reconstructor:
         capacity = Capacity(max_events, -(-max_batch_bytes // 128) * 32, max_hits)
         self._backend: Backend
         if backend == "cuda" or (backend == "auto" and cuda_available()):
-            from hltfarm.workers.backends.cuda import CudaBackend
+            try:
+                from hltfarm.workers.backends.cuda import CudaBackend
+            except ImportError as e:
+                raise BackendError(f"the cuda backend needs CuPy ({e}); install hltfarm[cuda], or use --backend cpu") from None
 
             self.backend, self._backend = "cuda", CudaBackend(detector, menu, capacity, profile)
         else:
@@ -191,4 +193,3 @@ def cuda_available() -> bool:
         return False
 
 
-__all__ = ["BackendError", "BatchResult", "Collection", "Reconstructor", "cuda_available"]

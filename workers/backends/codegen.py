@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from hltfarm.workers.kernel import Kernel, Stage
 from hltfarm.workers.pipeline import CHAIN, COLUMNS, PARAMS, TABLES
 
+_ROOT = Path(__file__).resolve().parent.parent
 _BANNER = "// Generated from the declarations in workers/ by backends/codegen.py. Do not edit.\n"
 
 
@@ -32,7 +36,10 @@ def cpu_entries() -> str:
 
 
 def cuda_source(stage: Stage) -> str:
-    """The translation unit of a stage for NVRTC: a grid-stride launcher around each kernel."""
+    """The translation unit of a stage for NVRTC: a grid-stride launcher around each kernel.
+
+    Project headers are pasted in place, so that the text alone identifies the program (CuPy's compilation cache goes by it).
+    """
     lines = [_BANNER + f'#include "{stage.header}"', ""]
     for k in stage.kernels:
         params = ", ".join(["uint32_t const* items", "uint32_t scratch_words", *(f"hlt::{a} const a{i}" for i, a in enumerate(k.args))])
@@ -54,7 +61,21 @@ def cuda_source(stage: Stage) -> str:
             step = "gridDim.x * blockDim.x"
             lines.append(f"  for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x, n = *items; i < n; i += {step}) hlt::{k.name}(i, {args});")
         lines += ["}", ""]
-    return "\n".join(lines)
+    return _paste("\n".join(lines), set())
+
+
+def _paste(text: str, seen: set[str]) -> str:
+    """Replace each project include by its text, the first time it occurs."""
+    out = []
+    for line in text.splitlines():
+        match = re.fullmatch(r'#include "(.+)"', line)
+        if match is None:
+            out.append("" if line == "#pragma once" else line)
+        elif match[1] not in seen:
+            seen.add(match[1])
+            body = views_header() if match[1] == "views.gen.h" else (_ROOT / match[1]).read_text()
+            out.append(_paste(body, seen))
+    return "\n".join(out)
 
 
 #: Threads of a block for kernels without a team.

@@ -1,0 +1,211 @@
+"""CUDA backend: the kernels through NVRTC, a batch as one CUDA graph, payloads copied straight from where they arrived."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import cupy
+import cupyx
+import numpy as np
+from cupy.cuda import runtime
+
+from hltfarm.proto.detector.description import Detector
+from hltfarm.proto.errors import BackendError
+from hltfarm.proto.events import RawEvent
+from hltfarm.proto.results import RESULT
+from hltfarm.proto.soa import Collection, Schema
+from hltfarm.workers import conditions
+from hltfarm.workers.arena import Arena, Capacity, Launch, describe_batch, host_allocate, plan, split
+from hltfarm.workers.backends import codegen
+from hltfarm.workers.batch import BATCH, RESULTS, result_rows
+from hltfarm.workers.columns import event_columns
+from hltfarm.workers.hits import LIMITS
+from hltfarm.workers.menu.stage import fill_tables as menu_tables
+from hltfarm.workers.pipeline import CHAIN
+
+if TYPE_CHECKING:
+    from hltfarm.workers.menu import Menu
+    from hltfarm.workers.reconstructor import BatchResult
+
+#: --fmad=false keeps products and sums apart, as the host compiler does with -ffp-contract=off: the same bits on both.
+OPTIONS = ("-std=c++17", "--fmad=false", "--prec-div=true", "--prec-sqrt=true", "--ftz=false", "--diag-suppress=177")
+BLOCKS_PER_SM = 16
+PROFILE_EVERY = 64
+
+
+def device_allocate(schema: Schema, capacity: int) -> Collection:
+    """A collection in device memory, zeroed."""
+    layout = schema.layout(capacity)
+    return Collection(layout, cupy.zeros(layout.nbytes, cupy.uint8))
+
+
+def pinned_allocate(schema: Schema, capacity: int) -> Collection:
+    """A collection in page-locked host memory, which the device copies without staging."""
+    layout = schema.layout(capacity)
+    return Collection(layout, cupyx.empty_pinned((layout.nbytes,), np.uint8))
+
+
+def compile_stages() -> dict[str, Any]:
+    """Kernels by name, one module a stage. Raises BackendError with the compiler's message if one does not compile."""
+    kernels = {}
+    for stage in CHAIN:
+        module = cupy.RawModule(code=codegen.cuda_source(stage), options=OPTIONS)
+        try:
+            for kernel in stage.kernels:
+                kernels[kernel.name] = module.get_function(kernel.name)
+        except cupy.cuda.compiler.CompileException as e:
+            raise BackendError(f"stage {stage.name} does not compile for this device: {e}") from e
+    return kernels
+
+
+def _to_device(tables: dict[str, Collection]) -> dict[str, Collection]:
+    return {name: Collection(c.layout, cupy.asarray(c.buffer[: c.layout.nbytes])) for name, c in tables.items()}
+
+
+class CudaLane:
+    """One arena on the device with its stream and its captured graph: one batch in flight."""
+
+    def __init__(self, detector: Detector, capacity: Capacity, tables: dict[str, Collection], params: dict[str, Any], kernels: dict[str, Any]):
+        self.detector = detector
+        self.stream = cupy.cuda.Stream(non_blocking=True)
+        self.arena = Arena(detector, capacity, device_allocate)
+        self._tables = tables
+        self._kernels = kernels
+        self._batch = pinned_allocate(BATCH, capacity.events)
+        self._results = pinned_allocate(RESULTS, capacity.events)
+        self._launches = plan(self.arena, tables, params)
+        self._sms = cupy.cuda.Device().attributes["MultiProcessorCount"]
+        self._items = {"n_events": capacity.events, "one": 1}
+        self._begin, self._end = cupy.cuda.Event(), cupy.cuda.Event()
+        self._marks: list[tuple[str, Any]] = []
+        self._graph = self._capture()
+        self.events: Sequence[RawEvent] = ()
+
+    def _capture(self) -> Any:
+        with self.stream:
+            self.stream.begin_capture()
+            self._enqueue(mark=False)
+            return self.stream.end_capture()
+
+    def _copy(self, target: int, source: int, nbytes: int, kind: int) -> None:
+        runtime.memcpyAsync(target, source, nbytes, kind, self.stream.ptr)
+
+    def _enqueue(self, mark: bool) -> None:
+        """The chain on the lane's stream: description of the batch in, kernels, result table out."""
+        batch, results = self.arena["Batch"], self.arena["Results"]
+        self._copy(batch.buffer.data.ptr, self._batch.buffer.ctypes.data, batch.layout.nbytes, runtime.memcpyHostToDevice)
+        stage = ""
+        for launch in self._launches:
+            if mark and launch.stage.name != stage:
+                self._mark(launch.stage.name)
+                stage = launch.stage.name
+            self._launch(launch)
+        if mark:
+            self._mark("")
+        self._copy(self._results.buffer.ctypes.data, results.buffer.data.ptr, results.layout.nbytes, runtime.memcpyDeviceToHost)
+
+    def _launch(self, launch: Launch) -> None:
+        kernel = launch.kernel
+        threads = kernel.team or codegen.THREADS
+        blocks = min(self._items.get(kernel.items.partition(".")[2], 1 << 30), self._sms * BLOCKS_PER_SM)
+        function = self._kernels[kernel.name]
+        if launch.scratch > 48 << 10:
+            function.max_dynamic_shared_size_bytes = launch.scratch
+        args = (np.uint64(launch.items), np.uint32(launch.scratch // 4), *launch.structs)
+        function((blocks,), (threads,), args, shared_mem=launch.scratch)
+
+    def _mark(self, stage: str) -> None:
+        event = cupy.cuda.Event()
+        event.record(self.stream)
+        self._marks.append((stage, event))
+
+    def start(self, events: Sequence[RawEvent], profile: bool) -> None:
+        """Enqueue a batch that fits; returns at once. The payloads must stay in place until `finish`."""
+        self.events = events
+        describe_batch(self._batch, events, self.detector)
+        base = self.arena["Raw"].buffer.data.ptr
+        for begin, event in zip(self._batch.payload_begin.tolist(), events, strict=False):
+            self._copy(base + 4 * begin, event.payload.ctypes.data, event.payload.nbytes, runtime.memcpyHostToDevice)
+        self._marks = []
+        with self.stream:
+            self._begin.record(self.stream)
+            if profile:
+                self._enqueue(mark=True)
+            else:
+                self._graph.launch(self.stream)
+            self._end.record(self.stream)
+
+    def finish(self) -> tuple[np.ndarray[Any, Any], dict[str, float]]:
+        """Wait for the batch; its result rows, and device seconds: "chain", and by stage if it was profiled."""
+        self._end.synchronize()
+        seconds = {"chain": cupy.cuda.get_elapsed_time(self._begin, self._end) * 1e-3}
+        for (stage, start), (_, stop) in zip(self._marks, self._marks[1:], strict=False):
+            seconds[stage] = cupy.cuda.get_elapsed_time(start, stop) * 1e-3
+        return result_rows(self._results, len(self.events)), seconds
+
+
+class CudaBackend:
+    """Batches alternate between two lanes, so that copies of one overlap the kernels of the other."""
+
+    def __init__(self, detector: Detector, menu: Menu, capacity: Capacity, profile: bool, lanes: int = 2) -> None:
+        try:
+            device = cupy.cuda.Device()
+            properties = runtime.getDeviceProperties(device.id)
+        except runtime.CUDARuntimeError as e:
+            raise BackendError(f"no usable CUDA device ({e}); use --backend cpu") from None
+        self.device = properties["name"].decode()
+        self.detector = detector
+        self.capacity = capacity
+        self._profile = profile
+        self._batches = 0
+        self._registered: list[int] = []
+        tables = _to_device(conditions.fill_tables(detector, host_allocate) | menu_tables(menu, host_allocate))
+        params = {"Detector": conditions.detector_params(detector), "HitLimits": LIMITS.pack(max_hits=capacity.max_hits)}
+        kernels = compile_stages()
+        try:
+            self._lanes = [CudaLane(detector, capacity, tables, params, kernels) for _ in range(lanes)]
+        except cupy.cuda.memory.OutOfMemoryError as e:
+            raise BackendError(f"{self.device}: not enough memory for batches of {capacity.events} events ({e}); lower max_events") from None
+
+    def run(self, events: Sequence[RawEvent], keep: bool) -> BatchResult:
+        from hltfarm.workers.reconstructor import BatchResult
+
+        rows, seconds, columns = [], dict[str, float](), []
+        busy: list[CudaLane] = []
+
+        def collect() -> None:
+            lane = busy.pop(0)
+            lane_rows, lane_seconds = lane.finish()
+            rows.append(lane_rows)
+            for stage, t in lane_seconds.items():
+                seconds[stage] = seconds.get(stage, 0.0) + t
+            if keep:
+                columns.extend(event_columns(lane.arena.collections, self.detector, i) for i in range(len(lane.events)))
+
+        for i, part in enumerate(split(events, self.capacity)):
+            if len(busy) == len(self._lanes):
+                collect()
+            lane = self._lanes[i % len(self._lanes)]
+            lane.start(part, self._profile or self._batches % PROFILE_EVERY == 0)
+            self._batches += 1
+            busy.append(lane)
+        while busy:
+            collect()
+        return BatchResult(np.concatenate(rows) if rows else np.empty(0, RESULT), seconds, columns if keep else None)
+
+    def register(self, buffer: memoryview) -> None:
+        """Page-lock foreign memory. Raises BackendError if the driver refuses."""
+        address = np.frombuffer(buffer, np.uint8).ctypes.data
+        try:
+            runtime.hostRegister(address, buffer.nbytes, 0)
+        except runtime.CUDARuntimeError as e:
+            raise BackendError(f"cannot page-lock {buffer.nbytes} bytes of the slot ring ({e}); raise the memlock limit") from None
+        self._registered.append(address)
+
+    def close(self) -> None:
+        for lane in self._lanes:
+            lane.stream.synchronize()
+        for address in self._registered:
+            runtime.hostUnregister(address)
+        self._registered = []

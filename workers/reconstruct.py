@@ -1,0 +1,197 @@
+"""A whole sample through the chain, with the outputs of `hltfarm reco`.
+
+Both outputs list the fields of the complete chain; those of stages that do not run are 0 or empty.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from hltfarm.proto.detector.description import Detector
+from hltfarm.proto.errors import SampleError
+from hltfarm.proto.events import RawEvent
+from hltfarm.proto.results import OVERFLOW_FLAGS, RESULT
+from hltfarm.workers.menu import Menu
+from hltfarm.workers.reconstructor import Reconstructor
+
+TRACK_FLOATS = ("pt", "eta", "phi", "tip", "zip", "chi2", "score")
+TRACK_INTS = ("charge", "n_hits", "quality")
+VERTEX_FLOATS = ("z", "chi2", "sum_pt2")
+HIT_COLUMNS = ("x", "y", "z", "module", "charge")
+
+
+class Source(Protocol):
+    """What is needed of an event source (loadgen/source.py has them)."""
+
+    name: str
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> RawEvent: ...
+
+    def detector(self) -> Detector: ...
+
+
+@dataclass
+class Job:
+    """Outcome of `reconstruct`: rows in event order, seconds by stage (summed over threads), hits if they were kept."""
+
+    backend: str
+    device: str
+    menu: Menu
+    seconds: float
+    ids: list[int]
+    rows: NDArray[np.void]
+    stages: dict[str, float]
+    hits: list[dict[str, NDArray[Any]]] = field(default_factory=list)
+
+    @property
+    def events_per_second(self) -> float:
+        return len(self.rows) / self.seconds if self.seconds > 0 else 0.0
+
+
+def reconstruct(
+    source: Source, menu: Menu, *, backend: str, events: int | None, batch: int, threads: int, profile: bool = False, keep: bool = False
+) -> Job:
+    """Run the chain over a source. The clock runs from raw bytes in host memory to decisions; reading the source is outside.
+
+    Raises SampleError for an empty or damaged source, and what Reconstructor raises.
+    """
+    available = len(source)
+    if available == 0:
+        raise SampleError(f"{source.name}: no events in it")
+    n = events or available
+    distinct = min(n, available)
+    console = Console(stderr=True)
+    loaded = [source[i] for i in track(range(distinct), "reading", console=console, transient=True, disable=not console.is_terminal)]
+    size = max(e.payload.nbytes for e in loaded)
+    with Reconstructor(
+        source.detector(),
+        menu,
+        backend=backend,
+        max_events=batch,
+        max_batch_bytes=_batch_bytes(loaded, batch, size),
+        threads=threads,
+        profile=profile,
+    ) as reconstructor:
+        loaded = _registered(reconstructor, loaded)
+        reconstructor.run(loaded[:batch])  # compiles, touches memory
+        rows, hits, stages, seconds = [], list[dict[str, NDArray[Any]]](), dict[str, float](), 0.0
+        chunks = list(_chunks(n, max(batch, 256)))
+        for first, last in track(chunks, "reconstructing", console=console, transient=True, disable=not console.is_terminal):
+            part = [loaded[i % distinct] for i in range(first, last)]
+            start = time.perf_counter()
+            result = reconstructor.run(part, keep)
+            seconds += time.perf_counter() - start
+            rows.append(result.results)
+            for stage, t in result.stage_seconds.items():
+                stages[stage] = stages.get(stage, 0.0) + t
+            if keep:
+                hits += [result.hits(i) for i in range(last - first)]
+        ids = [loaded[i % distinct].id.event for i in range(n)]
+        return Job(reconstructor.backend, reconstructor.device, menu, seconds, ids, np.concatenate(rows), stages, hits)
+
+
+def _chunks(n: int, size: int) -> Iterator[tuple[int, int]]:
+    for first in range(0, n, size):
+        yield first, min(n, first + size)
+
+
+def _batch_bytes(events: list[RawEvent], batch: int, largest: int) -> int:
+    """Payload bytes of a batch: of any `batch` events in a row, the source being read in a circle, and of the largest event."""
+    sizes = np.array([-(-e.payload.nbytes // 128) * 128 for e in events])
+    repeated = np.resize(sizes, len(sizes) + batch)
+    sums = np.concatenate([[0], np.cumsum(repeated)])
+    return max(int((sums[batch:] - sums[:-batch]).max()), -(-largest // 128) * 128)
+
+
+def _registered(reconstructor: Reconstructor, events: list[RawEvent]) -> list[RawEvent]:
+    """The events in one block of memory that the device may copy from directly, as the slots of the farm are."""
+    starts = np.concatenate([[0], np.cumsum([-(-e.payload.nbytes // 128) * 128 for e in events])])
+    block = np.zeros(int(starts[-1]) + 4096, np.uint8)
+    out = []
+    for start, event in zip(starts, events, strict=False):
+        place = block[start : start + event.payload.nbytes]
+        place[:] = event.payload
+        out.append(RawEvent(event.id, place))
+    reconstructor.register(memoryview(block))
+    return out
+
+
+def per_event(job: Job) -> list[dict[str, Any]]:
+    """One dictionary per event: counts, overflow, decision, paths and digest (16 hexadecimal digits)."""
+    counts = [n for n in RESULT.names or () if n not in ("digest", "path_bits", "path_raw", "flags", "accept")]
+    names = [p.name for p in job.menu.paths]
+    out = []
+    for event, row in zip(job.ids, job.rows, strict=True):
+        bits = int(row["path_bits"])
+        out.append(
+            {
+                "event": event,
+                **{n: int(row[n]) for n in counts},
+                "flags": int(row["flags"]),
+                "overflow": bool(int(row["flags"]) & OVERFLOW_FLAGS),
+                "accept": bool(row["accept"]),
+                "paths": [name for i, name in enumerate(names) if bits >> i & 1],
+                "digest": f"{int(row['digest']):016x}",
+            }
+        )
+    return out
+
+
+def write_json(job: Job, path: Path) -> None:
+    """`--json`: stages in milliseconds per event."""
+    n = max(1, len(job.rows))
+    document = {
+        "backend": job.backend,
+        "device": job.device,
+        "events": len(job.rows),
+        "events_per_second": job.events_per_second,
+        "stages": {stage: 1e3 * t / n for stage, t in job.stages.items()},
+        "menu": job.menu.hash,
+        "per_event": per_event(job),
+    }
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def write_npz(job: Job, path: Path) -> None:
+    """`--out`: offsets have n + 1 entries; lengths in cm relative to the beam spot, momenta in GeV."""
+    n = len(job.rows)
+    zeros = np.zeros(n + 1, np.int64)
+    arrays: dict[str, NDArray[Any]] = {"track_offsets": zeros, "vertex_offsets": zeros, "track_hit_offsets": np.zeros(1, np.int64)}
+    arrays |= {f"track_{name}": np.zeros(0, np.float32) for name in TRACK_FLOATS}
+    arrays |= {f"track_{name}": np.zeros(0, np.int32) for name in TRACK_INTS}
+    arrays |= {f"vertex_{name}": np.zeros(0, np.float32) for name in VERTEX_FLOATS}
+    arrays |= {"vertex_ndof": np.zeros(0, np.int32), "track_hits": np.zeros(0, np.int32)}
+    arrays["hit_offsets"] = np.concatenate([[0], np.cumsum([len(h["x"]) for h in job.hits])]).astype(np.int64)
+    for name in HIT_COLUMNS:
+        arrays[f"hit_{name}"] = np.concatenate([h[name] for h in job.hits]) if job.hits else np.zeros(0, np.float32)
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def print_summary(job: Job) -> None:
+    """Rates and means on stdout."""
+    n = len(job.rows)
+    table = Table(title=f"{n} events on {job.backend} ({job.device}): {job.events_per_second:.1f} events/s", title_justify="left")
+    table.add_column("per event")
+    table.add_column("mean", justify="right")
+    for name in ("modules", "digis", "pixels", "clusters", "hits"):
+        table.add_row(name, f"{job.rows[name].mean():.1f}")
+    table.add_row("accepted", f"{100 * job.rows['accept'].mean():.1f} %")
+    flagged = int((job.rows["flags"] != 0).sum())
+    table.add_row("flagged", f"{100 * flagged / n:.1f} %")
+    for stage, t in job.stages.items():
+        table.add_row(f"time in {stage}", f"{1e6 * t / n:.1f} us")
+    Console().print(table)
