@@ -1,0 +1,86 @@
+"""The folder in which a farm on one machine keeps its sockets, and the removal of what killed farms left behind.
+
+    TMP/hltfarm-XXXXXXXX/   lock       held (flock) as long as the owning process lives; the kernel gives it free
+                            ring       name of the farm's segment in /dev/shm
+                            *.sock     ZeroMQ ipc endpoints
+
+A folder whose lock can be taken belongs to nobody any more. A lock says so across containers, too, where process ids do not.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+PREFIX = "hltfarm-"
+SHARED_MEMORY = Path("/dev/shm")
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeFolder:
+    """A farm's folder, owned by this process until `remove`."""
+
+    path: Path
+    descriptor: int
+
+    @classmethod
+    def create(cls, parent: Path | None = None) -> RuntimeFolder:
+        """A new folder below `parent` (the system's temporary folder), for its user only."""
+        path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        folder = cls(path, descriptor)
+        (path / "ring").write_text(folder.ring.name)
+        return folder
+
+    @property
+    def ring(self) -> Path:
+        """Where the ingest of this farm keeps its slots."""
+        return SHARED_MEMORY / self.path.name
+
+    def endpoint(self, name: str) -> str:
+        """A ZeroMQ ipc endpoint in the folder."""
+        return f"ipc://{self.path / name}.sock"
+
+    def remove(self) -> None:
+        """Remove the folder and the segment, and give the lock free."""
+        _remove(self.path)
+        os.close(self.descriptor)
+
+
+def _remove(folder: Path) -> None:
+    named = folder / "ring"
+    ring = named.read_text().strip() if named.is_file() else ""
+    if ring.startswith(PREFIX) and "/" not in ring:
+        (SHARED_MEMORY / ring).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_leftovers(parent: Path | None = None) -> list[Path]:
+    """Remove the folders (and segments) of this user's farms that are gone; returns the folders."""
+    removed = []
+    for folder in sorted((parent or Path(tempfile.gettempdir())).glob(f"{PREFIX}*")):
+        if folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.geteuid():
+            continue
+        try:
+            descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # not one of ours, or just being made or removed
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue  # its farm lives
+        else:
+            log.info("removing %s, left by a farm that is gone", folder)
+            _remove(folder)
+            removed.append(folder)
+        finally:
+            os.close(descriptor)
+    return removed
