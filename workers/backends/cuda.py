@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 #: --fmad=false keeps products and sums apart, as the host compiler does with -ffp-contract=off: the same bits on both.
 OPTIONS = ("-std=c++17", "--fmad=false", "--prec-div=true", "--prec-sqrt=true", "--ftz=false", "--diag-suppress=177")
-BLOCKS_PER_SM = 16
+THREADS_PER_SM, MAX_BLOCKS_PER_SM = 2048, 32  # what a multiprocessor holds at most (compute capability 8.0 and 9.0)
 PROFILE_EVERY = 64
 
 
@@ -108,7 +108,8 @@ class CudaLane:
     def _launch(self, launch: Launch) -> None:
         kernel = launch.kernel
         threads = kernel.team or codegen.THREADS
-        blocks = min(self._items.get(kernel.items.partition(".")[2], 1 << 30), self._sms * BLOCKS_PER_SM)
+        resident = self._sms * min(MAX_BLOCKS_PER_SM, THREADS_PER_SM // threads)
+        blocks = min(self._items.get(kernel.items.partition(".")[2], resident), resident)
         function = self._kernels[kernel.name]
         if launch.scratch > 48 << 10:
             function.max_dynamic_shared_size_bytes = launch.scratch
