@@ -1,0 +1,119 @@
+"""A small client of the control plane's HTTP interface, for scripts and for `hltfarm demo`.
+
+with FarmApi("http://127.0.0.1:8080") as farm:
+    farm.wait_ready(60)
+    ...
+    farm.command("drain", 60)
+    farm.command("stop", 60)
+    print(farm.status()["ledger"])
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from hltfarm.proto.errors import HltfarmError, StateError
+
+POLL_S = 0.1
+
+
+class FarmError(HltfarmError):
+    """The control plane did not answer, or could not do what was asked."""
+
+    retryable = True
+
+
+class FarmApi:
+    """Connection to one control plane. Every method raises FarmError if it does not answer in time."""
+
+    def __init__(self, url: str, timeout_s: float = 10.0, transport: httpx.BaseTransport | None = None) -> None:
+        self.url = url
+        self._client = httpx.Client(base_url=url, timeout=timeout_s, transport=transport, trust_env=False)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def status(self) -> dict[str, Any]:
+        """State, ledger, workers and problems of the farm, as `/v1/status` tells them."""
+        return self._json("GET", "/v1/status")
+
+    def run(self, number: int) -> dict[str, Any]:
+        """One run of the registry; its ledger is final once the run has been stopped."""
+        return self._json("GET", f"/v1/runs/{number}")
+
+    def not_ready(self) -> list[str]:
+        """Why the farm does not take events yet; empty when it does."""
+        try:
+            response = self._client.get("/v2/health/ready")
+            answer: dict[str, Any] = response.json()
+        except (httpx.HTTPError, ValueError) as error:
+            return [f"{self.url} does not answer: {type(error).__name__}"]
+        reasons: list[str] = answer.get("reasons") or []
+        return [] if response.status_code == 200 else reasons or [f"status {response.status_code}"]
+
+    def wait_ready(self, timeout_s: float, check: Callable[[], None] = lambda: None) -> None:
+        """Wait until the farm takes events. `check` is called between two looks, and may raise. FarmError after `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while reasons := self.not_ready():
+            check()
+            if time.monotonic() > deadline:
+                raise FarmError(f"the farm was not ready within {timeout_s:g} s: {'; '.join(reasons)}")
+            time.sleep(POLL_S)
+
+    def command(self, name: str, timeout_s: float, **body: object) -> None:
+        """Give a run-control command and wait until it is done. StateError where the state forbids it, FarmError if it fails."""
+        answer = self._json("POST", f"/v1/control/{name}", body or None)
+        deadline = time.monotonic() + timeout_s
+        while "progress" in answer and answer["progress"] not in ("done", "failed"):
+            if time.monotonic() > deadline:
+                raise FarmError(f"{name}: still {answer['progress']} after {timeout_s:g} s")
+            time.sleep(POLL_S)
+            answer = self._json("GET", f"/v1/transitions/{answer['id']}")
+        if answer.get("progress") == "failed":
+            raise FarmError(f"{name}: {answer['error']}")
+
+    def metrics(self) -> dict[str, float]:
+        """Every sample of `/metrics`; the key is the name with its labels, such as `hlt_events_decided_total{decision="accept"}`."""
+        text = self._request("GET", "/metrics").text
+        found = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                labels = ",".join(f'{key}="{value}"' for key, value in sorted(sample.labels.items()))
+                found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+        return found
+
+    def _request(self, method: str, path: str, body: object = None) -> httpx.Response:
+        try:
+            response = self._client.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise FarmError(f"{method} {self.url}{path}: {error or type(error).__name__}") from error
+        if response.is_error:
+            raise self._problem(response)
+        return response
+
+    def _json(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        answer: dict[str, Any] = self._request(method, path, body).json()
+        return answer
+
+    @staticmethod
+    def _problem(response: httpx.Response) -> HltfarmError:
+        try:
+            problem = response.json()
+            detail, legal = str(problem["detail"]), tuple(problem.get("legal") or ())
+        except (ValueError, KeyError, TypeError):
+            detail, legal = response.text[:200], ()
+        message = f"{response.request.method} {response.request.url.path}: {detail}"
+        return StateError(message, legal) if response.status_code == 409 else FarmError(message)
