@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import httpx
 import pytest
 
@@ -34,9 +32,8 @@ def transition(progress: str, error: str | None = None) -> httpx.Response:
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hltfarm.service.api.POLL_S", 0.001)
-    yield
 
 
 def test_wait_ready_takes_what_comes() -> None:

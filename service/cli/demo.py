@@ -1,0 +1,177 @@
+"""`hltfarm demo`: a whole farm on this machine for half a minute, and whether everybody's accounts agree in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from rich.console import Console
+
+    from hltfarm.loadgen.load.report import LoadReport
+    from hltfarm.proto.events import RawEvent
+    from hltfarm.service.api import FarmApi
+
+READY_S = 180.0
+COMMAND_S = 60.0
+STOP_S = 30.0
+CALIBRATION_S = 4.0
+#: Share of the calibrated rate that is offered: a farm that keeps up has short queues.
+LOAD = 0.5
+LOOPBACK = "127.0.0.1"
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that nobody listens on now."""
+    import socket
+
+    sockets = [socket.create_server((LOOPBACK, 0)) for _ in range(count)]
+    ports: list[int] = [item.getsockname()[1] for item in sockets]
+    for item in sockets:
+        item.close()
+    return ports
+
+
+def demo_source() -> Path:
+    """The sample that the distribution brings along."""
+    from hltfarm.loadgen import source
+
+    return Path(source.__file__).parent / "data" / "demo.hlt"
+
+
+@contextmanager
+def farm_process(arguments: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`hltfarm serve` as a child; ended in order at the end of the block, and killed if that takes too long."""
+    import subprocess
+    import sys
+
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-P", "-c", "from hltfarm.service.cli import main; main()", "serve", *arguments]
+    with log.open("wb") as output, subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def watcher(process: subprocess.Popen[bytes], log: Path) -> Callable[[], None]:
+    """A function that raises FarmError, with the end of the log, once the process has ended."""
+    from hltfarm.service.api import FarmError
+
+    def check() -> None:
+        code = process.poll()
+        if code is not None:
+            last = log.read_text(errors="replace").strip().splitlines()[-1:]
+            raise FarmError(f"the farm ended with exit code {code}: {''.join(last) or 'it said nothing'} (see {log})")
+
+    return check
+
+
+def stream(ingest: str, source: Path, payloads: list[RawEvent], seconds: float, console: Console) -> list[LoadReport]:
+    """Two loads: a short one at full speed, which tells what this machine can do, then the rest at half of that rate."""
+    from hltfarm.loadgen.load.driver import LoadConfig, run_load
+    from hltfarm.loadgen.load.schedule import Schedule
+
+    calibration = min(CALIBRATION_S, seconds / 3)
+    console.print(f"calibrating: {len(payloads)} events of {source.name} in a circle, as fast as credit allows, for {calibration:.0f} s")
+    first = run_load(LoadConfig(ingest, Schedule(None, calibration), source.name, connections=2), payloads)
+    rate = max(1.0, LOAD * first.achieved_rate_hz)
+    console.print(
+        f"the farm decides {first.achieved_rate_hz:,.0f} events/s; offering {rate:,.0f} events/s for {seconds - calibration:.0f} s"
+    )
+    schedule = Schedule(rate, seconds - calibration)
+    second = run_load(LoadConfig(ingest, schedule, source.name, connections=2, first_event=first.sent + 1), payloads)
+    return [first, second]
+
+
+def close_run(farm: FarmApi, reports: list[LoadReport]) -> tuple[dict[str, int], list[str]]:
+    """Drain and stop the run over HTTP; its final ledger, and what does not agree with it."""
+    from hltfarm.loadgen.load.crosscheck import disagreements
+
+    farm.command("drain", COMMAND_S)
+    metrics = farm.metrics()
+    run = farm.status()["run"]
+    farm.command("stop", COMMAND_S)
+    ledger: dict[str, int] | None = farm.run(run)["ledger"]
+    if ledger is None:
+        return dict.fromkeys(("received", "accepted", "rejected", "error", "in_flight"), 0), [f"run {run} has no final ledger"]
+    return ledger, disagreements(reports, ledger, metrics)
+
+
+def summary(reports: list[LoadReport], ledger: dict[str, int], problems: list[str]) -> dict[str, Any]:
+    """Content of the JSON file. Latencies are those of the load at a fixed rate; the rate at full speed stands beside it."""
+    from hltfarm.loadgen.load.report import to_json
+
+    full, paced = reports
+    return {
+        "ledger": {key: ledger[key] for key in ("received", "accepted", "rejected", "error", "in_flight")},
+        "events_per_second": paced.achieved_rate_hz,
+        "events_per_second_max": full.achieved_rate_hz,
+        "latency_ms": {key: paced.latency_ms[key] for key in ("p50", "p99", "p999")},
+        "closed": not problems,
+        "problems": problems,
+        "loads": [to_json(report) for report in reports],
+    }
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Write the result to this file, as JSON; the farm's log goes beside it.")] = Path(
+        "build/demo.json"
+    ),
+    source: Annotated[Path | None, typer.Option(help="Sample to stream (default: the one that comes with hltfarm).")] = None,
+    seconds: Annotated[float, typer.Option(min=1.0, max=3600.0, help="How long to stream.")] = 15.0,
+    backend: Annotated[str, typer.Option(help="Backend of the workers: cpu, cuda or auto.")] = "auto",
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
+) -> int:
+    """Run a farm on this machine, stream events through it, report.
+
+    The exit code is 0 only if clients, ledger and metrics agree on every event.
+    """
+    from rich.console import Console
+
+    from hltfarm.loadgen.load.report import print_report, write_json
+    from hltfarm.service.api import FarmApi
+    from hltfarm.service.cli.load import load_payloads
+
+    console = Console()
+    sample = source or demo_source()
+    payloads = load_payloads(sample, None)
+    http, clients, control = free_ports(3)
+    ingest, log = f"tcp://{LOOPBACK}:{clients}", out.with_suffix(".log")
+    arguments = serve_arguments(http, ingest, f"tcp://{LOOPBACK}:{control}", backend, workers, out.parent / "demo")
+    with farm_process(arguments, log) as process, FarmApi(f"http://{LOOPBACK}:{http}") as farm:
+        console.print(f"starting a farm: http://{LOOPBACK}:{http}, events at {ingest}, log in {log}")
+        farm.wait_ready(READY_S, watcher(process, log))
+        reports = stream(ingest, sample, payloads, seconds, console)
+        ledger, problems = close_run(farm, reports)
+    if process.returncode:
+        problems.append(f"the farm ended with exit code {process.returncode} (see {log})")
+    print_report(reports[-1], console)
+    write_json(out, summary(reports, ledger, problems))
+    console.print(f"ledger: {', '.join(f'{count:,} {name}' for name, count in ledger.items())}")
+    for problem in problems:
+        console.print(problem, style="bold red")
+    console.print(
+        f"clients, ledger and metrics {'disagree' if problems else 'agree'}; result in {out}", style="red" if problems else "green"
+    )
+    return 1 if problems else 0
+
+
+def serve_arguments(http: int, ingest: str, control: str, backend: str, workers: int, folder: Path) -> list[str]:
+    """Options of `hltfarm serve` for a farm that touches nothing outside of `folder` and its own ports."""
+    raise NotImplementedError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command()(demo)
