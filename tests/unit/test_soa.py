@@ -1,0 +1,202 @@
+"""SoA collections: layout, views, C++ struct and tensors all name the same memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hltfarm.proto.errors import LayoutError
+from hltfarm.proto.soa import ALIGNMENT, Collection, Column, Params, Schema, aligned_empty
+
+TRACKS = Schema(
+    "Tracks",
+    "columns of every kind",
+    (
+        Column("pt", "f4", "transverse momentum", unit="GeV"),
+        Column("eta", "f4", "pseudorapidity"),
+        Column("n_hits", "u2", "hits"),
+        Column("phi", "f4", "azimuth"),
+        Column("count", "u4", "tracks in use", scalar=True),
+        Column("cov", "f8", "covariance", shape=(5, 5)),
+        Column("state", "f4", "parameters", shape=(5,)),
+    ),
+)
+
+
+def tracks(capacity: int = 100) -> Collection:
+    layout = TRACKS.layout(capacity)
+    buffer = aligned_empty(layout.nbytes)
+    buffer[:] = 0
+    return Collection(layout, buffer)
+
+
+def test_columns_are_views_of_one_aligned_buffer() -> None:
+    c = tracks(77)
+    for column in TRACKS.columns:
+        view = c[column.name]
+        assert np.shares_memory(view, c.buffer)
+        assert c.address(column.name) % ALIGNMENT == 0
+        assert view.dtype == column.type
+        assert view.shape == ((1,) if column.scalar else (77, *column.shape))
+
+
+def test_columns_do_not_overlap() -> None:
+    c = tracks(33)
+    for value, column in enumerate(TRACKS.columns, 1):
+        c[column.name][...] = value
+    for value, column in enumerate(TRACKS.columns, 1):
+        assert (c[column.name] == value).all()
+
+
+@given(st.integers(1, 3000))
+def test_matrix_elements_lie_plane_by_plane(capacity: int) -> None:
+    c = tracks(capacity)
+    i = capacity - 1
+    c.cov[i] = np.arange(25).reshape(5, 5)
+    plane = c.layout.plane_bytes(TRACKS["cov"])
+    begin = c.layout.offsets["cov"]
+    for k in range(25):
+        at = begin + k * plane + 8 * i
+        assert c.buffer[at : at + 8].view("f8")[0] == k
+
+
+def test_struct_holds_capacity_and_addresses() -> None:
+    c = tracks(10)
+    assert c.struct["capacity"][0] == 10
+    for column in TRACKS.columns:
+        assert c.struct[column.name][0] == c[column.name].ctypes.data
+    assert c.struct.dtype.itemsize == 8 + 8 * len(TRACKS.columns)
+
+
+def test_tensor_over_adjacent_columns_shares_memory_both_ways() -> None:
+    c = tracks(50)
+    t = c.tensor("pt", "eta", length=20)
+    assert tuple(t.shape) == (20, 2)
+    assert t.data_ptr() == c.pt.ctypes.data
+    t[3, 1] = 1.5
+    assert c.eta[3] == 1.5
+    c.pt[4] = 7
+    assert t[4, 0] == 7
+
+
+def test_tensor_over_columns_that_are_not_adjacent() -> None:
+    schema = Schema("S", "four floats", tuple(Column(n, "f4", n) for n in "abcd"))
+    layout = schema.layout(40)
+    c = Collection(layout, aligned_empty(layout.nbytes))
+    for i, name in enumerate("abcd"):
+        c[name][:] = i
+    assert c.tensor("b", "d")[5].tolist() == [1, 3]
+
+
+def test_tensor_of_matrix_and_scalar_columns() -> None:
+    c = tracks(30)
+    c.state[7] = [1, 2, 3, 4, 5]
+    assert c.tensor("state")[7].tolist() == [1, 2, 3, 4, 5]
+    c.count[0] = 9
+    scalar = c.tensor("count", length=30)
+    assert scalar.stride(0) == 0
+    assert (scalar == 9).all()
+
+
+def test_tensors_of_any_choice_of_columns_and_dtypes() -> None:
+    c = tracks(30)
+    t = c.tensors("phi", "n_hits", "cov", length=12)
+    assert {name: tuple(x.shape) for name, x in t.items()} == {"phi": (12,), "n_hits": (12,), "cov": (12, 25)}
+    for name, x in t.items():
+        assert x.data_ptr() == c[name].ctypes.data
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("pt", "n_hits"), "'n_hits' is uint16"),
+        (("pt", "eta", "phi"), "'phi' breaks the even spacing"),
+        (("eta", "pt"), "'pt' breaks"),
+        (("pt", "momentum"), "no column 'momentum'"),
+        (("count", "pt"), "exactly one scalar"),
+        ((), "needs columns"),
+    ],
+)
+def test_tensor_errors_name_the_column(names: tuple[str, ...], message: str) -> None:
+    with pytest.raises(LayoutError, match=message):
+        tracks().tensor(*names)
+
+
+def test_tensor_length_is_checked() -> None:
+    with pytest.raises(LayoutError, match="length 101"):
+        tracks(100).tensor("pt", length=101)
+
+
+@pytest.mark.parametrize(
+    ("buffer", "message"),
+    [
+        (np.zeros(8, np.uint8), "bytes are needed|are needed"),
+        (np.zeros(10**6, np.float32), "uint8"),
+        (aligned_empty(10**6)[1:], "not aligned"),
+        (aligned_empty(10**6).reshape(1000, 1000), "one-dimensional"),
+    ],
+)
+def test_unfit_buffers_are_refused(buffer: np.ndarray, message: str) -> None:  # type: ignore[type-arg]
+    with pytest.raises(LayoutError, match=message):
+        Collection(TRACKS.layout(100), buffer)
+
+
+def test_schema_errors() -> None:
+    with pytest.raises(LayoutError, match="taken"):
+        Schema("S", "", (Column("a", "f4", ""), Column("a", "f4", "")))
+    with pytest.raises(LayoutError, match="no counterpart"):
+        Schema("S", "", (Column("a", "c8", ""),))
+    with pytest.raises(LayoutError, match="capacity 0"):
+        TRACKS.layout(0)
+    with pytest.raises(AttributeError, match="no column"):
+        _ = tracks().nothing
+
+
+def test_params_pack_as_a_c_struct(tmp_path: Path) -> None:
+    params = Params("P", "mixed sizes", (Column("a", "u1", ""), Column("b", "f8", ""), Column("c", "u2", ""), Column("d", "f4", "")))
+    packed = params.pack(a=1, b=2.5, c=3, d=4.5)
+    source = tmp_path / "p.cpp"
+    source.write_text(
+        f"#include <cstdint>\n#include <cstddef>\n#define HLT_FN inline\n{params.cpp()}\n"
+        f"static_assert(sizeof(P) == {packed.dtype.itemsize});\n"
+        + "".join(f"static_assert(offsetof(P, {n}) == {packed.dtype.fields[n][1]});\n" for n in "abcd")  # type: ignore[index]
+    )
+    subprocess.run(["g++", "-std=c++17", "-fsyntax-only", source], check=True)
+    with pytest.raises(LayoutError, match="fields"):
+        params.pack(a=1)
+
+
+def test_view_struct_matches_the_compiler(tmp_path: Path) -> None:
+    """The C++ accessor of a matrix column finds the element that NumPy wrote."""
+    import ctypes
+
+    c = tracks(37)
+    c.cov[20] = np.arange(25).reshape(5, 5)
+    source, library = tmp_path / "v.cpp", tmp_path / "v.so"
+    source.write_text(
+        "#include <cstdint>\n#define HLT_FN inline\n" + TRACKS.cpp() + 'extern "C" double get(Tracks const& t, uint32_t i, uint32_t k) {'
+        " return t.cov_at(i, k); }\n"
+    )
+    subprocess.run(["g++", "-std=c++17", "-shared", "-fPIC", "-o", library, source], check=True)
+    get = ctypes.CDLL(str(library)).get
+    get.restype = ctypes.c_double
+    get.argtypes = (ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32)
+    assert [get(c.struct.ctypes.data, 20, k) for k in range(25)] == list(range(25))
+
+
+def test_proto_loads_neither_zmq_nor_torch_nor_cupy() -> None:
+    code = (
+        "import importlib, pkgutil, sys, hltfarm.proto as p\n"
+        "names = [m.name for m in pkgutil.walk_packages(p.__path__, 'hltfarm.proto.')]\n"
+        "[importlib.import_module(n) for n in names]\n"
+        "assert len(names) > 5, names\n"
+        "bad = {'zmq', 'torch', 'cupy'} & set(sys.modules)\n"
+        "assert not bad, bad\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
