@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import zipfile
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -122,7 +123,7 @@ class PatatrackEvents:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 arrays = {str(name): np.asarray(stored[name]) for name in stored.files}
-        except (OSError, ValueError) as e:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
             raise SampleError(f"{path}: cannot be read ({e}); copy the file again") from e
         groups = {name[:-3]: _Group(arrays.pop(name), len(self)) for name in list(arrays) if name.endswith("_ev")}
         known = {n: a for n, a in arrays.items() if n.partition("_")[0] in groups}

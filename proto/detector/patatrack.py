@@ -221,7 +221,7 @@ def _read_cabling(directory: Path, modules: Modules) -> Cabling:
     numbers[used] = m
     formats = np.zeros(module.shape, np.uint8)
     formats[used] = phase1.word_formats(modules.raw_id)[m]
-    disabled = np.where(table("bad") == 1, 1, np.where(table("skip") == 1, 2, 0)).astype(np.uint8)
+    disabled = ((table("bad") == 1) * 1 + (table("skip") == 1) * 2).astype(np.uint8)
     disabled[~used] = 0
     row0, row_step, col0, col_step = out
     return Cabling(fed_ids, numbers, formats, row0, row_step, col0, col_step, disabled)

@@ -78,8 +78,8 @@ def _cabling_bytes(detector: Detector) -> bytes:
     put("module", NONE, used, m)
     put("raw_id", NONE, used, raw)
     put("roc_in_module", NONE, used, chip)
-    put("bad", 1, used, c.disabled[used] == 1)
-    put("skip", 1, used, c.disabled[used] == 2)
+    put("bad", 1, used, c.disabled[used] & 1)
+    put("skip", 1, used, c.disabled[used] >> 1 & 1)
     fed, link, roc = np.indices(shape)
     for name, values in (("fed", fed + FIRST_FED), ("link", link + 1), ("roc", roc + 1)):
         record[name][0, 1:] = values.ravel()[:-1]
