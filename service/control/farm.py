@@ -85,9 +85,9 @@ class FarmControl:
                 await self._observe(view)
                 return view
 
-    async def _send(self, op: str, config: RunConfig | None = None, worker: str | None = None) -> FarmView:
+    async def _send(self, op: str, config: RunConfig | None = None) -> FarmView:
         try:
-            return await self._link.command(op, config, worker)
+            return await self._link.command(op, config)
         finally:
             self._epoch += 1
 
@@ -186,10 +186,6 @@ class FarmControl:
             await self._observe(view)
             log.info("command %s", op, extra={"run": run, "state": str(view.state)})
             return None if transition is None else self.transitions.get(transition.id) or transition
-
-    async def worker_lost(self, name: str) -> None:
-        """Tell the ingests that a worker process ended. Raises `UnreachableError` when one cannot be told."""
-        await self._observe(await self._send("worker_lost", worker=name))
 
     async def _check(self, op: str) -> FarmView:
         """The present view, if it allows `op`."""

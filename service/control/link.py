@@ -93,6 +93,7 @@ class IngestLink:
         self._socket = context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.SNDHWM, 16)
+        self._socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing queues for an ingest that is not there: it would be carried out much later
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         self._socket.connect(endpoint)
         self._reader: asyncio.Task[None] | None = None

@@ -130,6 +130,11 @@ class Supervisor:
                         self._signal(kept, signal.SIGKILL)
                 await asyncio.wait(pending)
 
+    def kill(self) -> None:
+        """SIGKILL to every process, at once; `stop` still has to be awaited."""
+        for kept in self._kept.values():
+            self._signal(kept, signal.SIGKILL)
+
     @staticmethod
     def _signal(kept: _Kept, number: signal.Signals) -> None:
         process = kept.process

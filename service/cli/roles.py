@@ -1,0 +1,122 @@
+"""`hltfarm control`, `hltfarm ingest`, `hltfarm worker`: one role each, for containers and for the supervisor.
+
+Every option can come from the environment, HLTFARM_<ROLE>_<OPTION>.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hltfarm.service.cli.serve import LARGEST_THREADS, cores, detector_name, menu_text
+
+
+def control(
+    ingest: Annotated[
+        list[str], typer.Option(help="Control endpoint of an ingest; repeat it for more.", envvar="HLTFARM_CONTROL_INGEST")
+    ] = ["tcp://127.0.0.1:7402"],  # noqa: B006 typer copies it
+    http: Annotated[str, typer.Option(help="Where to listen, HOST:PORT.", envvar="HLTFARM_CONTROL_HTTP")] = "127.0.0.1:8080",
+    database: Annotated[
+        str, typer.Option(help="SQLAlchemy URL of the run registry.", envvar="HLTFARM_CONTROL_DATABASE")
+    ] = "sqlite:///hltfarm-data/runs.db",
+    menu: Annotated[Path | None, typer.Option(help="Menu of configurations that name none.", envvar="HLTFARM_CONTROL_MENU")] = None,
+    detector: Annotated[
+        str,
+        typer.Option(
+            help="Detector of such configurations: phase1, or a folder on the workers' machines.", envvar="HLTFARM_CONTROL_DETECTOR"
+        ),
+    ] = "phase1",
+    run: Annotated[int | None, typer.Option(min=1, help="Number of the first run.", envvar="HLTFARM_CONTROL_RUN")] = None,
+    autostart: Annotated[
+        bool, typer.Option("--autostart/--no-autostart", help="Configure and start a run at once.", envvar="HLTFARM_CONTROL_AUTOSTART")
+    ] = False,
+) -> None:
+    """Serve the control plane (HTTP) of ingests that run elsewhere."""
+    import asyncio
+
+    from hltfarm.service.control.alone import run_control
+    from hltfarm.service.control.settings import ControlSettings
+    from hltfarm.service.logs import log_to
+
+    settings = ControlSettings(
+        ingests=tuple(ingest),
+        database=database,
+        menu=menu_text(menu),
+        detector=detector,
+        first_run=run,
+        autostart=autostart,
+    )
+    log_to()
+    asyncio.run(run_control(settings, http, lambda url: typer.echo(f"hltfarm: API at {url} (documentation: {url}/docs)")))
+
+
+def ingest(
+    clients: Annotated[str, typer.Option(help="Where clients send events.", envvar="HLTFARM_INGEST_CLIENTS")] = "tcp://127.0.0.1:7400",
+    workers: Annotated[str, typer.Option(help="Where workers connect.", envvar="HLTFARM_INGEST_WORKERS")] = "ipc:///tmp/hltfarm-workers",
+    control: Annotated[
+        str, typer.Option(help="Where the control plane connects.", envvar="HLTFARM_INGEST_CONTROL")
+    ] = "tcp://127.0.0.1:7402",
+    ring: Annotated[
+        Path | None, typer.Option(help="File of the slot ring, in /dev/shm (default: one of its own).", envvar="HLTFARM_INGEST_RING")
+    ] = None,
+    slots: Annotated[
+        int,
+        typer.Option(min=1, max=1 << 16, help="Events in the farm at a time (4 MiB of address space each).", envvar="HLTFARM_INGEST_SLOTS"),
+    ] = 256,
+    errors: Annotated[Path, typer.Option(help="Folder of the error stream.", envvar="HLTFARM_INGEST_ERRORS")] = Path("hltfarm-data/errors"),
+) -> None:
+    """Take events from clients, keep account of them, have workers process them."""
+    from hltfarm.service.ingest.main import run_ingest
+    from hltfarm.service.ingest.settings import IngestSettings
+    from hltfarm.service.logs import log_to
+
+    log_to()
+    run_ingest(
+        IngestSettings(
+            clients_url=clients,
+            workers_url=workers,
+            control_url=control,
+            ring=ring or Path("/dev/shm") / f"hltfarm-{os.getpid()}",
+            slots=slots,
+            error_dir=errors,
+        )
+    )
+
+
+def worker(
+    ingest: Annotated[
+        str, typer.Option(help="Where the ingest waits for workers.", envvar="HLTFARM_WORKER_INGEST")
+    ] = "ipc:///tmp/hltfarm-workers",
+    name: Annotated[str, typer.Option(help="Unique name (default: host and process).", envvar="HLTFARM_WORKER_NAME")] = "",
+    backend: Annotated[str, typer.Option(help="cpu, cuda or auto.", envvar="HLTFARM_WORKER_BACKEND")] = "auto",
+    threads: Annotated[
+        int, typer.Option(min=0, max=LARGEST_THREADS, help="CPU threads; 0 for all cores.", envvar="HLTFARM_WORKER_THREADS")
+    ] = 0,
+) -> None:
+    """Reconstruct events for an ingest on the same machine."""
+    from hltfarm.proto.errors import ConfigError
+    from hltfarm.service.logs import log_to
+    from hltfarm.workers.process import WorkerSettings, run_worker
+
+    if backend not in ("cpu", "cuda", "auto"):
+        raise ConfigError(f"--backend {backend!r}: choose cpu, cuda or auto")
+    log_to()
+    run_worker(
+        WorkerSettings(
+            ingest_url=ingest,
+            name=name or f"{socket.gethostname()}-{os.getpid()}",
+            backend=backend,
+            threads=threads or cores(),
+        )
+    )
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("control")(control)
+    app.command("ingest")(ingest)
+    app.command("worker")(worker)

@@ -1,0 +1,93 @@
+"""`hltfarm serve`: a whole farm on one machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+LARGEST_THREADS = 1024
+
+
+def menu_text(menu: Path | None) -> str:
+    """Text of a menu file, checked; empty for the built-in one. Raises ConfigError with one line that names the file."""
+    from hltfarm.proto.errors import ConfigError
+    from hltfarm.workers.menu.menu import Menu
+
+    if menu is None:
+        return ""
+    try:
+        text = menu.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"menu {menu} cannot be read: {error}") from error
+    Menu.parse(text, origin=str(menu))
+    return text
+
+
+def detector_name(detector: str) -> str:
+    """`phase1` or the absolute path of a conditions folder. Raises ConfigError if there is no such folder."""
+    from hltfarm.proto.errors import ConfigError
+
+    if detector == "phase1":
+        return detector
+    folder = Path(detector)
+    if not folder.is_dir():
+        raise ConfigError(f"detector {detector!r}: neither 'phase1' nor a folder with conditions")
+    return str(folder.resolve())
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def serve(
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Worker processes.")] = 1,
+    backend: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is a device.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, max=LARGEST_THREADS, help="CPU threads of each worker; 0 shares the cores out.")] = 0,
+    http: Annotated[str, typer.Option(help="Where the control plane listens, HOST:PORT; port 0 takes a free one.")] = "127.0.0.1:8080",
+    ingest: Annotated[str, typer.Option(help="Where clients send events, a ZeroMQ endpoint.")] = "tcp://127.0.0.1:7400",
+    menu: Annotated[Path | None, typer.Option(help="Menu file (YAML); the built-in menu if not given.")] = None,
+    detector: Annotated[str, typer.Option(help="phase1, or a folder with conditions.")] = "phase1",
+    run: Annotated[int | None, typer.Option(min=1, help="Number of the first run (default: the one after the last).")] = None,
+    autostart: Annotated[bool, typer.Option("--autostart/--no-autostart", help="Configure and start a run at once.")] = True,
+    data: Annotated[Path, typer.Option(help="Folder for the run registry and the error stream; one farm at a time.")] = Path(
+        "hltfarm-data"
+    ),
+    slots: Annotated[int, typer.Option(min=1, max=1 << 16, help="Events in the farm at a time (4 MiB of address space each).")] = 256,
+) -> None:
+    """Run a whole farm on this machine until it is interrupted: control plane, ingest and workers."""
+    import asyncio
+
+    from hltfarm.proto.errors import ConfigError
+    from hltfarm.service.logs import log_to
+    from hltfarm.service.supervisor.local import LocalFarmSettings, run_local_farm
+
+    if backend not in ("cpu", "cuda", "auto"):
+        raise ConfigError(f"--backend {backend!r}: choose cpu, cuda or auto")
+    settings = LocalFarmSettings(
+        workers=workers,
+        backend=backend,
+        threads=threads or max(1, cores() // workers),
+        http=http,
+        clients_url=ingest,
+        menu=menu_text(menu),
+        detector=detector_name(detector),
+        data=data,
+        first_run=run,
+        autostart=autostart,
+        slots=slots,
+    )
+    log_to()
+
+    def started(url: str) -> None:
+        typer.echo(f"hltfarm: API at {url} (documentation: {url}/docs), events at {ingest}")
+
+    asyncio.run(run_local_farm(settings, started))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("serve")(serve)

@@ -1,0 +1,232 @@
+"""A whole farm on one machine: an ingest and workers as supervised processes, the control plane in this one.
+
+End (SIGTERM, SIGINT): the run is stopped and its ledger closed, then the workers leave, then the ingest, then the HTTP server.
+A second signal skips what is left of the waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from hltfarm.proto.errors import BackendError, ConfigError, HltfarmError, StateError
+from hltfarm.service.control.app import create_app
+from hltfarm.service.control.context import Context
+from hltfarm.service.control.link import FarmLink
+from hltfarm.service.control.server import ControlServer, listen, url_of
+from hltfarm.service.control.settings import ControlSettings
+from hltfarm.service.runcontrol import OPEN
+from hltfarm.service.supervisor.leftovers import RuntimeFolder, remove_leftovers
+from hltfarm.service.supervisor.policy import RestartPolicy
+from hltfarm.service.supervisor.processes import ProcessSpec, Supervisor
+
+log = logging.getLogger(__name__)
+HLTFARM = (sys.executable, "-c", "from hltfarm.service.cli import main; main()")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalFarmSettings:
+    """A farm on one machine. `threads`: CPU threads of each worker. Durations in seconds."""
+
+    workers: int
+    backend: str
+    threads: int
+    http: str
+    clients_url: str
+    menu: str
+    detector: str
+    data: Path
+    first_run: int | None = None
+    autostart: bool = True
+    slots: int = 256
+    drain_s: float = 10.0  # longest wait for the run to end; the ingest forces what is left to the error stream before
+    grace_s: float = 10.0  # longest wait for a process to end after SIGTERM
+    policy: RestartPolicy = field(default_factory=RestartPolicy)
+
+
+def process_specs(settings: LocalFarmSettings, folder: RuntimeFolder) -> list[ProcessSpec]:
+    """The processes of the farm, the ingest first."""
+    workers_url = folder.endpoint("workers")
+    ingest = ProcessSpec(
+        name="ingest",
+        role="ingest",
+        command=(
+            *HLTFARM,
+            "ingest",
+            *("--clients", settings.clients_url),
+            *("--workers", workers_url),
+            *("--control", folder.endpoint("control")),
+            *("--ring", str(folder.ring)),
+            *("--slots", str(settings.slots)),
+            *("--errors", str(settings.data / "errors")),
+        ),
+    )
+    workers = [
+        ProcessSpec(
+            name=f"worker-{index}",
+            role="worker",
+            command=(
+                *HLTFARM,
+                "worker",
+                *("--ingest", workers_url),
+                *("--name", f"worker-{index}"),
+                *("--backend", settings.backend),
+                *("--threads", str(settings.threads)),
+            ),
+        )
+        for index in range(settings.workers)
+    ]
+    return [ingest, *workers]
+
+
+@contextmanager
+def owned(data: Path) -> Iterator[None]:
+    """Hold a data folder for this farm alone. Raises ConfigError if it cannot be used or another farm has it."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(f"the data folder {data} cannot be used: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"the data folder {data} belongs to a farm that is running; give another with --data") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _print_line(name: str, line: str) -> None:
+    sys.stderr.write(f"[{name}] {line}\n")
+    sys.stderr.flush()
+
+
+class Ending:
+    """SIGTERM and SIGINT, counted: the first asks for an orderly end, the second for one at once."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.hurried = asyncio.Event()
+
+    def signal(self) -> None:
+        """A signal came."""
+        (self.hurried if self.asked.is_set() else self.asked).set()
+
+
+async def run_local_farm(settings: LocalFarmSettings, started: Callable[[str], None]) -> None:
+    """Run the farm until a signal ends it. `started` is given the URL of the API once it listens; call from the main thread.
+
+    Raises ConfigError for settings that cannot work here, BackendError when the farm could not keep running.
+    """
+    with owned(settings.data):
+        listening = listen(settings.http)
+        remove_leftovers()
+        folder = RuntimeFolder.create()
+        try:
+            control = ControlSettings(
+                ingests=(folder.endpoint("control"),),
+                database=f"sqlite:///{settings.data.resolve()}/runs.db",
+                detector=settings.detector,
+                menu=settings.menu,
+                first_run=settings.first_run,
+                autostart=settings.autostart,
+            )
+            link = FarmLink(control.ingests, control.request_timeout_s)
+
+            async def on_exit(spec: ProcessSpec) -> None:
+                if spec.role == "worker":
+                    try:
+                        await link.command("worker_lost", worker=spec.name)
+                    except HltfarmError as error:
+                        log.warning("the ingest was not told that %s ended: %s", spec.name, error)
+
+            specs = process_specs(settings, folder)
+            supervisor = Supervisor(specs, on_exit=on_exit, emit=_print_line, clock=time.monotonic, policy=settings.policy)
+            app = create_app(control, link, supervisor=supervisor)
+            await _serve(settings, app, ControlServer(app), supervisor, lambda: started(url_of(listening)), listening)
+        finally:
+            listening.close()
+            folder.remove()
+
+
+async def _serve(
+    settings: LocalFarmSettings,
+    app: FastAPI,
+    server: ControlServer,
+    supervisor: Supervisor,
+    started: Callable[[], None],
+    listening: socket.socket,
+) -> None:
+    ending = Ending()
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, ending.signal)
+    serving = asyncio.create_task(server.serve(sockets=[listening]), name="http server")
+    supervisor.start()
+    started()
+    tasks = {
+        "signal": asyncio.create_task(ending.asked.wait(), name="signal"),
+        "supervisor": asyncio.create_task(supervisor.failed(), name="supervisor"),
+    }
+    try:
+        await asyncio.wait([serving, *tasks.values()], return_when=asyncio.FIRST_COMPLETED)
+        if ending.asked.is_set():
+            await _hurry(_end_run(settings, app), ending)
+    finally:
+        stopping = asyncio.create_task(supervisor.stop(settings.grace_s), name="stop processes")
+        hurried = asyncio.create_task(ending.hurried.wait(), name="second signal")
+        await asyncio.wait([stopping, hurried], return_when=asyncio.FIRST_COMPLETED)
+        if not stopping.done():
+            supervisor.kill()
+        await stopping
+        server.should_exit = True
+        await asyncio.gather(serving, return_exceptions=True)
+        for task in (*tasks.values(), hurried):
+            task.cancel()
+        results = await asyncio.gather(*tasks.values(), return_exceptions=True)
+        for number in numbers:
+            loop.remove_signal_handler(number)
+    faults = [result for result in results if isinstance(result, Exception)]
+    if faults or not ending.asked.is_set():
+        raise BackendError(f"the farm ended by itself: {faults[0] if faults else 'the HTTP server stopped'}")
+
+
+async def _hurry(work: Coroutine[None, None, None], ending: Ending) -> None:
+    """Do the work, or less of it after a second signal."""
+    task = asyncio.create_task(work)
+    hurried = asyncio.create_task(ending.hurried.wait())
+    await asyncio.wait([task, hurried], return_when=asyncio.FIRST_COMPLETED)
+    for pending in (task, hurried):
+        pending.cancel()
+    await asyncio.gather(task, hurried, return_exceptions=True)
+
+
+async def _end_run(settings: LocalFarmSettings, app: FastAPI) -> None:
+    """Stop an open run and wait for its closed ledger."""
+    context: Context = app.state.context
+    farm = context.farm
+    if (await farm.look()).state not in OPEN:
+        return
+    try:
+        await farm.command("stop")
+    except StateError:
+        log.info("the run ended by itself")
+    except HltfarmError as error:
+        log.warning("the run could not be stopped in order: %s", error)
+        return
+    if not await farm.until(lambda view: view.state not in OPEN, settings.drain_s):
+        log.warning("the run did not end within %g s", settings.drain_s)
