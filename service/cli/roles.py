@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from hltfarm.service.cli.serve import LARGEST_THREADS, cores, detector_name, menu_text
+from hltfarm.service.cli.serve import LARGEST_THREADS, cores, menu_text
 
 
 def control(
