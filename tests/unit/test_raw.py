@@ -254,7 +254,7 @@ def test_public_sample_holds_the_pixels_of_its_truth(pixel_sample: Path) -> None
             np.sort(((m.astype(np.int64) * 160 + r) * 416 + c) * 256 + a)
             for m, r, c, a in (got, [truth[f"digi_{name}"] for name in ("module", "row", "col", "adc")])
         ]
-        assert np.array_equal(*keys)
+        assert np.array_equal(keys[0], keys[1])
         assert sum(len(f) // 4 - 4 for _, f in split_payload(payload)) == expected[i].digis
         again = unpack_event(detector, pack_event(detector, *got))
         for fed in np.unique(got.module)[::300]:
