@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -23,12 +24,14 @@ from hltfarm.loadgen.simulation.config import SimulationConfig
 from hltfarm.loadgen.simulation.event import Simulator, Truth
 from hltfarm.loadgen.simulation.generator import generator_version
 from hltfarm.proto.detector import Detector, load_detector
-from hltfarm.proto.errors import ConfigError, SampleError
+from hltfarm.proto.errors import BackendError, ConfigError, SampleError
 from hltfarm.proto.events import RawEvent
 
 FORMATS = ("hlt", "patatrack")
 #: Events in work per process beyond the one being written.
 AHEAD = 3
+#: Truth columns with indices, and the table that each refers to.
+REFERENCES = {"part_vtx": "vtx", "hit_part": "part", "digi_hit": "hit"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def run(
     directory with conditions, raw.bin and truth.npz. `detector` is "phase1" or a directory with conditions. The result depends on
     these and on `config`, not on `processes`, nor on whether the collisions were in the cache (`cache`: its folder).
     Progress is shown on stderr. Raises ConfigError for an argument that makes no sense, ConditionsError for a detector that cannot be read,
-    SampleError for an output that cannot be written.
+    SampleError for an output that cannot be written, BackendError if a process of the simulation dies.
     """
     if events < 1:
         raise ConfigError(f"cannot simulate {events} events; ask for at least one")
@@ -84,13 +87,13 @@ def run(
         _fill_pool(simulator, events, bar, every=processes > 1)
         pool_seconds = time.perf_counter() - started
         if format == "hlt":
-            add = stack.enter_context(SampleWriter(path, metadata, detector=described, compress=compress)).add
+            writer: SampleWriter | _Directory = stack.enter_context(SampleWriter(path, metadata, detector=described, compress=compress))
         else:
-            add = stack.enter_context(_Directory(path, described)).add
+            writer = stack.enter_context(_Directory(path, described))
         task = bar.add_task("simulating events", total=events)
         started, size = time.perf_counter(), 0
         for event, tables in _events(simulator, events, processes, cache):
-            add(event, tables if truth else None)
+            writer.add(event, tables if truth else None)
             size += event.payload.nbytes
             bar.advance(task)
     return SimulationReport(path, events, size, pool_seconds, time.perf_counter() - started)
@@ -98,9 +101,6 @@ def run(
 
 class _Directory:
     """Writes events with their truth as a data directory of pixeltrack-standalone (truth.npz is an addition that other programs ignore)."""
-
-    #: Which table a column with indices refers to.
-    REFERENCES = {"part_vtx": "vtx", "hit_part": "part", "digi_hit": "hit"}
 
     def __init__(self, path: Path, detector: Detector) -> None:
         self._path = path
@@ -124,16 +124,17 @@ class _Directory:
             leading = {"part": "part_pdg", "vtx": "vtx_hs", "hit": "hit_part", "digi": "digi_hit"}
             for number, truth in enumerate(self._truth):
                 for name, values in truth.items():
-                    if name in self.REFERENCES:
+                    if name in REFERENCES:
                         index = values.astype(np.int64)
-                        values = np.where(index >= 0, index + first[self.REFERENCES[name]], -1).astype(np.int32)
+                        values = np.where(index >= 0, index + first[REFERENCES[name]], -1).astype(np.int32)
                     columns.setdefault(name, []).append(values)
                 for table, name in leading.items():
                     n = len(truth[name])
                     columns.setdefault(f"{table}_ev", []).append(np.full(n, number, np.int32))
                     first[table] += n
+            arrays: dict[str, Any] = {name: np.concatenate(parts) for name, parts in columns.items()}
             try:
-                np.savez_compressed(self._path / "truth.npz", **{name: np.concatenate(parts) for name, parts in columns.items()})
+                np.savez_compressed(self._path / "truth.npz", **arrays)
             except OSError as e:
                 raise SampleError(f"{self._path / 'truth.npz'}: cannot be written ({e.strerror})") from e
 
@@ -191,6 +192,8 @@ def _events(simulator: Simulator, events: int, processes: int, cache: Path | Non
                 result = waiting.popleft().result()
                 waiting.extend(workers.submit(_make, k) for k in islice(numbers, 1))
                 yield result
+        except BrokenProcessPool as error:
+            raise BackendError(f"a process of the simulation died ({error}); try again with fewer processes") from error
         finally:
             for future in waiting:
                 future.cancel()

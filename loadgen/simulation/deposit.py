@@ -65,7 +65,7 @@ def deposit(
     steps = np.clip(steps, config.min_steps, config.max_steps)
     i = np.repeat(np.arange(len(steps)), steps)
     k = np.arange(len(i)) - np.repeat(np.cumsum(steps) - steps, steps)
-    z = thickness[i] * ((k + rng.random(len(i))) / steps[i] - 0.5)
+    z = thickness[i] * ((k + 0.5) / steps[i] - 0.5)
 
     beta_gamma = np.maximum(momentum / mass, 1e-3)
     beta2 = beta_gamma**2 / (1.0 + beta_gamma**2)

@@ -45,7 +45,8 @@ def pixel_of(unit: Floats, edges: NDArray[np.int32]) -> Ints:
 def drift(steps: Steps, module: Ints, detector: Detector, config: SensorConfig, rng: np.random.Generator) -> tuple[Ints, Ints]:
     """Row and column in which the charge of each step is collected; -1 outside.
 
-    Electrons drift to the read-out side, local z = -thickness / 2, deflected by -2 shift over the whole thickness, and diffuse as sqrt(drift).
+    Electrons drift to the read-out side, local z = -thickness / 2, deflected by -2 shift over the whole thickness; they diffuse as the
+    square root of the drift length.
     """
     m, top = detector.modules, detector.topology
     at = module[steps.crossing]

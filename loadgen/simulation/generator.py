@@ -21,6 +21,8 @@ from hltfarm.proto.errors import ConfigError
 
 PROCESSES = ("ttbar", "minbias")
 FORMAT = 1  # of the cache files
+#: Failures of the generator in a row after which it is given up (single ones are normal, below 1 in 1000 events).
+MAX_FAILURES = 100
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +85,14 @@ def cache_dir() -> Path:
 
 
 def block(
-    process: str, seed: int, index: int, events: int, config: GeneratorConfig, *, cache: Path | None = None, progress: Progress | None = None
+    process: str,
+    seed: int,
+    index: int,
+    events: int,
+    config: GeneratorConfig,
+    *,
+    cache: Path | None = None,
+    progress: Progress | None = None,
 ) -> Pool:
     """Block `index` of a process: the same content whether read from the cache or generated.
 
@@ -143,9 +152,14 @@ def _generate(process: str, seed: int, index: int, events: int, config: Generato
     ids: list[tuple[int, float]] = []
     values: list[tuple[float, ...]] = []
     sinh_max = float(np.sinh(config.eta_max))
+    failures = 0
     while len(offsets) <= events:
         if not pythia.next():
+            failures += 1
+            if failures > MAX_FAILURES:
+                raise ConfigError(f"Pythia failed {failures} times in a row on {process}; check the settings in {config}")
             continue
+        failures = 0
         for p in pythia.event:
             if not p.isFinal():
                 continue

@@ -33,6 +33,7 @@ class States:
     h: Floats
 
     def take(self, i: NDArray[np.int64]) -> States:
+        """The states with these indices, copied."""
         return States(self.x[i], self.y[i], self.z[i], self.phi[i], self.tan_lambda[i], self.h[i])
 
 
@@ -48,7 +49,9 @@ def advance(state: States, s: Floats) -> States:
     half = 0.5 * state.h * s
     chord = s * np.sinc(half / np.pi)
     mid = state.phi + half
-    return States(state.x + chord * np.cos(mid), state.y + chord * np.sin(mid), state.z + s * state.tan_lambda, phi, state.tan_lambda, state.h)
+    return States(
+        state.x + chord * np.cos(mid), state.y + chord * np.sin(mid), state.z + s * state.tan_lambda, phi, state.tan_lambda, state.h
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,10 +68,13 @@ class Orbit:
 
     @property
     def farthest(self) -> Floats:
+        """Largest distance from the axis."""
         return np.sqrt(self.closest**2 + self.product)
 
     def radius_at(self, turn: Floats) -> Floats:
-        return np.sqrt(self.closest**2 + self.product * np.sin(0.5 * turn) ** 2)
+        """Distance from the axis at a turn angle."""
+        out: Floats = np.sqrt(self.closest**2 + self.product * np.sin(0.5 * turn) ** 2)
+        return out
 
     def turn_at(self, r: Floats) -> Floats:
         """Angle in [0, pi] at which the circle is at radius r; 0 or pi where it does not get so near or far."""

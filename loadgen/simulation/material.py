@@ -72,6 +72,7 @@ def deflect(phi: Floats, tan_lambda: Floats, theta: Floats, rng: np.random.Gener
 
 
 def is_electron(mass: Floats) -> NDArray[np.bool_]:
+    """Electrons and positrons, told by their mass."""
     return mass < 2 * ELECTRON_MASS
 
 

@@ -43,9 +43,7 @@ class _Travellers:
         return _Travellers(self.index[i], self.state.take(i), self.momentum[i], self.mass[i], self.charge[i], self.half_turn[i])
 
 
-def propagate(
-    particles: Particles, geometry: Geometry, config: TrackingConfig, rng: np.random.Generator
-) -> tuple[Crossings, Interactions]:
+def propagate(particles: Particles, geometry: Geometry, config: TrackingConfig, rng: np.random.Generator) -> tuple[Crossings, Interactions]:
     """Crossings of sensor planes and nuclear interactions of all particles.
 
     Particles must be charged. Ends: out of the detector, stopped, absorbed, or `max_half_turns` done.
@@ -54,7 +52,9 @@ def propagate(
     pt = np.maximum(np.hypot(particles.momentum[:, 0], particles.momentum[:, 1]), 1e-4)
     charge = particles.charge.astype(np.float64)
     state = States(
-        *(particles.position[:, i].copy() for i in range(3)),
+        x=particles.position[:, 0].copy(),
+        y=particles.position[:, 1].copy(),
+        z=particles.position[:, 2].copy(),
         phi=np.arctan2(particles.momentum[:, 1], particles.momentum[:, 0]),
         tan_lambda=particles.momentum[:, 2] / pt,
         h=curvature(charge, pt, geometry.field_tesla),

@@ -28,7 +28,9 @@ Floats = NDArray[np.float64]
 BEHIND_CM = 0.02
 
 
-def convert_photons(photons: Particles, geometry: Geometry, tracking: TrackingConfig, config: SecondaryConfig, rng: np.random.Generator) -> Particles:
+def convert_photons(
+    photons: Particles, geometry: Geometry, tracking: TrackingConfig, config: SecondaryConfig, rng: np.random.Generator
+) -> Particles:
     """Electron-positron pairs of photons that convert in the beam pipe, a barrel layer or a disk.
 
     Straight lines to the reference surfaces; the energy is shared uniformly (close to the Bethe-Heitler spectrum above 100 MeV).
@@ -111,7 +113,9 @@ def _nuclear(parents: Particles, ends: Interactions, config: SecondaryConfig, rn
     return _make(parents, ends.particle[i], ends.point[i], direction, energy, proton, rng)
 
 
-def _delta_electrons(parents: Particles, crossings: Crossings, geometry: Geometry, config: SecondaryConfig, rng: np.random.Generator) -> Particles:
+def _delta_electrons(
+    parents: Particles, crossings: Crossings, geometry: Geometry, config: SecondaryConfig, rng: np.random.Generator
+) -> Particles:
     """Electrons knocked out of a layer: spectrum 1/T^2, angle cos^2 = T / (T + 2 m) to the particle."""
     i = _chosen(crossings, config.delta_per_crossing, rng)
     low, high = 1.0 / config.delta_t_min_gev, 1.0 / config.delta_t_max_gev
@@ -133,7 +137,9 @@ def _delta_electrons(parents: Particles, crossings: Crossings, geometry: Geometr
     )
 
 
-def _slow_hadrons(parents: Particles, crossings: Crossings, geometry: Geometry, config: SecondaryConfig, rng: np.random.Generator) -> Particles:
+def _slow_hadrons(
+    parents: Particles, crossings: Crossings, geometry: Geometry, config: SecondaryConfig, rng: np.random.Generator
+) -> Particles:
     """Slow pions and protons in all directions, exponential in kinetic energy: albedo, evaporation, neutron-induced."""
     i = _chosen(crossings, config.slow_per_crossing, rng)
     proton = rng.random(len(i)) < config.slow_proton_fraction
@@ -156,7 +162,13 @@ def _behind(crossings: Crossings, i: NDArray[np.int64], geometry: Geometry) -> F
 
 
 def _make(
-    parents: Particles, parent: NDArray[np.int32], point: Floats, direction: Floats, energy: Floats, proton: NDArray[np.bool_], rng: np.random.Generator
+    parents: Particles,
+    parent: NDArray[np.int32],
+    point: Floats,
+    direction: Floats,
+    energy: Floats,
+    proton: NDArray[np.bool_],
+    rng: np.random.Generator,
 ) -> Particles:
     """Protons, and pions of either charge."""
     charge = np.where(proton, 1, np.where(rng.random(len(proton)) < 0.5, 1, -1)).astype(np.int8)
