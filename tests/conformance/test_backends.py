@@ -17,7 +17,7 @@ from tests.reference.events import CORRUPT, PATTERNS, Fed, Payload, assemble, di
 
 pytestmark = pytest.mark.parametrize("backend", BACKENDS)
 
-ALL_DETECTORS = pytest.mark.parametrize("detector", DETECTORS)
+ALL_DETECTORS = pytest.mark.parametrize("detector", ["phase1", "troubled", "small"])
 
 
 def holds(payload: Payload, detector: str, backend: str) -> None:
@@ -77,6 +77,17 @@ def test_charge_saturates(backend: str) -> None:
     row = np.repeat([20, 21], n)
     holds(events.pack(d, module, row, np.full(2 * n, 30), np.full(2 * n, 255)), "phase1", backend)
     holds(events.pack(d, module, np.full(2 * n, 20), np.repeat([30, 31], n), np.full(2 * n, 255)), "phase1", backend)
+
+
+@pytest.mark.parametrize("name", ["edges and corners", "isolated pixels", "checkerboard"])
+def test_hits_on_the_axes(name: str, backend: str) -> None:
+    """Coordinates that are exactly 0, both of them too: phi is defined (8192 on the beam line)."""
+    d = DETECTORS["degenerate"]()
+    payload = events.pattern_event(d, name, range(d.n_modules))
+    hits = expect(payload, d).hits
+    assert {-24576, -16384, -8192, 8192, 16384, 24576} <= {round(int(phi) / 8192) * 8192 for phi in hits["phi"]}
+    assert ((hits["x"] == 0) & (hits["y"] == 0)).any()
+    holds(payload, "degenerate", backend)
 
 
 @pytest.mark.parametrize("max_hits", [1, 7, 33])

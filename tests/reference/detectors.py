@@ -134,4 +134,27 @@ def small() -> Detector:
     return detector
 
 
-DETECTORS = {"phase1": phase1, "troubled": troubled, "small": small}
+@lru_cache(maxsize=1)
+def degenerate() -> Detector:
+    """The small detector shrunk to points: no pitch, no drift, modules on the beam line or exactly beside it along x or y.
+
+    Every hit has coordinates that are exactly 0, so that the azimuth's limiting cases occur.
+    """
+    base = small()
+    n = base.n_modules
+    beside = np.array([[0, 0], [0, 2], [0, -2], [2, 0], [-2, 0], [2, 2], [-2, 2], [2, -2], [-2, -2], [0, 0], [0, 0]], np.float32)
+    position = np.zeros((n, 3), np.float32)
+    position[:, :2] = beside
+    none = np.zeros(n, np.float32)
+    detector = replace(
+        base,
+        name="degenerate",
+        topology=replace(base.topology, pitch_x=0.0, pitch_y=0.0),
+        modules=replace(base.modules, position=position, shift_x=none, shift_y=none, charge_width_x=none, charge_width_y=none),
+        beam_spot=BeamSpot(x=0.0, y=0.0, z=0.0),
+    )
+    detector.validate()
+    return detector
+
+
+DETECTORS = {"phase1": phase1, "troubled": troubled, "small": small, "degenerate": degenerate}
