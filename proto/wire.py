@@ -128,7 +128,7 @@ class Credit(NamedTuple):
 
 
 class Decisions(NamedTuple):
-    count: int
+    records: int
     record_bytes: int
     body_bytes: int = 0
     body_crc: int = 0
@@ -185,15 +185,18 @@ def encode_event(
 
 
 def encode_hello(name: str, *, session: int = 0, serial: int = 0, sent_events: int = 0, sent_bytes: int = 0) -> Message:
+    """Message of a client that opens (`session` 0) or keeps up a session."""
     body = name.encode()
     return _encode(FrameType.HELLO, body, session, serial, sent_events, sent_bytes), body
 
 
 def encode_bye(session: int) -> Message:
+    """Message of a client that ends its session."""
     return _encode(FrameType.BYE, b"", session), b""
 
 
 def encode_credit(credit: Credit) -> Message:
+    """Message that tells a client its licence."""
     return _encode(FrameType.CREDIT, b"", *credit[:7]), b""
 
 
@@ -204,6 +207,7 @@ def encode_decisions(records: NDArray[np.void]) -> Message:
 
 
 def encode_error(code: WireCode, text: str, event: EventHeader | None = None) -> Message:
+    """Message that refuses a frame; `event` if it was an event whose header could be read."""
     body = text.encode()[: Limits().max_text_bytes]
     ident = (ErrorFlags.HAS_EVENT, event.run, event.event, event.cookie) if event is not None else (0, 0, 0, 0)
     return _encode(FrameType.ERROR, body, code, *ident), body
@@ -230,7 +234,7 @@ def decode_header(frame: Buffer) -> Header:
     if crc32c(frame[:end]) != crc:
         raise WireError(WireCode.BAD_CRC, f"header checksum of {FrameType(kind).name} is wrong")
     _, _, _, _, body_bytes, body_crc, *fields = layout.unpack_from(frame)
-    return cls(*fields, body_bytes, body_crc)
+    return cls._make((*fields, body_bytes, body_crc))
 
 
 def check_body(header: Header, body: Buffer, limits: Limits) -> None:
@@ -252,12 +256,11 @@ def check_body(header: Header, body: Buffer, limits: Limits) -> None:
 
 def decode_decisions(header: Decisions, body: Buffer) -> NDArray[np.void]:
     """Records of a DECISION message as a read-only view of `body`; raises WireError if they do not fill it exactly."""
-    if header.record_bytes != DECISION.itemsize or header.count * DECISION.itemsize != len(body):
-        raise WireError(
-            WireCode.TRUNCATED, f"{header.count} records of {header.record_bytes} bytes do not make a body of {len(body)} bytes of {DECISION.itemsize}"
-        )
+    if header.record_bytes != DECISION.itemsize or header.records * DECISION.itemsize != len(body):
+        raise WireError(WireCode.TRUNCATED, f"{header.records} records of {header.record_bytes} bytes do not fill {len(body)} bytes")
     return np.frombuffer(body, dtype=DECISION)
 
 
 def decode_text(body: Buffer) -> str:
+    """Text of an ERROR or HELLO body; bytes that are not UTF-8 are replaced."""
     return bytes(body).decode(errors="replace")

@@ -24,7 +24,16 @@ VERSION = 1
 
 #: An event in a slot. `size`: payload bytes.
 DESCRIPTOR = np.dtype(
-    [("ticket", "<u8"), ("event", "<u8"), ("slot", "<u4"), ("size", "<u4"), ("run", "<u4"), ("lumi", "<u4"), ("bx", "<u4"), ("reserved", "<u4")]
+    [
+        ("ticket", "<u8"),
+        ("event", "<u8"),
+        ("slot", "<u4"),
+        ("size", "<u4"),
+        ("run", "<u4"),
+        ("lumi", "<u4"),
+        ("bx", "<u4"),
+        ("reserved", "<u4"),
+    ]
 )
 ASSIGNED = np.dtype([("ticket", "<u8"), ("slot", "<u4"), ("reserved", "<u4")])
 ANSWER = np.dtype([("ticket", "<u8"), ("slot", "<u4"), ("reserved", "<u4"), ("result", RESULT)])
@@ -50,7 +59,7 @@ class PathInfo(msgspec.Struct, frozen=True):
 
 
 class Configured(msgspec.Struct, frozen=True, kw_only=True, tag="configured"):
-    """`error` is None on success. `fatal`: the configuration itself is wrong, no other worker can do it. Backend and device are final now."""
+    """`error` is None on success. `fatal`: the configuration itself is wrong, no worker can do it. Backend and device are final."""
 
     generation: int
     error: str | None = None

@@ -49,7 +49,7 @@ class RefusedEvent(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """Decision about one event. Latencies in seconds: `latency` from first send to arrival of the decision here, `server_latency` in the farm.
+    """Decision about one event. Seconds: `latency` from the first send to the arrival of the decision here, `server_latency` in the farm.
 
     `result` is one record of `hltfarm.proto.results.RESULT` (counts, flags, digest, path bits before prescale).
     """
@@ -187,7 +187,7 @@ class Client:
         return unread
 
     def wait_open(self, timeout: float) -> None:
-        """Wait until the ingest has given credit. Raises ConnectionLostError without a session, TimeoutError without credit, after `timeout` seconds."""
+        """Wait until there is credit. After `timeout` seconds raises ConnectionLostError if there is no session, else TimeoutError."""
         deadline = time.monotonic() + timeout
         while not self.credit[0]:
             left = deadline - time.monotonic()
@@ -261,7 +261,7 @@ class Client:
             self._socket.send(header, zmq.NOBLOCK | zmq.SNDMORE)
         except zmq.Again:
             return False
-        self._socket.send(memoryview(payload), copy=entry.bytes < _COPY_BELOW)
+        self._socket.send(payload.data, 0, entry.bytes < _COPY_BELOW)
         self._sent_events += 1
         self._sent_bytes += entry.bytes
         return True

@@ -140,6 +140,11 @@ class Dispatcher:
         credit = worker.capacity - len(worker.in_flight) if worker.ready else 0
         return credit, len(worker.in_flight), worker.processed
 
+    def held(self, name: str) -> list[int]:
+        """Events that are with a worker."""
+        worker = self._workers.get(name)
+        return [] if worker is None else sorted(worker.in_flight)
+
     def attempts(self, slot: int) -> int:
         """Failures of the event so far."""
         return int(self._attempts[slot])

@@ -1,8 +1,8 @@
 """Error stream: events that could not be processed, on disk, in bundles that replay them.
 
-A bundle is a folder `run<run>/<serial>-<reason>-<event>/` with `bundle.json` (run configuration, reason, and for each event its identity, worker,
-attempts) and the events as they came: `events.hlt`, a sample file that `hltfarm reco` reads. It is written beside its
-final name, synced, and renamed, so that a bundle that exists is complete.
+A bundle is a folder `run<run>/<serial>-<reason>-<event>/` with `bundle.json` (run configuration, reason, and for each event its
+identity, workers, attempts and errors) and the events as they came: `events.hlt`, a sample file that `hltfarm reco` reads.
+It is written beside its final name, synced, and renamed, so that a bundle that exists is complete.
 """
 
 from __future__ import annotations

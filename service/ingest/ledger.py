@@ -65,7 +65,7 @@ class Ledger:
         return self._in_flight.get((run, event))
 
     def decided(self, run: int, event: int, cookie: int) -> NDArray[np.void] | None:
-        """Decision (one record) of an event in the window with the cookie of its new sending, None if it is not there. Counts a duplicate."""
+        """Decision (one record) of an event in the window, with the cookie of its new sending, else None. Counts a duplicate."""
         place = self._decided.get((run, event))
         if place is None:
             return None

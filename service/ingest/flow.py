@@ -1,0 +1,178 @@
+"""Way of an event through an ingest: frame -> slot -> worker -> decision. Ties the machines together; no sockets, time is an argument.
+
+Every method leaves the books closed: a slot in use is an event in flight, in the ledger, in the dispatcher and in the credit book.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hltfarm.proto import wire, worker_link
+from hltfarm.proto.errors import WireCode, WireError
+from hltfarm.proto.events import EventId, RawEvent
+from hltfarm.proto.limits import Limits
+from hltfarm.proto.messages import RunConfig
+from hltfarm.proto.raw import check_payload
+from hltfarm.proto.results import EventFlag
+from hltfarm.proto.wire import Reason
+from hltfarm.service.ingest.credit import CreditBook
+from hltfarm.service.ingest.dispatch import Dispatcher
+from hltfarm.service.ingest.error_stream import ErrorStream, FailedEvent
+from hltfarm.service.ingest.ledger import Ledger
+from hltfarm.service.ingest.slots import SlotRing
+from hltfarm.service.ingest.stats import Stats
+
+#: Called with the sessions and DECISION records (same length) of events that were just decided.
+Deliver = Callable[[NDArray[np.int64], NDArray[np.void]], None]
+_NOT_OPEN = "no run takes events now; the event may be sent again when there is credit"
+
+
+class EventFlow:
+    """The events of one ingest. `run` is the run that takes events, None if none does."""
+
+    def __init__(
+        self, ring: SlotRing, ledger: Ledger, dispatcher: Dispatcher, credit: CreditBook, errors: ErrorStream, stats: Stats,
+        limits: Limits, deliver: Deliver, wall_clock: Callable[[], float],
+    ) -> None:  # fmt: skip
+        self.run: int | None = None
+        self.config: RunConfig | None = None
+        self.trouble: str | None = None  #: why the error stream cannot be written, if it cannot
+        self._ring = ring
+        self._ledger = ledger
+        self._dispatcher = dispatcher
+        self._credit = credit
+        self._errors = errors
+        self._stats = stats
+        self._limits = limits
+        self._deliver = deliver
+        self._wall_clock = wall_clock
+        self._history: dict[int, list[tuple[str, str]]] = {}  # slot -> (worker, error) of its failures
+        self._stranded: list[tuple[Reason, list[int]]] = []  # events that the error stream did not take yet
+
+    def admit(self, client: int, header: wire.EventHeader, body: wire.Buffer, *, licensed: bool, now_ns: int) -> NDArray[np.void] | None:
+        """An event arrived in this session. Returns its decision if it was decided before, else None. Raises WireError to refuse it."""
+        wire.check_body(header, body, self._limits)
+        slot = self._ledger.in_flight_slot(header.run, header.event)
+        if slot is not None:
+            former, size = self._ledger.rebind(slot, client, header.cookie), int(self._ledger.size[slot])
+            self._credit.release(former, 1, size)
+            self._credit.hold(client, size)
+            return None
+        decided = self._ledger.decided(header.run, header.event, header.cookie)
+        if decided is not None:
+            return decided
+        if self.run is None:
+            raise WireError(WireCode.NOT_RUNNING, _NOT_OPEN)
+        if header.run != self.run:
+            raise WireError(WireCode.WRONG_RUN, f"run {header.run}; the present run is {self.run}")
+        if not licensed or not self._ring.free:
+            raise WireError(WireCode.NO_CREDIT, "the event is not covered by the session's credit")
+        if header.payload_format != wire.FED_TABLE:
+            raise WireError(WireCode.UNKNOWN_PAYLOAD, f"payload format {header.payload_format}; known is {wire.FED_TABLE} (FED table)")
+        check_payload(np.frombuffer(body, dtype=np.uint8))
+        slot = self._ring.put(body)
+        self._ledger.open(slot, header, client, now_ns)
+        self._credit.hold(client, header.body_bytes)
+        self._dispatcher.submit(slot)
+        self._stats.ingest_bytes += header.body_bytes
+        return None
+
+    def descriptors(self, slots: NDArray[np.int64], tickets: NDArray[np.uint64]) -> NDArray[np.void]:
+        """DESCRIPTOR records of an assignment."""
+        events = self._ledger.events[slots]
+        out = np.zeros(len(slots), dtype=worker_link.DESCRIPTOR)
+        out["ticket"], out["slot"], out["size"] = tickets, slots, self._ledger.size[slots]
+        for name in ("run", "lumi", "event", "bx"):
+            out[name] = events[name]
+        return out
+
+    def answers(self, worker: str, answers: NDArray[np.void], now_ns: int) -> int:
+        """Results of a worker (ANSWER records). Returns how many were valid."""
+        slots = answers["slot"].astype(np.int64)
+        valid, attempts = self._dispatcher.complete(worker, slots, answers["ticket"])
+        if not valid.all():
+            self._stats.stale_answers += int(np.count_nonzero(~valid))
+            slots = slots[valid]
+            answers = answers[valid]
+        if len(slots):
+            self._decide(slots, answers["result"], attempts, now_ns, Reason.NONE)
+        return len(slots)
+
+    def failed(self, worker: str, assigned: NDArray[np.void], error: str, now_ns: int) -> None:
+        """A batch raised an exception in a worker that lives on (ASSIGNED records)."""
+        slots = assigned["slot"].astype(np.int64)
+        for slot in slots.tolist():
+            self._history.setdefault(slot, []).append((worker, error))
+        self._give_up(Reason.WORKER_FAILED, self._dispatcher.failed(worker, slots, assigned["ticket"]), now_ns)
+
+    def lost(self, worker: str, why: str, now_ns: int) -> None:
+        """A worker is gone."""
+        for slot in self._dispatcher.held(worker):
+            self._history.setdefault(slot, []).append((worker, why))
+        self._give_up(Reason.WORKER_LOST, self._dispatcher.remove_worker(worker), now_ns)
+
+    def force(self, reason: Reason, now_ns: int) -> None:
+        """Everything in flight goes to the error stream now."""
+        stranded = {slot for _, slots in self._stranded for slot in slots}
+        slots = [slot for slot in self._ledger.slots_in_flight() if slot not in stranded]
+        self._dispatcher.withdraw(slots)
+        self._give_up(reason, slots, now_ns)
+
+    def retry(self, now_ns: int) -> None:
+        """Try again to write what the error stream did not take."""
+        stranded, self._stranded, self.trouble = self._stranded, [], None
+        for reason, slots in stranded:
+            self._give_up(reason, slots, now_ns)
+
+    def _give_up(self, reason: Reason, slots: list[int], now_ns: int) -> None:
+        """Force-accept: to disk first, then decided. An event that cannot be written stays in flight."""
+        if not slots:
+            return
+        runs = self._ledger.events["run"][slots]
+        for run in np.unique(runs).tolist():
+            group = [slot for slot, number in zip(slots, runs.tolist(), strict=True) if number == run]
+            config = self.config if self.config is not None and self.config.run == run else RunConfig(run=run)
+            attempts = np.array([self._dispatcher.attempts(slot) for slot in group], dtype=np.int64)
+            try:
+                self._errors.write(config, reason, [self._failed_event(slot) for slot in group], self._wall_clock())
+            except OSError as error:
+                self._stranded.append((reason, group))
+                self.trouble = f"the error stream cannot be written, {len(group)} events wait for it: {error}"
+                continue
+            index = np.array(group, dtype=np.int64)
+            self._decide(index, None, attempts, now_ns, reason)
+
+    def _failed_event(self, slot: int) -> FailedEvent:
+        record = self._ledger.events[slot]
+        event = EventId(int(record["run"]), int(record["lumi"]), int(record["event"]), int(record["bx"]))
+        history = self._history.get(slot, [])
+        return FailedEvent(
+            RawEvent(event, self._ring.payload(slot, int(self._ledger.size[slot]))),
+            attempts=self._dispatcher.attempts(slot),
+            workers=tuple(worker for worker, _ in history),
+            error="; ".join(dict.fromkeys(why for _, why in history)),
+        )
+
+    def _decide(
+        self, slots: NDArray[np.int64], results: NDArray[np.void] | None, attempts: NDArray[np.int64], now_ns: int, reason: Reason
+    ) -> None:
+        clients, sizes = self._ledger.client[slots], self._ledger.size[slots]
+        flags = EventFlag.UNPROCESSED if results is None else 0
+        records = self._ledger.decide(slots, results, attempts, now_ns, reason, flags)
+        self._stats.decided(records, sizes)
+        first = int(clients[0])
+        if (clients == first).all():
+            self._credit.release(first, len(slots), int(sizes.sum()))
+        else:
+            for client in np.unique(clients).tolist():
+                mine = clients == client
+                self._credit.release(client, int(np.count_nonzero(mine)), int(sizes[mine].sum()))
+        freed = slots.tolist()
+        self._ring.release(freed)
+        if self._history:
+            for slot in freed:
+                self._history.pop(slot, None)
+        self._deliver(clients, records)

@@ -1,0 +1,46 @@
+"""Role `ingest`: one ingest process, until it is told to end."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+
+from hltfarm.proto.messages import RunState
+from hltfarm.service.ingest.sample_writer import write_sample
+from hltfarm.service.ingest.server import IngestServer
+from hltfarm.service.ingest.settings import IngestSettings
+
+log = logging.getLogger(__name__)
+
+
+def run_ingest(settings: IngestSettings, *, started: Callable[[IngestServer], None] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, then end the run (what cannot be decided in time goes to the error stream) and return.
+
+    A second signal ends at once; clients still have what was not decided. Call it from the main thread.
+    started: called once, when the sockets are bound. Raises ConfigError for settings that cannot work here.
+    """
+    signals = 0
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal signals
+        signals += 1
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with IngestServer(settings, write_sample) as server:
+            log.info("clients at %s, workers at %s, control at %s", server.clients_url, server.workers_url, server.control_url)
+            if started is not None:
+                started(server)
+            while not signals:
+                server.turn()
+            server.stop()
+            deadline = time.monotonic() + settings.stop_timeout_s + settings.confirm_timeout_s + 1.0
+            while signals == 1 and server.state is RunState.DRAINING and time.monotonic() < deadline:
+                server.turn()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+

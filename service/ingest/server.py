@@ -1,0 +1,287 @@
+"""Ingest process: three ROUTER sockets in one poll loop around the machines. Single-threaded.
+
+A turn: events in, answers in, commands, time; then work out and credits out.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from types import TracebackType
+from typing import Self
+
+import msgspec
+import zmq
+
+from hltfarm.proto.errors import ConfigError, HltfarmError, StateError
+from hltfarm.proto.messages import OPS, Command, CommandReply, LedgerCounts, RunConfig, RunState, Snapshot
+from hltfarm.proto.wire import Reason
+from hltfarm.service.ingest.credit import CreditBook
+from hltfarm.service.ingest.dispatch import Dispatcher
+from hltfarm.service.ingest.door import ClientDoor
+from hltfarm.service.ingest.error_stream import ErrorStream, EventWriter, write_frames
+from hltfarm.service.ingest.flow import EventFlow
+from hltfarm.service.ingest.ledger import Ledger
+from hltfarm.service.ingest.pool import WorkerPool
+from hltfarm.service.ingest.settings import IngestSettings
+from hltfarm.service.ingest.slots import SlotRing
+from hltfarm.service.ingest.stats import Stats
+from hltfarm.service.runcontrol import ADMITTING, OPEN, RunControl
+
+log = logging.getLogger(__name__)
+TICK_S = 0.05
+RETRY_S = 1.0
+
+
+class IngestServer:
+    """One ingest. Sockets are bound and the ring exists when the constructor returns; `turn` does the work; `close` removes everything.
+
+    Raises ConfigError for settings that cannot work here (endpoint taken, no room in /dev/shm).
+    """
+
+    def __init__(self, settings: IngestSettings, writer: EventWriter = write_frames) -> None:
+        limits = settings.limits
+        room = settings.bytes_in_farm or settings.slots * limits.max_payload_bytes
+        self._settings = settings
+        self._credit = CreditBook(
+            settings.slots, room, max_payload_bytes=limits.max_payload_bytes, max_clients=min(settings.max_clients, settings.slots)
+        )
+        self._stats = Stats()
+        self._ledger = Ledger(settings.slots, settings.window)
+        self._dispatcher = Dispatcher(settings.slots)
+        self._control = RunControl()
+        self._config: RunConfig | None = None
+        self._problems: list[str] = []
+        try:
+            errors = ErrorStream(settings.error_dir, writer)
+        except OSError as error:
+            raise ConfigError(f"the folder of the error stream, {settings.error_dir}, cannot be used: {error}") from error
+        self._ring = SlotRing(settings.ring, settings.slots, limits.max_payload_bytes)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        clients, workers, self._commands = (self._context.socket(zmq.ROUTER) for _ in range(3))
+        self._door = ClientDoor(clients, self._credit, self._stats, limits, settings.client_timeout_s)
+        self._pool = WorkerPool(workers, self._dispatcher, self._ring, self._stats, settings)
+        self._commands.setsockopt(zmq.LINGER, 1000)
+        self._commands.setsockopt(zmq.MAXMSGSIZE, 16 << 20)
+        self._sockets = [clients, workers, self._commands]
+        try:
+            urls = (settings.clients_url, settings.workers_url, settings.control_url)
+            self.clients_url, self.workers_url, self.control_url = (
+                _bind(socket, url) for socket, url in zip(self._sockets, urls, strict=True)
+            )
+        except ConfigError:
+            self.close()
+            raise
+        self._flow = EventFlow(
+            self._ring, self._ledger, self._dispatcher, self._credit, errors, self._stats, limits, self._door.deliver, time.time
+        )
+        self._door.flow = self._pool.flow = self._flow
+        self._poller = zmq.Poller()
+        for socket in self._sockets:
+            self._poller.register(socket, zmq.POLLIN)
+        self._now = time.monotonic()
+        self._next_tick = self._next_retry = self._now
+        self._stop_deadline = float("inf")
+        self._ending_since = self._now
+
+    # -- loop --------------------------------------------------------------------------------------------------------------
+
+    def turn(self) -> None:
+        """Wait for messages (at most TICK_S), handle them and what time brings."""
+        wait_s = max(0.0, self._next_tick - time.monotonic())
+        self._poller.poll(int(wait_s * 1000) + 1)
+        self._now = now = time.monotonic()
+        now_ns = int(now * 1e9)
+        self._door.receive(now, now_ns)
+        self._pool.receive(now, now_ns)
+        self._receive_commands(now, now_ns)
+        if now >= self._next_tick:
+            self._tick(now, now_ns)
+        self._pool.dispatch(now_ns)
+        open_ = self._control.state in ADMITTING and self._dispatcher.ready_workers > 0
+        grants = self._credit.plan(now, open_=open_, stalled=self._door.stalled)
+        self._door.announce(grants, self._flow.run or 0, open_)
+
+    def _tick(self, now: float, now_ns: int) -> None:
+        elapsed = now - self._next_tick + TICK_S
+        self._next_tick = now + TICK_S
+        self._pool.tick(now, now_ns)
+        self._door.tick(now)
+        if self._flow.trouble and now >= self._next_retry:
+            self._next_retry = now + RETRY_S
+            self._flow.retry(now_ns)
+        self._backpressure(elapsed)
+        self._problems = self._pool.problems() if self._config is not None else []
+        if self._flow.trouble:
+            self._problems.append(self._flow.trouble)
+        if self._pool.fatal and self._control.state not in (RunState.ERROR, RunState.HALTED):
+            self._problems.append(f"the configuration cannot be used: {self._pool.fatal}")
+            self._control = self._control.failed()
+        self._control = self._control.degraded(bool(self._problems))
+        self._end_run(now, now_ns)
+
+    def _backpressure(self, elapsed: float) -> None:
+        if self._control.state is RunState.PAUSED:
+            self._stats.backpressure["paused"] += elapsed
+        if self._control.state not in ADMITTING:
+            return
+        used_events, used_bytes = self._credit.used
+        causes = {
+            "no_worker": not self._dispatcher.ready_workers,
+            "slots": used_events + self._credit.reserved_events >= self._credit.capacity_events and self._dispatcher.queued > 0,
+            "bytes": used_bytes + self._credit.reserved_bytes >= self._credit.capacity_bytes and self._dispatcher.queued > 0,
+            "client_not_reading": bool(self._door.stalled),
+        }
+        for cause, present in causes.items():
+            if present:
+                self._stats.backpressure[cause] += elapsed
+
+    def _end_run(self, now: float, now_ns: int) -> None:
+        """A stopped run ends when nothing is in flight or licensed any more; what takes too long is forced."""
+        if self._control.state is not RunState.DRAINING or not self._control.ending:
+            return
+        if self._ledger.in_flight and now >= self._stop_deadline:
+            self._flow.force(Reason.STOPPED, now_ns)
+        confirmed = not self._credit.reserved_events or now - self._ending_since > self._settings.confirm_timeout_s
+        if not self._ledger.in_flight and confirmed:
+            self._control = self._control.emptied()
+            self._close_admission()
+            log.info("run %s ended: %s", self._config.run if self._config else None, self._counts())
+
+    def _close_admission(self) -> None:
+        self._flow.run = None
+        self._credit.settle()
+
+    # -- commands ----------------------------------------------------------------------------------------------------------
+
+    def _receive_commands(self, now: float, now_ns: int) -> None:
+        while True:
+            try:
+                frames = self._commands.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                command = msgspec.json.decode(frames[-1], type=Command)
+            except msgspec.MsgspecError as error:
+                reply = CommandReply(id="", error=f"not a command: {error}")
+            else:
+                reply = self._reply(command, now, now_ns)
+            try:
+                self._commands.send_multipart([frames[0], msgspec.json.encode(reply)], zmq.NOBLOCK)
+            except zmq.ZMQError as error:
+                log.warning("the reply to a command could not be sent: %s", error)
+
+    def _reply(self, command: Command, now: float, now_ns: int) -> CommandReply:
+        try:
+            self._execute(command, now, now_ns)
+        except StateError as error:
+            return CommandReply(id=command.id, error=str(error), legal=error.legal)
+        except HltfarmError as error:
+            return CommandReply(id=command.id, error=str(error))
+        return CommandReply(id=command.id, snapshot=self.snapshot())
+
+    def _execute(self, command: Command, now: float, now_ns: int) -> None:
+        op = command.op
+        if op == "snapshot":
+            return
+        if op == "worker_lost":
+            if not command.worker:
+                raise ConfigError("worker_lost needs the name of the worker")
+            self._pool.lost(command.worker, now_ns)
+            return
+        if op not in OPS:
+            raise ConfigError(f"no command {op!r}; there are {', '.join(OPS)}")
+        if op == "configure" and command.config is None:
+            raise ConfigError("configure needs a run configuration")
+        self._control = self._control.command(op)
+        log.info("%s: %s", op, self._control.state)
+        if command.config is not None and op == "configure":
+            self._config = self._flow.config = command.config
+            self._pool.configure(command.config)
+        elif op == "start" and self._config is not None:
+            self._flow.run = self._config.run
+        elif op == "stop":
+            self._stop_deadline = now + self._settings.stop_timeout_s
+            self._ending_since = now
+        elif op == "reset":
+            self._flow.force(Reason.RESET, now_ns)
+            self._close_admission()
+            self._pool.fatal = None
+            self._config = None
+
+    # -- state -------------------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> RunState:
+        """State of run control."""
+        return self._control.state
+
+    @property
+    def in_flight(self) -> int:
+        """Events received and not decided."""
+        return self._ledger.in_flight
+
+    def stop(self) -> None:
+        """End the run, as the command `stop` does; no effect without an open run."""
+        if self._control.state in OPEN:
+            self._execute(Command(id="", op="stop"), self._now, int(self._now * 1e9))
+
+    def _counts(self) -> LedgerCounts:
+        return self._ledger.counts(self._config.run) if self._config is not None else LedgerCounts()
+
+    def snapshot(self) -> Snapshot:
+        """State and counters now."""
+        stats = self._stats
+        return Snapshot(
+            state=self._control.state,
+            run=self._config.run if self._config is not None else None,
+            ledger=self._counts(),
+            totals=self._ledger.totals(),
+            workers=self._pool.status(),
+            queue_events=self._dispatcher.queued,
+            slots_free=self._ring.free,
+            slots_total=self._settings.slots,
+            clients=len(self._door),
+            ingest_bytes=stats.ingest_bytes,
+            frames_refused=dict(stats.refused),
+            failures=dict(stats.failures),
+            path_accepts=stats.path_accepts,
+            path_prescaled=stats.path_prescaled,
+            stream_events=dict(stats.stream_events),
+            stream_bytes=dict(stats.stream_bytes),
+            backpressure_seconds=dict(stats.backpressure),
+            event_latency=stats.latency.frozen(),
+            stage_duration={stage: histo.frozen() for stage, histo in stats.stages.items()},
+            batch_events=stats.batch_events.frozen(),
+            menu_hash=self._pool.menu_hash,
+            problems=list(self._problems),
+            info={
+                "stale_answers": stats.stale_answers,
+                "lost_sessions": stats.lost_sessions,
+                "suspects": self._dispatcher.suspects,
+                "reserved_events": self._credit.reserved_events,
+                "remembered_decisions": self._ledger.remembered,
+            },
+        )
+
+    def close(self) -> None:
+        """Close the sockets, remove the ring."""
+        for socket in self._sockets:
+            socket.close()
+        self._context.term()
+        self._ring.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _bind(socket: zmq.Socket[bytes], url: str) -> str:
+    """Bind and return the endpoint as it is (port * becomes a number)."""
+    try:
+        socket.bind(url)
+    except zmq.ZMQError as error:
+        raise ConfigError(f"cannot listen on {url}: {error.strerror}") from error
+    return bytes(socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()

@@ -1,0 +1,68 @@
+"""A worker process with a reconstruction that is told by the run's "menu" (JSON here) what to do; run as a script by the ingest tests.
+
+{"kill": [events on which the process dies], "raise": [events on which the batch fails], "hang": [events on which it sleeps],
+ "refuse": "text of a ConfigError", "break": "text of a BackendError", "delay_s": seconds a batch}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from hltfarm.proto.errors import BackendError, ConfigError
+from hltfarm.proto.events import RawEvent
+from hltfarm.proto.messages import RunConfig
+from hltfarm.proto.results import RESULT
+from hltfarm.proto.worker_link import PathInfo
+from hltfarm.workers.engine import Built
+from hltfarm.workers.process import WorkerSettings, run_worker
+
+
+class FakeReconstruction:
+    backend = "cpu"
+    device = "fake"
+
+    def __init__(self, plan: dict[str, Any]) -> None:
+        self._plan = plan
+        self._kill, self._raise, self._hang = (set(plan.get(key, ())) for key in ("kill", "raise", "hang"))
+
+    def run(self, events: list[RawEvent]) -> Any:
+        numbers = [event.id.event for event in events]
+        if self._kill.intersection(numbers):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if poison := self._raise.intersection(numbers):
+            raise ValueError(f"poison {sorted(poison)}")
+        if self._hang.intersection(numbers):
+            time.sleep(3600)
+        time.sleep(self._plan.get("delay_s", 0))
+        results = np.zeros(len(events), dtype=RESULT)
+        results["digest"] = [int(event.payload[-4:].view("<u4")[0]) for event in events]
+        results["accept"] = results["path_bits"] = results["path_raw"] = [number % 2 for number in numbers]
+        return SimpleNamespace(results=results, stage_seconds={"unpack": 1e-4})
+
+    def register(self, buffer: memoryview) -> None:
+        assert len(buffer) > 0
+
+    def close(self) -> None:
+        pass
+
+
+def build(config: RunConfig) -> Built:
+    plan = json.loads(config.menu or "{}")
+    if "refuse" in plan:
+        raise ConfigError(plan["refuse"])
+    if "break" in plan:
+        raise BackendError(plan["break"])
+    return Built(FakeReconstruction(plan), "hash", (PathInfo("odd", "physics"),))
+
+
+if __name__ == "__main__":
+    url, name, max_events = sys.argv[1:]
+    run_worker(WorkerSettings(name=name, ingest_url=url, max_events=int(max_events)), build)
