@@ -150,7 +150,7 @@ def _measure(e: _Extent, a: _Axis, slope: Floats, thickness: Floats) -> tuple[Fl
 
 
 def phi16(x: Floats, y: Floats) -> NDArray[np.int16]:
-    """Azimuth as int16, 32768 = pi, by a polynomial of degree 7 (error below 1 unit)."""
+    """Azimuth as int16, 32768 = pi, by a polynomial of degree 7 (error below 2 units)."""
     ax, ay = np.abs(x), np.abs(y)
     total = ax + ay
     t = np.where(total == 0, f32(0), (ax - ay) / np.where(total == 0, f32(1), total))

@@ -64,19 +64,16 @@ def test_fed_rules(name: str) -> None:
     np.testing.assert_array_equal(np.sort(found.module), np.sort(sound.module))
 
 
-@pytest.mark.parametrize(
-    ("name", "clusters"), [("spiral", 1), ("comb", 1), ("full module", 1), ("checkerboard", 1), ("isolated pixels", 80 * 208)]
-)
-def test_number_of_clusters(name: str, clusters: int) -> None:
-    """Connectivity: one path is one cluster however it winds; pixels two apart are not connected."""
-    pixels = unpack(pattern_event(phase1(), name, [600]), phase1())
-    found = cluster(pixels, phase1())
+@pytest.mark.parametrize("name", ["spiral", "comb", "full module", "checkerboard", "diagonal"])
+def test_one_path_is_one_cluster(name: str) -> None:
+    found = cluster(unpack(pattern_event(phase1(), name, [600]), phase1()), phase1())
     assert len(found.module) == len(PATTERNS[name](phase1().topology))
-    assert len(np.unique(found.hit[found.hit >= 0])) == len(found)
-    if clusters == 1:
-        assert len(found) == 1
-    else:
-        assert len(found) <= clusters
+    assert len(found) == 1
+
+
+def test_pixels_two_apart_are_not_connected() -> None:
+    found = cluster(unpack(pattern_event(phase1(), "isolated pixels", [600]), phase1()), phase1())
+    assert len(found.module) == len(found) == 80 * 208
 
 
 def test_pixels_come_back() -> None:
@@ -92,17 +89,13 @@ def test_pixels_come_back() -> None:
 
 
 def test_azimuth() -> None:
-    """Within three units of the exact angle (0.3 mrad), and exact in the limiting cases."""
+    """Within two units of the exact angle (0.2 mrad; 1.85 on 2 million angles), and exact in the limiting cases."""
     angle = np.linspace(-np.pi, np.pi, 20001)
     x, y = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
     exact = np.arctan2(y.astype(np.float64), x.astype(np.float64)) * (32768 / np.pi)
     difference = (phi16(x, y).astype(np.float64) - exact + 32768) % 65536 - 32768
-    assert np.abs(difference).max() < 3
+    assert np.abs(difference).max() < 2
     zero, one = np.zeros(1, np.float32), np.ones(1, np.float32)
-    assert [int(phi16(a, b)[0]) for a, b in ((zero, zero), (one, one), (-one, one), (one, -one), (-one, -one))] == [
-        8192,
-        8192,
-        24576,
-        -8192,
-        -24576,
-    ]
+    cases = [(zero, zero, 8192), (one, one, 8192), (-one, one, 24576), (one, -one, -8192), (-one, -one, -24576)]
+    for a, b, phi in cases:
+        assert phi16(a, b).tolist() == [phi]
