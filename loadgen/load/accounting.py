@@ -48,8 +48,10 @@ class Latency:
         """Percentiles, mean and maximum in milliseconds; None for each while nothing was recorded."""
         if not self.count:
             return dict.fromkeys([*PERCENTILES, "max", "mean"])
+        # The histogram answers with the upper end of a bucket, which can lie above the largest value.
         values: dict[str, float | None] = {
-            name: self._histogram.get_value_at_percentile(percentile) / 1e3 for name, percentile in PERCENTILES.items()
+            name: min(self._histogram.get_value_at_percentile(percentile) / 1e3, self._max * 1e3)
+            for name, percentile in PERCENTILES.items()
         }
         return values | {"max": self._max * 1e3, "mean": self._sum / self.count * 1e3}
 

@@ -125,7 +125,8 @@ def _milliseconds(value: float | None) -> str:
 def print_report(report: LoadReport, console: Console) -> None:
     """Print the report as two small tables: the events, then the latency of each connection."""
     rate = "max" if report.rate_hz is None else f"{report.rate_hz:g} Hz {report.arrival}"
-    events = Table(title=f"Load of {report.source}: {rate}, {report.seconds:.1f} s", title_justify="left", show_header=False)
+    console.print(f"Load of {report.source}: {rate}, {report.seconds:.1f} s", style="bold", soft_wrap=True)
+    events = Table(show_header=False)
     events.add_column()
     events.add_column(justify="right")
     rows: list[tuple[str, str]] = [
@@ -143,7 +144,8 @@ def print_report(report: LoadReport, console: Console) -> None:
     for row in rows:
         events.add_row(*row)
     console.print(events)
-    latency = Table(title="Latency from the intended send time (ms)", title_justify="left")
+    console.print("Latency from the intended send time (ms)", style="bold", soft_wrap=True)
+    latency = Table()
     for heading in ("connection", "events", "p50", "p90", "p99", "p99.9", "max"):
         latency.add_column(heading, justify="left" if heading == "connection" else "right")
     lines = [(item.name, item.answered, item.latency_ms) for item in report.connections] if len(report.connections) > 1 else []
@@ -151,4 +153,4 @@ def print_report(report: LoadReport, console: Console) -> None:
         latency.add_row(name, f"{answered:,}", *(_milliseconds(values[key]) for key in ("p50", "p90", "p99", "p999", "max")))
     console.print(latency)
     verdict = "accounting closed: every event was answered once" if report.closed else "; ".join(report.problems)
-    console.print(verdict, style="green" if report.closed else "bold red")
+    console.print(verdict, style="green" if report.closed else "bold red", soft_wrap=True)

@@ -25,6 +25,8 @@ CALIBRATION_S = 4.0
 #: Share of the calibrated rate that is offered: a farm that keeps up has short queues.
 LOAD = 0.5
 LOOPBACK = "127.0.0.1"
+#: Entries of the ledger that the result repeats.
+LEDGER = ("received", "accepted", "rejected", "error", "in_flight")
 
 
 def free_ports(count: int) -> list[int]:
@@ -104,7 +106,7 @@ def close_run(farm: FarmApi, reports: list[LoadReport]) -> tuple[dict[str, int],
     farm.command("stop", COMMAND_S)
     ledger: dict[str, int] | None = farm.run(run)["ledger"]
     if ledger is None:
-        return dict.fromkeys(("received", "accepted", "rejected", "error", "in_flight"), 0), [f"run {run} has no final ledger"]
+        return dict.fromkeys(LEDGER, 0), [f"run {run} has no final ledger"]
     return ledger, disagreements(reports, ledger, metrics)
 
 
@@ -114,7 +116,7 @@ def summary(reports: list[LoadReport], ledger: dict[str, int], problems: list[st
 
     full, paced = reports
     return {
-        "ledger": {key: ledger[key] for key in ("received", "accepted", "rejected", "error", "in_flight")},
+        "ledger": {name: ledger[name] for name in LEDGER},
         "events_per_second": paced.achieved_rate_hz,
         "events_per_second_max": full.achieved_rate_hz,
         "latency_ms": {key: paced.latency_ms[key] for key in ("p50", "p99", "p999")},
@@ -143,12 +145,13 @@ def demo(
     from hltfarm.service.api import FarmApi
     from hltfarm.service.cli.load import load_payloads
 
-    console = Console()
+    console = Console(soft_wrap=True)
     sample = source or demo_source()
     payloads = load_payloads(sample, None)
-    http, clients, control = free_ports(3)
+    http, clients = free_ports(2)
     ingest, log = f"tcp://{LOOPBACK}:{clients}", out.with_suffix(".log")
-    arguments = serve_arguments(http, ingest, f"tcp://{LOOPBACK}:{control}", backend, workers, out.parent / "demo")
+    arguments = ["--http", f"{LOOPBACK}:{http}", "--ingest", ingest, "--backend", backend, "--workers", str(workers)]
+    arguments += ["--data", str(out.parent / "demo"), "--detector", str(sample) if sample.is_dir() else "phase1"]
     with farm_process(arguments, log) as process, FarmApi(f"http://{LOOPBACK}:{http}") as farm:
         console.print(f"starting a farm: http://{LOOPBACK}:{http}, events at {ingest}, log in {log}")
         farm.wait_ready(READY_S, watcher(process, log))
@@ -158,18 +161,13 @@ def demo(
         problems.append(f"the farm ended with exit code {process.returncode} (see {log})")
     print_report(reports[-1], console)
     write_json(out, summary(reports, ledger, problems))
-    console.print(f"ledger: {', '.join(f'{count:,} {name}' for name, count in ledger.items())}")
+    console.print("ledger: " + ", ".join(f"{ledger[name]:,} {name.replace('_', ' ')}" for name in LEDGER))
     for problem in problems:
         console.print(problem, style="bold red")
     console.print(
         f"clients, ledger and metrics {'disagree' if problems else 'agree'}; result in {out}", style="red" if problems else "green"
     )
     return 1 if problems else 0
-
-
-def serve_arguments(http: int, ingest: str, control: str, backend: str, workers: int, folder: Path) -> list[str]:
-    """Options of `hltfarm serve` for a farm that touches nothing outside of `folder` and its own ports."""
-    raise NotImplementedError
 
 
 def register(app: typer.Typer) -> None:

@@ -120,6 +120,35 @@ def test_only_hltfarm_names_are_imported() -> None:
     assert offenders == []
 
 
+#: Module -> distribution, where the names differ.
+DISTRIBUTIONS = {
+    "cupy": "cupy-cuda13x",
+    "cupyx": "cupy-cuda13x",
+    "hdrh": "hdrhistogram",
+    "starlette": "fastapi",
+    "yaml": "pyyaml",
+    "zmq": "pyzmq",
+}
+
+
+def test_every_import_is_a_declared_dependency() -> None:
+    """What somebody installed by hand is not there on a new machine."""
+    extras = PROJECT["project"]["optional-dependencies"]
+    declared = {
+        canonicalize_name(Requirement(text).name) for text in [*PROJECT["project"]["dependencies"], *extras["cuda"], *extras["sim"]]
+    }
+    missing = set()
+    for path in tracked(*(f"{root}/*.py" for root in ROOTS)):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module]
+            for top in {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"hltfarm"}:
+                if canonicalize_name(DISTRIBUTIONS.get(top, top)) not in declared:
+                    missing.add(f"{path.relative_to(ROOT)}: {top}")
+    assert missing == set()
+
+
 def test_contracts_import_neither_sockets_nor_devices() -> None:
     code = (
         "import importlib, pkgutil, sys\n"
