@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from hltfarm.loadgen.simulation.config import GeneratorConfig
@@ -117,8 +118,11 @@ def block(
 
 
 def _read(path: Path) -> Pool:
-    with np.load(path, allow_pickle=False) as f:
-        pool = Pool(**{name: f[name] for name in Pool.__dataclass_fields__})
+    with path.open("rb") as file:
+        stored = np.load(file, allow_pickle=False)
+        if not isinstance(stored, NpzFile):
+            raise ValueError("not an archive of arrays")
+        pool = Pool(**{name: stored[name] for name in Pool.__dataclass_fields__})
     n = int(pool.offsets[-1])
     if any(len(getattr(pool, name)) != n for name in Pool.__dataclass_fields__ if name != "offsets"):
         raise ValueError("tables of different length")

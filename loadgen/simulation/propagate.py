@@ -91,7 +91,7 @@ def _material(who: _Travellers, x0: Floats, geometry: Geometry, rng: np.random.G
     """Lose energy and scatter in x0 radiation lengths; particles that stop are dropped."""
     x = np.maximum(x0, 1e-9)
     p = material.radiate(who.momentum, material.is_electron(who.mass), x, rng)
-    p = material.ionise(p, who.mass, x, config)
+    p = np.where(x0 > 0, material.ionise(p, who.mass, x, config), who.momentum)
     theta = np.where(x0 > 0, material.scattering_angle(np.maximum(p, 1e-4), who.mass, x), 0.0)
     phi, tan_lambda = material.deflect(who.state.phi, who.state.tan_lambda, theta, rng)
     pt = p / np.sqrt(1.0 + tan_lambda**2)
