@@ -14,7 +14,6 @@ stays quick and a missing optional dependency hurts only the command that needs 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -74,8 +73,7 @@ def build_app(command: str | None = None) -> typer.Typer:
 
 def register(app: typer.Typer, module: str) -> None:
     """Add the commands of a module of this folder."""
-    if importlib.util.find_spec(f"{__name__}.{module}") is not None:
-        importlib.import_module(f"{__name__}.{module}").register(app)
+    importlib.import_module(f"{__name__}.{module}").register(app)
 
 
 def one_line(error: BaseException) -> str:
@@ -92,7 +90,11 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
     except typer.TyperException as error:
-        return fail(f"{' '.join(error.format_message().split())} (see `hltfarm --help`)", EXIT_USAGE)
+        message = error.format_message()
+        if message.startswith("Usage:"):  # a group of commands that was given none: its help
+            sys.stderr.write(message + "\n")
+            return EXIT_USAGE
+        return fail(f"{' '.join(message.split())} (see `hltfarm --help`)", EXIT_USAGE)
     except InputError as error:
         return fail(one_line(error), EXIT_USAGE)
     except HltfarmError as error:

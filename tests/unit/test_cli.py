@@ -74,6 +74,13 @@ def test_bad_arguments_end_with_one_line(arguments: list[str], expected: str) ->
     assert expected in result.stderr
 
 
+def test_a_group_without_a_command_shows_its_help() -> None:
+    result = hltfarm("bench")
+    assert result.returncode == 2
+    assert result.stderr.startswith("Usage: hltfarm bench")
+    assert "Traceback" not in result.stderr
+
+
 def fake_command(monkeypatch: pytest.MonkeyPatch, action: object) -> None:
     """Make `hltfarm load` do `action` instead."""
 
