@@ -20,8 +20,10 @@ def menu_text(menu: Path | None) -> str:
         return ""
     try:
         text = menu.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"menu {menu} cannot be read: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"menu {menu} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"menu {menu} is not UTF-8 text: {error.reason} at byte {error.start}") from error
     Menu.parse(text, origin=str(menu))
     return text
 

@@ -131,8 +131,9 @@ class FarmControl:
             await asyncio.sleep(interval)  # the sampling interval of the monitor, not a wait for anything
 
     async def _begin_automatically(self) -> None:
+        known = self.config  # what an operator configured outlives the ingest
         try:
-            await self.configure()
+            await (self.configure() if known is None else self.configure(known.detector, known.menu))
             if await self.until(lambda view: view.state is RunState.CONFIGURED, self.settings.transition_timeout_s):
                 await self.command("start")
         except (UnreachableError, StateError) as error:

@@ -89,4 +89,5 @@ def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
         batch_events=add_histograms([s.batch_events for s in snapshots]),
         menu_hash=hashes[0],
         problems=problems,
+        info=_add_int({key: value for key, value in s.info.items() if isinstance(value, int)} for s in snapshots),
     )

@@ -197,11 +197,15 @@ def test_autostart_begins_a_run_and_reset_ends_that() -> None:
 
     async def test(client: httpx.AsyncClient) -> None:
         await outcome(client, 5, "running")
+        await ended(client, await client.post("/v1/control/stop"))
+        await ended(client, await client.post("/v1/control/configure", json={"menu": MENU}))
+        await client.post("/v1/control/start")
         link.machine, link.run = type(link.machine)(), None  # the ingest was restarted
-        await outcome(client, 6, "running")
-        await outcome(client, 5, "interrupted")
+        await outcome(client, 7, "running")
+        await outcome(client, 6, "interrupted")
+        assert (await client.get("/v1/runs/7")).json()["menu"] == MENU, "the operator's configuration, not the default"
         assert (await client.post("/v1/control/reset")).json()["state"] == "Halted"
-        await outcome(client, 6, "reset")
+        await outcome(client, 7, "reset")
         await asyncio.sleep(0.3)  # six looks of the monitor
         assert await state(client) == "Halted"
 
