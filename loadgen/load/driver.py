@@ -81,6 +81,11 @@ class Connection:
         self.offer_seconds = 0.0
         self.last_answer = 0.0
 
+    @property
+    def last_event(self) -> int:
+        """Number of the last event sent; below the first one if none was."""
+        return self._numbering.number(self.accounting.sent - 1)
+
     def run(self, clock: Callable[[], float], stopped: Callable[[], bool], patience_s: float) -> None:
         """Send the whole schedule and wait for the answers; give up after `patience_s` without any progress.
 
@@ -192,12 +197,16 @@ def run_load(config: LoadConfig, payloads: Sequence[RawEvent], progress: Progres
         for client in clients:
             client.close()
         context.term()
-    seconds = max(max(item.last_answer for item in connections), 0.0)
-    offered_until = max(item.offer_seconds for item in connections) if config.schedule.duration_s is None else config.schedule.duration_s
-    if config.schedule.is_max:
-        offered_until = max(item.offer_seconds for item in connections)
-    total = Total([item.accounting for item in connections])
-    return make_report(total, config.schedule, source=config.source, run=run, offer_seconds=offered_until, seconds=seconds)
+    fixed_end = None if config.schedule.is_max else config.schedule.duration_s
+    return make_report(
+        Total([item.accounting for item in connections]),
+        config.schedule,
+        source=config.source,
+        run=run,
+        events=(config.first_event, max(item.last_event for item in connections)),
+        offer_seconds=max(item.offer_seconds for item in connections) if fixed_end is None else fixed_end,
+        seconds=max(item.last_answer for item in connections),
+    )
 
 
 def _wait_open(client: Client, timeout_s: float) -> None:

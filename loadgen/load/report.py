@@ -29,6 +29,7 @@ class ConnectionReport(msgspec.Struct, frozen=True, kw_only=True):
 class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     """What was offered and what came back.
 
+    first_event, last_event: smallest and largest event number sent; with several connections not every number between them is used.
     offered_rate_hz: events that fell due per second of the schedule. achieved_rate_hz: answered events per second from the first
     event to the last answer. latency_ms counts from the intended send time. backlog_peak: most events that were due and could not
     be sent yet (summed over the connections). refused: events the ingest will not take, by code; errors: error frames by code, those
@@ -37,6 +38,8 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
 
     source: str
     run: int
+    first_event: int
+    last_event: int
     rate_hz: float | None
     arrival: str
     seed: int
@@ -67,11 +70,18 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
         return not self.problems
 
 
-def make_report(total: Total, schedule: Schedule, *, source: str, run: int, offer_seconds: float, seconds: float) -> LoadReport:
-    """Report of a finished load. `offer_seconds`: how long the schedule ran; `seconds`: from the first event to the last answer."""
+def make_report(
+    total: Total, schedule: Schedule, *, source: str, run: int, events: tuple[int, int], offer_seconds: float, seconds: float
+) -> LoadReport:
+    """Report of a finished load.
+
+    events: first and last event number. offer_seconds: how long the schedule ran; seconds: from the first event to the last answer.
+    """
     return LoadReport(
         source=source,
         run=run,
+        first_event=events[0],
+        last_event=events[1],
         rate_hz=schedule.rate_hz,
         arrival="max" if schedule.is_max else schedule.arrival.value,
         seed=schedule.seed,

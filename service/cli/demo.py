@@ -92,7 +92,7 @@ def stream(ingest: str, source: Path, payloads: list[RawEvent], seconds: float, 
         f"the farm decides {first.achieved_rate_hz:,.0f} events/s; offering {rate:,.0f} events/s for {seconds - calibration:.0f} s"
     )
     schedule = Schedule(rate, seconds - calibration)
-    second = run_load(LoadConfig(ingest, schedule, source.name, connections=2, first_event=first.sent + 1), payloads)
+    second = run_load(LoadConfig(ingest, schedule, source.name, connections=2, first_event=first.last_event + 1), payloads)
     return [first, second]
 
 

@@ -27,7 +27,7 @@ def load(outcomes: list[str], sent: int | None = None) -> LoadReport:
     for _ in range((sent or len(outcomes)) - len(outcomes)):
         accounting.add_sent(0.0, 0, 8)
     accounting.offered = accounting.sent
-    return make_report(Total([accounting]), Schedule(None, events=9), source="x", run=1, offer_seconds=1.0, seconds=1.0)
+    return make_report(Total([accounting]), Schedule(None, events=9), source="x", run=1, events=(1, 9), offer_seconds=1.0, seconds=1.0)
 
 
 REPORTS = [load(["accepted", "rejected"]), load(["accepted", "accepted", "accepted", "rejected"])]

@@ -183,6 +183,13 @@ def test_numbering_is_unique_over_the_connections() -> None:
     assert numberings[0].index(11) == -1
 
 
+def test_the_last_event_number_is_known(clock: Clock) -> None:
+    """The next load of the run must begin above it: connections do not send equally many."""
+    connection = Connection(Ingest(clock, 0.01, 5), Schedule(100.0, events=4), Numbering(1, 10, stride=3), PAYLOADS, Accounting("a"))
+    connection.run(clock, lambda: False, 5.0)
+    assert connection.last_event == 19
+
+
 def test_latency_summary_is_in_milliseconds() -> None:
     latency = Latency()
     for index in range(1, 1001):
@@ -199,7 +206,15 @@ def test_latency_summary_is_in_milliseconds() -> None:
 def test_report_round_trip(clock: Clock, tmp_path: Path) -> None:
     schedule = Schedule(100.0, events=100)
     connection = drive(Ingest(clock, delay_s=0.01, credit=100), schedule)
-    report = make_report(Total([connection.accounting]), schedule, source="x.hlt", run=9, offer_seconds=1.0, seconds=connection.last_answer)
+    report = make_report(
+        Total([connection.accounting]),
+        schedule,
+        source="x.hlt",
+        run=9,
+        events=(1000, 1099),
+        offer_seconds=1.0,
+        seconds=connection.last_answer,
+    )
     path = tmp_path / "new" / "report.json"
     write_json(path, to_json(report))
     values = json.loads(path.read_text())
@@ -216,7 +231,9 @@ def test_table_says_what_is_wrong(clock: Clock) -> None:
     ingest.lose = {1000}
     schedule = Schedule(100.0, events=10)
     connection = drive(ingest, schedule)
-    report = make_report(Total([connection.accounting]), schedule, source="x.hlt", run=9, offer_seconds=0.1, seconds=1.0)
+    report = make_report(
+        Total([connection.accounting]), schedule, source="x.hlt", run=9, events=(1000, 1099), offer_seconds=0.1, seconds=1.0
+    )
     console = Console(record=True, width=120, file=open("/dev/null", "w"))  # noqa: SIM115
     print_report(report, console)
     console.file.close()
