@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from hltfarm.loadgen.sample import Sample
 from hltfarm.loadgen.simulation import deposit as deposition
 from hltfarm.loadgen.simulation import geometry, helix, material
 from hltfarm.loadgen.simulation.config import FaultConfig, SecondaryConfig, SensorConfig, SimulationConfig, TrackingConfig
@@ -317,3 +319,20 @@ def test_no_secondaries_without_rates(detector: Detector) -> None:
 def test_bad_arguments(detector: Detector, options: dict[str, float], tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         Simulator(detector, cache=tmp_path, **options)  # type: ignore[arg-type]
+
+
+def test_demo_sample(demo_sample: Path, detector: Detector) -> None:
+    """The committed sample is the one that docs/simulation.md says how to make, by this version of the parameters and of the detector."""
+    assert demo_sample.stat().st_size < 2_000_000
+    sample = Sample(demo_sample)
+    sample.verify()
+    meta = sample.metadata
+    assert (meta["process"], meta["pileup"], meta["seed"], meta["events"]) == ("ttbar", 15.0, 1, 6)
+    assert len(sample) == 6
+    assert meta["config"] == json.loads(json.dumps(asdict(SimulationConfig()))), (
+        "parameters changed: make the sample again (docs/simulation.md)"
+    )
+    assert sample.detector().digest() == detector.digest()
+    truth = sample.truth(0)
+    assert truth is not None
+    assert len(unpack_event(detector, sample[0].payload).row) == len(truth["digi_row"])
