@@ -62,6 +62,7 @@ def load(
     ] = None,
     sample_events: Annotated[int | None, typer.Option(min=1, help="Use only the first so many events of the sample.")] = None,
     patience: Annotated[float, typer.Option(min=0.1, help="Give up after so many seconds without credit and without an answer.")] = 30.0,
+    wait: Annotated[float, typer.Option(min=0.1, help="Give up after so many seconds without a first credit.")] = 15.0,
     report: Annotated[Path | None, typer.Option(help="Write the report to this file, as JSON.")] = None,
 ) -> int:
     """Stream events to a farm and account for the answers.
@@ -89,6 +90,7 @@ def load(
         connections=connections,
         run=run,
         first_event=time.time_ns() // 1000 if first_event is None else first_event,
+        open_timeout_s=wait,
         patience_s=patience,
     )
     result = drive(config, load_payloads(source, sample_events))
