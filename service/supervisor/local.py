@@ -33,7 +33,7 @@ from hltfarm.service.supervisor.policy import RestartPolicy
 from hltfarm.service.supervisor.processes import ProcessSpec, Supervisor
 
 log = logging.getLogger(__name__)
-HLTFARM = (sys.executable, "-c", "from hltfarm.service.cli import main; main()")
+HLTFARM = (sys.executable, "-P", "-c", "from hltfarm.service.cli import main; main()")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
