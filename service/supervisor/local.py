@@ -18,6 +18,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -29,8 +30,8 @@ from hltfarm.service.control.server import ControlServer, listen, url_of
 from hltfarm.service.control.settings import ControlSettings
 from hltfarm.service.runcontrol import OPEN
 from hltfarm.service.supervisor.leftovers import RuntimeFolder, remove_leftovers
-from hltfarm.service.supervisor.policy import RestartPolicy
-from hltfarm.service.supervisor.processes import ProcessSpec, Supervisor
+from hltfarm.service.supervisor.policy import Phase, RestartPolicy
+from hltfarm.service.supervisor.processes import HOPELESS, Exit, ProcessSpec, Supervisor, describe_exit
 
 log = logging.getLogger(__name__)
 HLTFARM = (sys.executable, "-P", "-c", "from hltfarm.service.cli import main; main()")
@@ -146,30 +147,43 @@ async def run_local_farm(settings: LocalFarmSettings, started: Callable[[str], N
             )
             link = FarmLink(control.ingests, control.request_timeout_s)
 
-            async def on_exit(spec: ProcessSpec) -> None:
-                if spec.role == "worker":
+            broken: asyncio.Future[HltfarmError] = asyncio.get_running_loop().create_future()
+
+            async def on_exit(end: Exit) -> None:
+                if end.spec.role == "worker":
                     try:
-                        await link.command("worker_lost", worker=spec.name)
+                        await link.command("worker_lost", worker=end.spec.name)
                     except HltfarmError as error:
-                        log.warning("the ingest was not told that %s ended: %s", spec.name, error)
+                        log.warning("the ingest was not told that %s ended: %s", end.spec.name, error)
+                elif end.phase is Phase.QUARANTINED and not broken.done():
+                    broken.set_result(_why(end))
 
             specs = process_specs(settings, folder)
             supervisor = Supervisor(specs, on_exit=on_exit, emit=_print_line, clock=time.monotonic, policy=settings.policy)
             app = create_app(control, link, supervisor=supervisor)
-            await _serve(settings, app, ControlServer(app), supervisor, lambda: started(url_of(listening)), listening)
+            await _serve(settings, app, supervisor, broken, lambda: started(url_of(listening)), listening)
         finally:
             listening.close()
             folder.remove()
 
 
+def _why(end: Exit) -> HltfarmError:
+    """The error with which a farm ends whose ingest cannot be kept running."""
+    said = end.last_line.removeprefix("hltfarm: error: ") or end.status
+    if end.status == describe_exit(HOPELESS):
+        return ConfigError(f"the ingest cannot run: {said}")
+    return BackendError(f"the ingest ended again and again ({end.status}): {said}")
+
+
 async def _serve(
     settings: LocalFarmSettings,
     app: FastAPI,
-    server: ControlServer,
     supervisor: Supervisor,
+    broken: asyncio.Future[HltfarmError],
     started: Callable[[], None],
     listening: socket.socket,
 ) -> None:
+    server = ControlServer(app)
     ending = Ending()
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGTERM, signal.SIGINT)
@@ -183,7 +197,8 @@ async def _serve(
         "supervisor": asyncio.create_task(supervisor.failed(), name="supervisor"),
     }
     try:
-        await asyncio.wait([serving, *tasks.values()], return_when=asyncio.FIRST_COMPLETED)
+        ends: list[asyncio.Future[Any]] = [serving, broken, *tasks.values()]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if ending.asked.is_set():
             await _hurry(_end_run(settings, app), ending)
     finally:
@@ -200,6 +215,8 @@ async def _serve(
         results = await asyncio.gather(*tasks.values(), return_exceptions=True)
         for number in numbers:
             loop.remove_signal_handler(number)
+    if broken.done():
+        raise broken.result()
     faults = [result for result in results if isinstance(result, Exception)]
     if faults or not ending.asked.is_set():
         raise BackendError(f"the farm ended by itself: {faults[0] if faults else 'the HTTP server stopped'}")

@@ -1,7 +1,7 @@
 """Restart policy of one process as a pure state machine; time is an argument, in seconds of any monotonic clock.
 
     running ── exit ──> waiting (back-off) ── due ──> running
-                └── too many exits in the window ──> quarantined ── release ──> running
+                └── hopeless, or too many exits in the window ──> quarantined ── release ──> running
 
 The delay before restart k (k = 1, 2, ... consecutive exits) is `first_s * factor**(k-1)`, at most `longest_s`.
 A process that ran for `stable_s` counts as recovered: its next exit starts the series again.
@@ -60,15 +60,18 @@ class RestartState:
         self._begun = True
         self.phase, self.due, self._since = Phase.RUNNING, None, now
 
-    def exited(self, now: float) -> Phase:
-        """The process ended by itself (or was killed): WAITING with `due` set, or QUARANTINED."""
+    def exited(self, now: float, hopeless: bool = False) -> Phase:
+        """The process ended by itself (or was killed): WAITING with `due` set, or QUARANTINED.
+
+        hopeless: it said that its configuration cannot work; starting it again would give the same end.
+        """
         if now - self._since >= self.policy.stable_s:
             self._series = 0
         self._series += 1
         self._exits.append(now)
         while self._exits and self._exits[0] <= now - self.policy.window_s:
             self._exits.popleft()
-        if len(self._exits) >= self.policy.quarantine_after:
+        if hopeless or len(self._exits) >= self.policy.quarantine_after:
             self.phase, self.due = Phase.QUARANTINED, None
         else:
             delay = min(self.policy.longest_s, self.policy.first_s * self.policy.factor ** (self._series - 1))

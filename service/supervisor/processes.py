@@ -22,6 +22,7 @@ from hltfarm.service.supervisor.policy import Phase, RestartPolicy, RestartState
 log = logging.getLogger(__name__)
 LAUNCHER = Path(__file__).with_name("child.py")
 CHUNK = 1 << 16
+HOPELESS = 2  # exit code of hltfarm's commands for a configuration that cannot be used
 LONGEST_LINE = 1 << 14  # bytes; a longer line of a child is forwarded in pieces
 
 Emit = Callable[[str, str], None]
@@ -37,12 +38,23 @@ class ProcessSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """An unexpected end. `phase`: what follows; `last_line`: the last output, empty if there was none."""
+
+    spec: ProcessSpec
+    phase: Phase
+    status: str
+    last_line: str
+
+
 @dataclass(slots=True)
 class _Kept:
     spec: ProcessSpec
     state: RestartState
     process: Process | None = None
     last_exit: str | None = None
+    last_line: str = ""
     nudge: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -67,7 +79,7 @@ class Supervisor:
         self,
         specs: Sequence[ProcessSpec],
         *,
-        on_exit: Callable[[ProcessSpec], Awaitable[None]],
+        on_exit: Callable[[Exit], Awaitable[None]],
         emit: Emit,
         clock: Callable[[], float],
         policy: RestartPolicy | None = None,
@@ -146,17 +158,17 @@ class Supervisor:
 
     async def _keep(self, kept: _Kept) -> None:
         while not self._stopping:
-            await self._run(kept)
+            code = await self._run(kept)
             if self._stopping:
                 break
-            phase = kept.state.exited(self._clock())
+            phase = kept.state.exited(self._clock(), hopeless=code == HOPELESS)
             if phase is Phase.QUARANTINED:
-                log.error("%s is quarantined after repeated exits; release it over the API", kept.spec.name)
-            await self._on_exit(kept.spec)
+                log.error("%s is quarantined; release it over the API when the cause is gone", kept.spec.name)
+            await self._on_exit(Exit(kept.spec, phase, describe_exit(code), kept.last_line))
             await self._until_due(kept)
         kept.state.stop()
 
-    async def _run(self, kept: _Kept) -> None:
+    async def _run(self, kept: _Kept) -> int:
         spec = kept.spec
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -174,7 +186,7 @@ class Supervisor:
         kept.process = process
         kept.state.started(self._clock())
         log.info("%s started", spec.name, extra={"pid": process.pid, "restarts": kept.state.restarts})
-        forward = asyncio.create_task(self._forward(spec.name, process), name=f"output of {spec.name}")
+        forward = asyncio.create_task(self._forward(kept, process), name=f"output of {spec.name}")
         try:
             if self._stopping:  # stop came while the process was being started
                 self._signal(kept, signal.SIGTERM)
@@ -185,9 +197,11 @@ class Supervisor:
         kept.last_exit = describe_exit(code)
         level = logging.INFO if self._stopping else logging.WARNING
         log.log(level, "%s ended: %s", spec.name, kept.last_exit, extra={"pid": process.pid})
+        return code
 
-    async def _forward(self, name: str, process: Process) -> None:
+    async def _forward(self, kept: _Kept, process: Process) -> None:
         assert process.stdout is not None
+        kept.last_line = ""
         rest = b""
         while chunk := await process.stdout.read(CHUNK):
             *lines, rest = (rest + chunk).split(b"\n")
@@ -195,9 +209,13 @@ class Supervisor:
                 lines.append(rest[:LONGEST_LINE])
                 rest = rest[LONGEST_LINE:]
             for line in lines:
-                self._emit(name, line.decode(errors="replace"))
+                self._say(kept, line)
         if rest:
-            self._emit(name, rest.decode(errors="replace"))
+            self._say(kept, rest)
+
+    def _say(self, kept: _Kept, line: bytes) -> None:
+        kept.last_line = line.decode(errors="replace")
+        self._emit(kept.spec.name, kept.last_line)
 
     async def _until_due(self, kept: _Kept) -> None:
         """Wait until the policy wants the process started, or a release or stop comes in between."""

@@ -109,6 +109,15 @@ def test_a_killed_farm_leaves_no_process_and_the_next_one_cleans_up(folder: Path
     assert not ring.exists()
 
 
+def test_an_endpoint_that_is_taken_ends_the_farm_with_one_line_that_says_so(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        endpoint = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        arguments = ["--http", "127.0.0.1:0", "--ingest", endpoint, "--data", str(folder / "data")]
+        done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"hltfarm: error: the ingest cannot run: cannot listen on {endpoint}")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -15,7 +15,7 @@ import pytest
 
 from hltfarm.service.supervisor.leftovers import RuntimeFolder, remove_leftovers
 from hltfarm.service.supervisor.policy import RestartPolicy
-from hltfarm.service.supervisor.processes import ProcessSpec, Supervisor, describe_exit
+from hltfarm.service.supervisor.processes import Exit, ProcessSpec, Supervisor, describe_exit
 
 PATIENT = "import signal, sys; print('up', flush=True); signal.pause()"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True)\nwhile True: signal.pause()"
@@ -35,8 +35,8 @@ class Farm:
         self.changed = asyncio.Event()
         self.supervisor = Supervisor(specs, on_exit=self.on_exit, emit=self.emit, clock=time.monotonic, policy=QUICK)
 
-    async def on_exit(self, spec: ProcessSpec) -> None:
-        self.exits.append(spec.name)
+    async def on_exit(self, end: Exit) -> None:
+        self.exits.append(end.spec.name)
         self.changed.set()
 
     def emit(self, name: str, line: str) -> None:
@@ -91,6 +91,18 @@ def test_quarantine_and_release() -> None:
         await farm.until(lambda: len(farm.exits) == 6)
         with pytest.raises(KeyError):
             farm.supervisor.release("w7")
+        await farm.supervisor.stop(grace_s=10)
+
+    asyncio.run(main())
+
+
+def test_a_configuration_that_cannot_work_is_not_tried_again() -> None:
+    async def main() -> None:
+        farm = Farm(spec("w0", "import sys; print('no such menu', file=sys.stderr); raise SystemExit(2)"))
+        farm.supervisor.start()
+        await farm.until(lambda: farm.exits == ["w0"])
+        (process,) = farm.supervisor.processes()
+        assert (process.phase, process.restarts, farm.lines) == ("quarantined", 0, [("w0", "no such menu")])
         await farm.supervisor.stop(grace_s=10)
 
     asyncio.run(main())
