@@ -86,7 +86,7 @@ class Supervisor:
     ) -> None:
         self._kept = {spec.name: _Kept(spec, RestartState(policy or RestartPolicy())) for spec in specs}
         self._on_exit, self._emit, self._clock = on_exit, emit, clock
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def start(self) -> None:
@@ -123,7 +123,7 @@ class Supervisor:
 
     async def stop(self, grace_s: float) -> None:
         """End all processes, the last role first: SIGTERM, and SIGKILL to those that are still there after `grace_s` seconds."""
-        self._stopping = True
+        self._stopping.set()
         roles = list(dict.fromkeys(kept.spec.role for kept in self._kept.values()))
         for role in reversed(roles):
             group = [kept for kept in self._kept.values() if kept.spec.role == role and kept.spec.name in self._tasks]
@@ -157,9 +157,9 @@ class Supervisor:
                 log.debug("%s ended before %s", kept.spec.name, number.name)
 
     async def _keep(self, kept: _Kept) -> None:
-        while not self._stopping:
+        while not self._stopping.is_set():
             code = await self._run(kept)
-            if self._stopping:
+            if self._stopping.is_set():
                 break
             phase = kept.state.exited(self._clock(), hopeless=code == HOPELESS)
             if phase is Phase.QUARANTINED:
@@ -188,14 +188,14 @@ class Supervisor:
         log.info("%s started", spec.name, extra={"pid": process.pid, "restarts": kept.state.restarts})
         forward = asyncio.create_task(self._forward(kept, process), name=f"output of {spec.name}")
         try:
-            if self._stopping:  # stop came while the process was being started
+            if self._stopping.is_set():  # stop came while the process was being started
                 self._signal(kept, signal.SIGTERM)
             code = await process.wait()
         finally:
             kept.process = None
         await forward
         kept.last_exit = describe_exit(code)
-        level = logging.INFO if self._stopping else logging.WARNING
+        level = logging.INFO if self._stopping.is_set() else logging.WARNING
         log.log(level, "%s ended: %s", spec.name, kept.last_exit, extra={"pid": process.pid})
         return code
 
@@ -219,7 +219,7 @@ class Supervisor:
 
     async def _until_due(self, kept: _Kept) -> None:
         """Wait until the policy wants the process started, or a release or stop comes in between."""
-        while not self._stopping:
+        while not self._stopping.is_set():
             kept.nudge.clear()
             due = kept.state.due
             if due is not None and due <= self._clock():
