@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -61,7 +62,7 @@ class ClientDoor:
 
     # -- in ----------------------------------------------------------------------------------------------------------------
 
-    def receive(self, now: float, now_ns: int) -> int:
+    def receive(self, now: float) -> int:
         """Handle up to FRAMES_A_TURN messages; returns how many there were."""
         recv = self._socket.recv
         for count in range(FRAMES_A_TURN):
@@ -78,10 +79,10 @@ class ClientDoor:
                 body = frame if frames == 1 else body
                 more = frame.more
                 frames += 1
-            self._message(identity, head.bytes, body.buffer if body is not None else b"", frames, now, now_ns)
+            self._message(identity, head.bytes, body.buffer if body is not None else b"", frames, now)
         return FRAMES_A_TURN
 
-    def _message(self, identity: bytes, head: bytes, body: wire.Buffer, frames: int, now: float, now_ns: int) -> None:
+    def _message(self, identity: bytes, head: bytes, body: wire.Buffer, frames: int, now: float) -> None:
         session = self._by_identity.get(identity)
         event: wire.EventHeader | None = None
         try:
@@ -94,7 +95,7 @@ class ClientDoor:
                 licensed = self._credit.arrived(session.number, len(body), now)
                 if frames != 2:
                     raise WireError(WireCode.TRUNCATED, f"a message has two frames, this one has {frames}")
-                decision = self.flow.admit(session.number, header, body, licensed=licensed, now_ns=now_ns)
+                decision = self.flow.admit(session.number, header, body, licensed=licensed, now_ns=time.monotonic_ns())
                 if decision is not None:
                     self._send(session, wire.encode_decisions(decision))
                 return

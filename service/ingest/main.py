@@ -43,4 +43,3 @@ def run_ingest(settings: IngestSettings, *, started: Callable[[IngestServer], No
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 
 import msgspec
@@ -43,9 +44,7 @@ class WorkerPool:
 
     flow: EventFlow
 
-    def __init__(
-        self, socket: zmq.Socket[bytes], dispatcher: Dispatcher, ring: SlotRing, stats: Stats, settings: IngestSettings
-    ) -> None:
+    def __init__(self, socket: zmq.Socket[bytes], dispatcher: Dispatcher, ring: SlotRing, stats: Stats, settings: IngestSettings) -> None:
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.SNDHWM, 4096)
@@ -84,13 +83,14 @@ class WorkerPool:
 
     # -- in ----------------------------------------------------------------------------------------------------------------
 
-    def receive(self, now: float, now_ns: int) -> int:
+    def receive(self, now: float) -> int:
         """Handle up to MESSAGES_A_TURN messages; returns how many there were."""
         for count in range(MESSAGES_A_TURN):
             try:
                 frames = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return count
+            now_ns = time.monotonic_ns()
             try:
                 self._message(frames, now, now_ns)
             except (msgspec.MsgspecError, ValueError, IndexError) as error:
@@ -188,7 +188,7 @@ class WorkerPool:
 
     # -- out ---------------------------------------------------------------------------------------------------------------
 
-    def dispatch(self, now_ns: int) -> None:
+    def dispatch(self) -> None:
         """Hand out work as far as the workers' credit goes."""
         for assignment in self._dispatcher.assign():
             peer = self._peers[assignment.worker]

@@ -92,12 +92,12 @@ class IngestServer:
         self._poller.poll(int(wait_s * 1000) + 1)
         self._now = now = time.monotonic()
         now_ns = int(now * 1e9)
-        self._door.receive(now, now_ns)
-        self._pool.receive(now, now_ns)
+        self._door.receive(now)
+        self._pool.receive(now)
         self._receive_commands(now, now_ns)
         if now >= self._next_tick:
             self._tick(now, now_ns)
-        self._pool.dispatch(now_ns)
+        self._pool.dispatch()
         open_ = self._control.state in ADMITTING and self._dispatcher.ready_workers > 0
         grants = self._credit.plan(now, open_=open_, stalled=self._door.stalled)
         self._door.announce(grants, self._flow.run or 0, open_)

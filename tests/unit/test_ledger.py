@@ -148,8 +148,7 @@ class FlowHistory(RuleBasedStateMachine):
 
     def send(self, event):
         frame = wire.decode_header(wire.encode_event(EventId(1, 1, event), EMPTY_TABLE))
-        decision = self.flow.admit(1, frame, EMPTY_TABLE, licensed=True, now_ns=self.now)
-        return decision
+        return self.flow.admit(1, frame, EMPTY_TABLE, licensed=True, now_ns=self.now)
 
     @rule()
     def new_event(self):
