@@ -30,6 +30,8 @@ from hltfarm.proto.events import RawEvent
 FORMATS = ("hlt", "patatrack")
 #: Events in work per process beyond the one being written.
 AHEAD = 3
+#: Files of a data directory that describe the events of raw.bin: those of earlier events must not stay.
+BESIDE_RAW = ("truth.npz", "digicluster.bin", "tracks.bin", "vertices.bin")
 #: Truth columns with indices, and the table that each refers to.
 REFERENCES = {"part_vtx": "vtx", "hit_part": "part", "digi_hit": "hit"}
 
@@ -82,14 +84,15 @@ def run(
     path = Path(out)
     metadata = _metadata(simulator, events)
     with ExitStack() as stack:
-        bar = stack.enter_context(_progress(progress))
-        started = time.perf_counter()
-        _fill_pool(simulator, events, bar, every=processes > 1)
-        pool_seconds = time.perf_counter() - started
+        # The output first: who cannot write should know before the collisions are generated.
         if format == "hlt":
             writer: SampleWriter | _Directory = stack.enter_context(SampleWriter(path, metadata, detector=described, compress=compress))
         else:
             writer = stack.enter_context(_Directory(path, described))
+        bar = stack.enter_context(_progress(progress))
+        started = time.perf_counter()
+        _fill_pool(simulator, events, bar, every=processes > 1)
+        pool_seconds = time.perf_counter() - started
         task = bar.add_task("simulating events", total=events)
         started, size = time.perf_counter(), 0
         for event, tables in _events(simulator, events, processes, cache):
@@ -105,6 +108,8 @@ class _Directory:
     def __init__(self, path: Path, detector: Detector) -> None:
         self._path = path
         self._writer = PatatrackWriter(path, detector)
+        for name in BESIDE_RAW:
+            (path / name).unlink(missing_ok=True)
         self._truth: list[Truth] = []
 
     def add(self, event: RawEvent, truth: Truth | None = None) -> None:

@@ -13,7 +13,7 @@ from hltfarm.loadgen.simulate import run
 from hltfarm.loadgen.simulation import generator
 from hltfarm.loadgen.simulation.config import FaultConfig, GeneratorConfig, SimulationConfig
 from hltfarm.loadgen.source import open_source
-from hltfarm.proto.errors import ConfigError
+from hltfarm.proto.errors import ConfigError, SampleError
 
 try:
     generator.generator_version()
@@ -72,6 +72,19 @@ def test_directory_holds_the_same_events(tmp_path: Path, pool: Path) -> None:
         assert a is not None
         assert b is not None
         assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_directory_keeps_nothing_of_earlier_events(tmp_path: Path, pool: Path) -> None:
+    simulate(tmp_path, pool, format="patatrack")
+    (tmp_path / "tracks.bin").write_bytes(b"1234")
+    simulate(tmp_path, pool, format="patatrack", truth=False)
+    assert not (tmp_path / "tracks.bin").exists()
+    assert open_source(tmp_path).truth(0) is None
+
+
+def test_output_that_cannot_be_written(tmp_path: Path, pool: Path) -> None:
+    with pytest.raises(SampleError, match="nowhere"):
+        simulate(tmp_path / "nowhere" / "a.hlt", pool)
 
 
 def test_damaged_cache_is_generated_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
