@@ -15,6 +15,7 @@ from typing import TypeVar
 from hltfarm.proto.errors import HltfarmError, StateError
 from hltfarm.proto.messages import LedgerCounts, RunConfig, RunState
 from hltfarm.service.control.link import FarmView, IngestView, Link, UnreachableError
+from hltfarm.service.control.merge import without
 from hltfarm.service.control.readiness import RateMeter, Rates, Readiness
 from hltfarm.service.control.settings import ControlSettings
 from hltfarm.service.control.transitions import LONG, Transition, Transitions
@@ -49,6 +50,7 @@ class FarmControl:
         self._open_run: int | None = None  # a run that the registry holds as running
         self._ending: Outcome | None = None  # what ends it, if we know
         self._ledger: LedgerCounts | None = None  # the last one seen of the open run
+        self._earlier = LedgerCounts()  # totals of its ingests without it
         self._first_run = settings.first_run
         self._autostart = settings.autostart
         self._adopted = False
@@ -222,7 +224,9 @@ class FarmControl:
         if run is None:
             return
         if snapshot.run == run:
-            self._ledger = snapshot.ledger
+            self._ledger, self._earlier = snapshot.ledger, without(snapshot.totals, snapshot.ledger)
+        elif self._ending is Outcome.RESET and snapshot.run is None and snapshot.totals.received >= self._earlier.received:
+            self._ledger = without(snapshot.totals, self._earlier)  # a reset ingest has no run, but what it counted last was this one
         if snapshot.run != run or snapshot.state not in OPEN:
             outcome, ledger = self._ending or Outcome.INTERRUPTED, self._ledger
             self._open_run, self._ending, self._ledger = None, None, None

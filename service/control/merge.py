@@ -16,6 +16,11 @@ def add_counts(parts: Iterable[LedgerCounts]) -> LedgerCounts:
     return LedgerCounts(**{name: sum(getattr(part, name) for part in parts) for name in LedgerCounts.__struct_fields__})
 
 
+def without(total: LedgerCounts, part: LedgerCounts) -> LedgerCounts:
+    """The difference of ledgers, field by field."""
+    return LedgerCounts(**{name: getattr(total, name) - getattr(part, name) for name in LedgerCounts.__struct_fields__})
+
+
 def add_histograms(parts: Sequence[Histogram]) -> Histogram:
     """Sum of histograms. Ingests of one version have the same bounds; one that differs is left out."""
     first = parts[0]

@@ -145,6 +145,33 @@ def test_a_run_from_configure_to_final_ledger(farm: Farm) -> None:
     asyncio.run(main())
 
 
+def test_the_ledger_of_a_run_that_was_reset_is_closed(farm: Farm) -> None:
+    def offer(run: int) -> None:
+        with Client(farm.clients) as client:
+            client.wait_open(20)
+            for number in range(40):
+                client.send(RawEvent(EventId(run, 1, number), EMPTY_TABLE), timeout=20)
+
+    async def main() -> None:
+        async with control(farm) as client:
+            farm.ingest()
+            worker = farm.worker()
+            await until(client, "/v1/status", lambda status: status["workers"] == 1)
+            await done(client, "configure")
+            await client.post("/v1/control/start")
+            await until(client, "/v2/health/ready", lambda answer: bool(answer["ready"]))
+            worker.send_signal(signal.SIGSTOP)
+            await asyncio.to_thread(offer, 1)
+            await until(client, "/v1/status", lambda status: status["totals"]["received"] == 40)
+            assert (await client.post("/v1/control/reset")).json()["state"] == "Halted"
+            worker.send_signal(signal.SIGCONT)
+            record = (await client.get("/v1/runs/1")).json()
+            ledger = record["ledger"]
+            assert (record["outcome"], ledger["received"], ledger["error"], ledger["in_flight"]) == ("reset", 40, 40, 0)
+
+    asyncio.run(main())
+
+
 def test_an_ingest_that_dies_and_comes_back(farm: Farm) -> None:
     async def main() -> None:
         async with control(farm, autostart=True) as client:
