@@ -28,6 +28,7 @@ PACKAGES = [
     "hltfarm.loadgen",
     "hltfarm.loadgen.load",
     "hltfarm.loadgen.simulation",
+    "hltfarm.loadgen.validation",
 ]
 
 
