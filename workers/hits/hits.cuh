@@ -25,18 +25,25 @@ HLT_FN void number_hits(Team const& team, uint32_t event, Detector const& det, H
   }
 }
 
-// Item: the batch. First hit of each event. O(events).
-HLT_FN void place_events(Team const& team, uint32_t, Batch const& batch, Events const& events, Results const& results) {
+// Exclusive prefix sum of a count per event, with the total behind the last event. O(events).
+HLT_FN void scan_events(Team const& team, Batch const& batch, uint32_t const* count, uint32_t* offset) {
   uint32_t const n = *batch.n_events;
   uint32_t at = 0;
   for (uint32_t first = 0; first < n; first += team.size()) {
     uint32_t const e = first + team.rank();
     uint32_t total;
-    uint32_t const begin = at + team.exclusive_scan(e < n ? results.hits[e] : 0u, total);
+    uint32_t const begin = at + team.exclusive_scan(e < n ? count[e] : 0u, total);
     at += total;
-    if (e < n) events.hit_offset[e] = begin;
+    if (e < n) offset[e] = begin;
   }
-  if (team.rank() == 0) events.hit_offset[n] = at;
+  if (team.rank() == 0) offset[n] = at;
+  team.sync();
+}
+
+// Item: the batch. First hit of each event.
+HLT_FN void place_events(Team const& team, uint32_t, Batch const& batch, Events const& events, Results const& results) {
+  scan_events(team, batch, results.hits, events.hit_offset);
+  if (team.rank() == 0) *batch.n_hits = events.hit_offset[*batch.n_events];
 }
 
 // One coordinate of the estimator: x with rows, y with columns.
