@@ -14,17 +14,22 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 ROOTS = ("proto", "service", "workers", "loadgen")
 DATA_SUFFIXES = (".py", ".cuh", ".h", ".hlt", ".yaml", ".html", ".css", ".js", ".typed")
 
-#: Runs in the fresh environment, away from the source tree.
+#: Runs in the fresh environment, away from the source tree. Only the CUDA backend may lack a module: cupy, an extra of its own.
 IMPORT_ALL = """
-import importlib, pathlib, pkgutil, sys, warnings
+import importlib, pkgutil, sys, warnings
 warnings.simplefilter("error")
+optional = {"hltfarm.workers.backends.cuda": "cupy"}
 names = []
 for root in ("proto", "service", "workers", "loadgen"):
     package = importlib.import_module(f"hltfarm.{root}")
-    assert not any(path.startswith(sys.argv[1]) for path in package.__path__ if "site-packages" not in path), package.__path__
+    assert all("site-packages" in path for path in package.__path__), package.__path__
     names += [info.name for info in pkgutil.walk_packages(package.__path__, f"hltfarm.{root}.")]
 for name in names:
-    importlib.import_module(name)
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if optional.get(name) != error.name:
+            raise
 print(f"{len(names)} modules imported")
 assert len(names) > 20
 """
@@ -61,7 +66,7 @@ def main() -> None:
     subprocess.run([*pip, "-r", options.lock.resolve()], check=True)
     subprocess.run([*pip, "--no-deps", wheel], check=True)
     subprocess.run([python, "-m", "pip", "check"], check=True)
-    subprocess.run([python, "-P", "-c", IMPORT_ALL, str(ROOT)], check=True, cwd=work)
+    subprocess.run([python, "-P", "-c", IMPORT_ALL], check=True, cwd=work)
     subprocess.run([work / "venv" / "bin" / "hltfarm", "--version"], check=True, cwd=work)
     shutil.rmtree(work / "venv")
 
