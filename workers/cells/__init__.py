@@ -98,7 +98,7 @@ STAGE = Stage(
         Kernel(
             "sort_hits",
             "Batch.n_layers",
-            ("Detector", "CellCuts", "Layers", "Batch", "ModuleClusters", "Events", "Results", "Hits", "HitCells", "SortedHits", "PhiBins"),
+            ("Detector", "CellCuts", "Layers", "ModuleClusters", "Events", "Results", "Hits", "HitCells", "SortedHits", "PhiBins"),
             team=256,
             scratch="CellCuts.sort_scratch",
         ),

@@ -18,7 +18,7 @@ HLT_FN bool phi_less(Hits const& hits, uint32_t a, uint32_t b) {
 
 // Item: a layer of an event. Counting sort by bin of azimuth, then every hit counts the members of its bin that come before it.
 // O(hits + sum over bins of squares).
-HLT_FN void sort_hits(Team const& team, uint32_t item, Detector const& det, CellCuts const& cuts, Layers const& layers, Batch const& batch,
+HLT_FN void sort_hits(Team const& team, uint32_t item, Detector const& det, CellCuts const& cuts, Layers const& layers,
                       ModuleClusters const& modules, Events const& events, Results const& results, Hits const& hits,
                       HitCells const& info, SortedHits const& sorted, PhiBins const& bins) {
   uint32_t const event = item / cuts.n_layers, layer = item % cuts.n_layers;

@@ -13,7 +13,7 @@ FIT_CUTS = Params(
         Column("field", "f8", "field times speed of light: momentum per radius of curvature", unit="GeV/cm"),
         Column("max_fit_hits", "u4", "fit the innermost hits only, if there are more"),
         Column("upstream", "u4", "1: the formula of the reference programs, with its known errors; 0: the right one"),
-        Column("min_pt", "f4", "range of the chi2 cut's polynomial in pt", unit="GeV"),
+        Column("min_pt", "f4", "least pt of loose tracks of four and more hits", unit="GeV"),
         Column("chi2_scale", "f4", "chi2 < chi2_scale * (chi2_0 + chi2_1 pt + chi2_2 pt^2 + chi2_3 pt^3), pt at most chi2_max_pt"),
         Column("chi2_0", "f4", "see chi2_scale"),
         Column("chi2_1", "f4", "see chi2_scale", unit="1/GeV"),
@@ -36,6 +36,6 @@ STAGE = Stage(
         Kernel("classify_tracks", "Batch.n_tracks", ("FitCuts", "CellStates", "Tracks")),
         Kernel("choose_by_cell", "Batch.n_tracks", ("CellStates", "HitUses", "Tracks")),
         Kernel("choose_by_hit", "Batch.n_tracks", ("HitUses", "Tracks")),
-        Kernel("resolve_hits", "Batch.n_tracks", ("HitUses", "Tracks", "Events", "Results")),
+        Kernel("resolve_hits", "Batch.n_tracks", ("HitUses", "Tracks", "Results")),
     ),
 )

@@ -20,13 +20,13 @@ struct System {
   double a[N][N];
 
   HLT_FN void factor() {
-#pragma unroll
+  HLT_UNROLL
     for (int j = 0; j < N; ++j) {
-#pragma unroll
+  HLT_UNROLL
       for (int i = 0; i < N; ++i) {
         if (i < j) continue;
         double sum = a[i][j];
-#pragma unroll
+  HLT_UNROLL
         for (int k = 0; k < N; ++k)
           if (k < j) sum -= a[i][k] * a[j][k] * a[k][k];
         a[i][j] = i == j ? sum : sum / a[j][j];
@@ -34,17 +34,17 @@ struct System {
     }
   }
   HLT_FN void solve(double (&b)[N]) const {
-#pragma unroll
+  HLT_UNROLL
     for (int i = 0; i < N; ++i)
-#pragma unroll
+  HLT_UNROLL
       for (int k = 0; k < N; ++k)
         if (k < i) b[i] -= a[i][k] * b[k];
-#pragma unroll
+  HLT_UNROLL
     for (int i = 0; i < N; ++i) b[i] /= a[i][i];
-#pragma unroll
+  HLT_UNROLL
     for (int r = 0; r < N; ++r) {
       int const i = N - 1 - r;
-#pragma unroll
+  HLT_UNROLL
       for (int k = 0; k < N; ++k)
         if (k > i) b[i] -= a[k][i] * b[k];
     }
@@ -76,16 +76,16 @@ template <int N, int ORDER>
 HLT_FN double broken_line(double const (&t)[N], double const (&y)[N], double const (&w)[N], double const (&v)[N], System<ORDER>& system,
                           double (&u)[ORDER]) {
   double delta[N - 1];
-#pragma unroll
+  HLT_UNROLL
   for (int i = 0; i < N - 1; ++i) delta[i] = 1. / (t[i + 1] - t[i]);
-#pragma unroll
+  HLT_UNROLL
   for (int i = 0; i < ORDER; ++i)
-#pragma unroll
+  HLT_UNROLL
     for (int j = 0; j < ORDER; ++j) system.a[i][j] = 0.;
-#pragma unroll
+  HLT_UNROLL
   for (int i = 0; i < N; ++i) system.a[i][i] = w[i];
   // Each inner point adds the square of its kink: coefficients of the offsets before, at and behind it, and of the curvature.
-#pragma unroll
+  HLT_UNROLL
   for (int i = 1; i < N - 1; ++i) {
     double const before = delta[i - 1], at = -(delta[i - 1] + delta[i]), behind = delta[i], inverse = 1. / v[i];
     system.a[i - 1][i - 1] += before * before * inverse;
@@ -102,14 +102,14 @@ HLT_FN double broken_line(double const (&t)[N], double const (&y)[N], double con
       system.a[ORDER - 1][ORDER - 1] += g * g * inverse;
     }
   }
-#pragma unroll
+  HLT_UNROLL
   for (int i = 0; i < ORDER; ++i) u[i] = i < N ? w[i] * y[i] : 0.;
   system.factor();
   system.solve(u);
   double chi2 = 0.;
-#pragma unroll
+  HLT_UNROLL
   for (int i = 0; i < N; ++i) chi2 += w[i] * (y[i] - u[i]) * (y[i] - u[i]);
-#pragma unroll
+  HLT_UNROLL
   for (int i = 1; i < N - 1; ++i) {
     double kink = delta[i - 1] * u[i - 1] - (delta[i - 1] + delta[i]) * u[i] + delta[i] * u[i + 1];
     if (ORDER > N) kink += 0.5 * (t[i + 1] - t[i - 1]) * u[ORDER - 1];
@@ -184,7 +184,7 @@ HLT_FN Helix fit_helix(Measurements<N> const& m, double field, bool upstream) {
   Vector2 const e = {-radius * centre.x / centre_distance, -radius * centre.y / centre_distance};
   double s[N], along[N], across[N], radial[N];
   Vector2 outward[N];
-#pragma unroll
+  HLT_UNROLL
   for (int i = 0; i < N; ++i) {
     Vector2 const rho = m.p(i) - centre;
     double const r = norm(rho);
@@ -196,12 +196,12 @@ HLT_FN Helix fit_helix(Measurements<N> const& m, double field, bool upstream) {
   }
   double const transverse = smaller(20., field * radius), momentum2 = transverse * transverse * secant2;
   double step[N - 1], kink_line[N], kink_circle[N];
-#pragma unroll
+  HLT_UNROLL
   for (int i = 0; i < N - 1; ++i) {
     step[i] = scattering(along[i + 1] - along[i], momentum2);
     if (!(absolute(along[i + 1] - along[i]) > MIN_STEP) || !(absolute(s[i + 1] - s[i]) > MIN_STEP)) return out;
   }
-#pragma unroll
+  HLT_UNROLL
   for (int i = 0; i < N; ++i) {
     kink_line[i] = i == 0 || i == N - 1 ? 1. : step[i] + step[i - 1];
     kink_circle[i] = kink_line[i] * secant2;
@@ -210,7 +210,7 @@ HLT_FN Helix fit_helix(Measurements<N> const& m, double field, bool upstream) {
   // Line fit in (S, Z).
   double weight[N];
   double const turn_sign = upstream ? 1. : q;
-#pragma unroll
+  HLT_UNROLL
   for (int i = 0; i < N; ++i) {
     double const nx = -turn_sign * sine * outward[i].y, ny = turn_sign * sine * outward[i].x, nz = cosine;
     double const* const v = m.e[i];
@@ -237,7 +237,7 @@ HLT_FN Helix fit_helix(Measurements<N> const& m, double field, bool upstream) {
   out.cov[14] = jz * jz * var_p + 2. * jz * cov_po0 / t + var_o0 / (t * t);
 
   // Circle fit in (s, distance from the prefit circle).
-#pragma unroll
+  HLT_UNROLL
   for (int i = 0; i < N; ++i) {
     double const* const v = m.e[i];
     double const nx = outward[i].x, ny = outward[i].y;
@@ -314,7 +314,7 @@ HLT_FN Helix fit_helix(Measurements<N> const& m, double field, bool upstream) {
 template <int N>
 HLT_FN Helix fit_hits(FitCuts const& cuts, ModuleTable const& table, Hits const& hits, Tracks const& tracks, uint32_t t) {
   Measurements<N> m;
-#pragma unroll
+  HLT_UNROLL
   for (int i = 0; i < N; ++i) {
     uint32_t const h = tracks.hit_at(t, i), module = hits.module[h];
     m.x[i] = hits.x[h];
@@ -398,7 +398,7 @@ HLT_FN void choose_by_hit(uint32_t t, HitUses const& uses, Tracks const& tracks)
 }
 
 // Item: a track candidate. Applies both: shorter than a track that shares a hit, or a triplet that is not the best at each hit.
-HLT_FN void resolve_hits(uint32_t t, HitUses const& uses, Tracks const& tracks, Events const& events, Results const& results) {
+HLT_FN void resolve_hits(uint32_t t, HitUses const& uses, Tracks const& tracks, Results const& results) {
   if (tracks.quality[t] != TRACK_LOOSE) return;
   uint32_t const n = tracks.n_hits[t];
   uint64_t const key = tip_key(tracks, t);

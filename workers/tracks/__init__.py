@@ -103,7 +103,7 @@ STAGE = Stage(
         Kernel("count_tracks", "Batch.n_cells", ("LayerPairs", "TrackCuts", "Cells", "CellStates", "Links", "Results")),
         Kernel("number_tracks", "Batch.n_events", ("TrackCuts", "Batch", "Events", "CellStates", "Results"), team=512),
         Kernel("place_tracks", "Batch.one", ("Batch", "Events", "Results"), team=128),
-        Kernel("fill_tracks", "Batch.n_cells", ("LayerPairs", "TrackCuts", "Events", "Cells", "CellStates", "Links", "Tracks")),
+        Kernel("fill_tracks", "Batch.n_cells", ("TrackCuts", "Events", "Cells", "CellStates", "Links", "Tracks")),
         Kernel("drop_shorter_tracks", "Batch.n_tracks", ("CellStates", "Tracks")),
     ),
 )

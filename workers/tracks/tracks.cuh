@@ -229,7 +229,7 @@ HLT_FN void place_tracks(Team const& team, uint32_t, Batch const& batch, Events 
 }
 
 // Item: a cell. Writes the candidates that start with it.
-HLT_FN void fill_tracks(uint32_t c, LayerPairs const& pairs, TrackCuts const& cuts, Events const& events, Cells const& cells,
+HLT_FN void fill_tracks(uint32_t c, TrackCuts const& cuts, Events const& events, Cells const& cells,
                         CellStates const& states, Links const& links, Tracks const& tracks) {
   uint32_t const n = states.tracks[c];
   if (n == 0) return;
