@@ -54,6 +54,11 @@ class FarmApi:
         """One run of the registry; its ledger is final once the run has been stopped."""
         return self._json("GET", f"/v1/runs/{number}")
 
+    def workers(self) -> list[dict[str, Any]]:
+        """Every worker, as `/v1/workers` tells of it; `process` is what the supervisor knows, if there is one."""
+        found: list[dict[str, Any]] = self._json("GET", "/v1/workers")["workers"]
+        return found
+
     def not_ready(self) -> list[str]:
         """Why the farm does not take events yet; empty when it does."""
         try:

@@ -104,8 +104,8 @@ class RunControl:
         return replace(self, state=_E, ending=False)
 
 
-#: From most to least alarming: the state of a farm is the first of these that one of its ingests is in.
-_SEVERITY = (_E, _G, _D, _P, _R, _C, _H)
+#: The state of a farm is the first of these that one of its ingests is in: the most alarming one, then the one that needs most to run.
+_SEVERITY = (_E, _G, _D, _P, _R, _H, _C)
 
 
 def combined(states: list[RunState]) -> RunState:

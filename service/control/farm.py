@@ -228,7 +228,8 @@ class FarmControl:
         elif self._ending is Outcome.RESET and snapshot.run is None and snapshot.totals.received >= self._earlier.received:
             self._ledger = without(snapshot.totals, self._earlier)  # a reset ingest has no run, but what it counted last was this one
         if snapshot.run != run or snapshot.state not in OPEN:
-            outcome, ledger = self._ending or Outcome.INTERRUPTED, self._ledger
+            whole = all(ingest.snapshot is not None for ingest in view.ingests)
+            outcome, ledger = (self._ending if whole else None) or Outcome.INTERRUPTED, self._ledger
             self._open_run, self._ending, self._ledger = None, None, None
             await self._call(lambda: self._registry.finish(run, outcome, ledger))
             log.info("run %d ended: %s", run, outcome, extra={"run": run, "outcome": str(outcome)})

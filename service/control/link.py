@@ -19,7 +19,7 @@ import zmq.asyncio
 from hltfarm.proto.errors import BackendError, HltfarmError, StateError
 from hltfarm.proto.messages import Command, CommandReply, RunConfig, RunState, Snapshot
 from hltfarm.service.control.merge import merge
-from hltfarm.service.runcontrol import ADMITTING, combined
+from hltfarm.service.runcontrol import ADMITTING, OPEN, combined
 
 
 class UnreachableError(BackendError):
@@ -73,12 +73,25 @@ class Link(Protocol):
 
 
 def view_of(ingests: Sequence[IngestView]) -> FarmView:
-    """Combine the views of all ingests; one that is gone makes a running farm degraded, and any other farm an Error."""
+    """Combine the views of all ingests. One that is gone makes a running farm degraded, and a farm without a run an Error."""
     present = [view.snapshot for view in ingests if view.snapshot is not None]
     state = combined([snapshot.state for snapshot in present])
-    if len(present) < len(ingests):
-        state = RunState.RUNNING_DEGRADED if state in ADMITTING else RunState.ERROR
+    if len(present) < len(ingests) and state in ADMITTING:
+        state = RunState.RUNNING_DEGRADED
+    elif len(present) < len(ingests) and state not in OPEN:
+        state = RunState.ERROR
     return FarmView(state=state, snapshot=merge(present) if present else None, ingests=tuple(ingests))
+
+
+def refusal(op: str, errors: Sequence[HltfarmError], ingests: int) -> HltfarmError | None:
+    """What a command to `ingests` ingests fails with, given the errors of some of them; None if it counts as carried out.
+
+    A run needs all of them to begin. A run that lost one (it is gone, or came back without the run) must still be paused, drained,
+    stopped and reset by the others.
+    """
+    if not errors or (len(errors) < ingests and op not in ("configure", "start")):
+        return None
+    return errors[0]
 
 
 class IngestLink:
@@ -160,23 +173,27 @@ class FarmLink:
         return IngestView(link.endpoint, reply.snapshot, refusal)
 
     async def command(self, op: str, config: RunConfig | None = None, worker: str | None = None) -> FarmView:
-        """See `Link.command`. With several ingests the command goes to all of them even if one refuses; the first refusal is raised."""
-        results = await asyncio.gather(
-            *(link.request(op, config, worker) for link in self._links),
-            return_exceptions=True,
-        )
-        views = []
-        for link, result in zip(self._links, results, strict=True):
-            if isinstance(result, BaseException):
-                raise result
-            if result.error is not None:
-                if result.legal:
-                    raise StateError(result.error, result.legal)
-                raise RefusedError(f"ingest {link.endpoint} refused {op!r}: {result.error}")
-            views.append(IngestView(link.endpoint, result.snapshot))
-        if any(view.snapshot is None for view in views):
+        """See `Link.command`. The command goes to all ingests, also if one refuses; see `refusal` for what is raised then."""
+        replies = await asyncio.gather(*(self._reply(link, op, config, worker) for link in self._links))
+        error = refusal(op, [reply for reply in replies if isinstance(reply, HltfarmError)], len(replies))
+        if error is not None:
+            raise error
+        views = [reply for reply in replies if isinstance(reply, IngestView)]
+        if len(views) < len(replies) or any(view.snapshot is None for view in views):
             return await self.look()
         return view_of(views)
+
+    @staticmethod
+    async def _reply(link: IngestLink, op: str, config: RunConfig | None, worker: str | None) -> IngestView | HltfarmError:
+        try:
+            reply = await link.request(op, config, worker)
+        except UnreachableError as error:
+            return error
+        if reply.error is None:
+            return IngestView(link.endpoint, reply.snapshot)
+        if reply.legal:
+            return StateError(reply.error, reply.legal)
+        return RefusedError(f"ingest {link.endpoint} refused {op!r}: {reply.error}")
 
     async def close(self) -> None:
         """Close every socket and the context."""

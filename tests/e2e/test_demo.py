@@ -97,6 +97,27 @@ def test_interrupted_load_is_quiet(farm: Farm, demo_sample: Path) -> None:
     assert (output, errors) == ("", "")
 
 
+def test_a_killed_worker_costs_no_event(farm: Farm, demo_sample: Path, tmp_path: Path) -> None:
+    """kill -9 in the middle of a load: the supervisor starts the worker again, and every event is answered once."""
+    path = tmp_path / "report.json"
+    arguments = ["load", "--ingest", farm.ingest, "--source", str(demo_sample), "--rate", "30", "--events", "90", "--report", str(path)]
+    received = farm.api.status()["ledger"]["received"]
+    with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while farm.api.status()["ledger"]["received"] < received + 10:
+            assert process.poll() is None
+        (worker,) = farm.api.workers()
+        os.kill(worker["process"]["pid"], signal.SIGKILL)
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors + output
+    report = json.loads(path.read_text())
+    assert report["closed"] is True
+    assert sum(report["decisions"].values()) == 90
+    assert report["irreproducible"] == 0
+    farm.api.wait_ready(READY_S)
+    (worker,) = farm.api.workers()
+    assert worker["restarts"] == 1
+
+
 def test_demo(demo_sample: Path, tmp_path: Path) -> None:
     out = tmp_path / "demo.json"
     result = hltfarm("demo", "--out", str(out), "--source", str(demo_sample), "--seconds", "5", "--backend", "cpu")

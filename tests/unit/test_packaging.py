@@ -131,19 +131,19 @@ DISTRIBUTIONS = {
 }
 
 
-def test_every_import_is_a_declared_dependency() -> None:
+@pytest.mark.parametrize(("folders", "extras"), [(ROOTS, ("cuda", "sim")), (("tests",), ("cuda", "sim", "test"))])
+def test_every_import_is_a_declared_dependency(folders: tuple[str, ...], extras: tuple[str, ...]) -> None:
     """What somebody installed by hand is not there on a new machine."""
-    extras = PROJECT["project"]["optional-dependencies"]
-    declared = {
-        canonicalize_name(Requirement(text).name) for text in [*PROJECT["project"]["dependencies"], *extras["cuda"], *extras["sim"]]
-    }
+    optional = PROJECT["project"]["optional-dependencies"]
+    requirements = [*PROJECT["project"]["dependencies"], *(text for extra in extras for text in optional[extra])]
+    declared = {canonicalize_name(Requirement(text).name) for text in requirements}
     missing = set()
-    for path in tracked(*(f"{root}/*.py" for root in ROOTS)):
+    for path in tracked(*(f"{folder}/*.py" for folder in folders)):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.module:
                 names = [node.module]
-            for top in {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"hltfarm"}:
+            for top in {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"hltfarm", "tests"}:
                 if canonicalize_name(DISTRIBUTIONS.get(top, top)) not in declared:
                     missing.add(f"{path.relative_to(ROOT)}: {top}")
     assert missing == set()

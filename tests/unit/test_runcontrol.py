@@ -84,7 +84,7 @@ def test_only_reset_leaves_error() -> None:
         ([RunState.RUNNING, RunState.RUNNING_DEGRADED], RunState.RUNNING_DEGRADED),
         ([RunState.RUNNING, RunState.HALTED], RunState.RUNNING_DEGRADED),
         ([RunState.DRAINING, RunState.CONFIGURED], RunState.DRAINING),
-        ([RunState.CONFIGURED, RunState.HALTED], RunState.CONFIGURED),
+        ([RunState.CONFIGURED, RunState.HALTED], RunState.HALTED),
         ([RunState.ERROR, RunState.RUNNING], RunState.RUNNING_DEGRADED),
         ([RunState.ERROR, RunState.ERROR], RunState.ERROR),
     ],

@@ -1,0 +1,73 @@
+"""Several ingests as one farm: states, sums, and commands that only some of them carry out."""
+
+from __future__ import annotations
+
+import pytest
+
+from hltfarm.proto.errors import StateError
+from hltfarm.proto.messages import RunState, Snapshot
+from hltfarm.service.control.link import IngestView, UnreachableError, refusal, view_of
+from hltfarm.service.control.merge import merge
+from hltfarm.service.control.transitions import reached
+from tests.unit.farm_fake import snapshot
+
+GONE = IngestView("b", None, "ingest b did not answer")
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        (RunState.RUNNING, RunState.RUNNING_DEGRADED),
+        (RunState.RUNNING_DEGRADED, RunState.RUNNING_DEGRADED),
+        (RunState.PAUSED, RunState.PAUSED),
+        (RunState.DRAINING, RunState.DRAINING),
+        (RunState.CONFIGURED, RunState.ERROR),
+        (RunState.HALTED, RunState.ERROR),
+    ],
+)
+def test_one_ingest_is_gone(state: RunState, expected: RunState) -> None:
+    view = view_of([IngestView("a", snapshot(state=state)), GONE])
+    assert view.state is expected
+    assert view.problems == ["ingest b did not answer"]
+
+
+def test_no_ingest_answers() -> None:
+    view = view_of([GONE, GONE])
+    assert (view.state, view.snapshot) == (RunState.ERROR, None)
+
+
+@pytest.mark.parametrize("op", ["configure", "start"])
+def test_a_run_needs_all_to_begin(op: str) -> None:
+    error = UnreachableError("gone")
+    assert refusal(op, [error], 2) is error
+
+
+@pytest.mark.parametrize("op", ["pause", "resume", "drain", "stop", "reset", "worker_lost"])
+def test_the_others_end_a_run_that_lost_one(op: str) -> None:
+    first, second = UnreachableError("gone"), StateError("came back without the run", ("configure",))
+    assert refusal(op, [], 2) is None
+    assert refusal(op, [second], 2) is None
+    assert refusal(op, [first, second], 2) is first
+
+
+def test_sums_and_disagreements() -> None:
+    other = snapshot(run=8, menu_hash="other", info={"reserved_events": 3}, frames_refused={"BAD_MAGIC": 1})
+    farm = merge([snapshot(info={"reserved_events": 4}), other])
+    assert (farm.totals.received, farm.ledger.in_flight, farm.slots_total, farm.ingest_bytes) == (2000, 30, 256, 246_913_578)
+    assert farm.frames_refused == {"BAD_CRC": 6, "BAD_MAGIC": 1}
+    assert farm.stage_duration["unpack"].counts == [40, 20, 2]
+    assert farm.backpressure_seconds["slots"] == 3.0
+    assert farm.info["reserved_events"] == 7
+    assert len(farm.problems) == 2
+
+
+def drained(**changes: object) -> bool:
+    ledger = snapshot().ledger
+    given: Snapshot = snapshot(state=RunState.DRAINING, ledger=type(ledger)(received=5, rejected=5), **changes)
+    return reached("drain", 7, view_of([IngestView("a", given)]))
+
+
+def test_a_drain_waits_until_no_client_may_send() -> None:
+    assert not drained(info={"reserved_events": 2})
+    assert drained(info={"reserved_events": 0})
+    assert drained()
