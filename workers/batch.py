@@ -44,7 +44,7 @@ EVENTS = Schema(
         Column("link_offset", "u4", "first link of the event in Links, as above"),
         Column("track_offset", "u4", "first track of the event in Tracks, as above"),
         Column("vertex_offset", "u4", "first vertex of the event in Vertices, as above"),
-        Column("hit_digest", "u8", "order-free sum over the hashes of digis and hits"),
+        Column("digest", "u8", "order-free sum over the hashes of digis, hits, tracks and vertices"),
     ),
 )
 

@@ -37,5 +37,6 @@ STAGE = Stage(
         Kernel("choose_by_cell", "Batch.n_tracks", ("CellStates", "HitUses", "Tracks")),
         Kernel("choose_by_hit", "Batch.n_tracks", ("HitUses", "Tracks")),
         Kernel("resolve_hits", "Batch.n_tracks", ("HitUses", "Tracks", "Results")),
+        Kernel("digest_tracks", "Batch.n_tracks", ("Events", "Tracks")),
     ),
 )

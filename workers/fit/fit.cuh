@@ -411,4 +411,17 @@ HLT_FN void resolve_hits(uint32_t t, HitUses const& uses, Tracks const& tracks, 
   atomic_add(&results.tracks[tracks.event[t]], 1u);
 }
 
+// Item: a track candidate. Its part of the event's digest: everything about it, hits by their place in the event.
+HLT_FN void digest_tracks(uint32_t t, Events const& events, Tracks const& tracks) {
+  uint32_t const event = tracks.event[t], n = tracks.n_hits[t], first_hit = events.hit_offset[event];
+  uint64_t h = mix(uint64_t(t - events.track_offset[event]) << 32 | n << 8 | tracks.quality[t]);
+  for (uint32_t k = 0; k < n; ++k) h = mix(h, tracks.hit_at(t, k) - first_hit);
+  h = mix(h, uint64_t(float_bits(tracks.phi[t])) << 32 | float_bits(tracks.tip[t]));
+  h = mix(h, uint64_t(float_bits(tracks.qpt[t])) << 32 | float_bits(tracks.cot[t]));
+  h = mix(h, uint64_t(float_bits(tracks.zip[t])) << 32 | float_bits(tracks.chi2[t]));
+  h = mix(h, uint64_t(float_bits(tracks.pt[t])) << 32 | float_bits(tracks.eta[t]));
+  for (uint32_t k = 0; k < 15; ++k) h = mix(h, float_bits(tracks.cov_at(t, k)));
+  atomic_add(&events.digest[event], mix(h, float_bits(tracks.score[t])));
+}
+
 }  // namespace hlt

@@ -164,7 +164,7 @@ HLT_FN void build_hits(Team const& team, uint32_t item, Detector const& det, Hit
     hits.size_y[h] = int16_t(y.size);
     digest += digest_hit(hits, h, place);
   }
-  if (digest) atomic_add(&events.hit_digest[event], digest);
+  if (digest) atomic_add(&events.digest[event], digest);
 }
 
 }  // namespace hlt

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from hltfarm.proto.errors import ConfigError
 
 #: Quantities that cuts may name, in the order of `quantity()` in menu.cuh; all are counts of the event.
-QUANTITIES = ("modules", "digis", "pixels", "clusters", "hits", "fed_errors", "word_errors")
+QUANTITIES = ("modules", "digis", "pixels", "clusters", "hits", "fed_errors", "word_errors", "doublets", "ntuplets", "tracks", "vertices")
 
 MAX_PATHS = 64
 

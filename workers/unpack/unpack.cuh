@@ -37,7 +37,7 @@ HLT_FN void find_frames(Team const& team, uint32_t event, Detector const& det, B
     frames.words[event * det.n_feds + f] = 0;
   }
   if (team.rank() == 0) {
-    events.hit_digest[event] = 0;
+    events.digest[event] = 0;
     results.flags[event] = 0;
     results.modules[event] = results.digis[event] = results.pixels[event] = results.clusters[event] = 0;
     results.hits[event] = results.doublets[event] = results.ntuplets[event] = 0;

@@ -101,6 +101,12 @@ HLT_FN bool splits(ZTracks const& tracks, VertexCuts const& cuts, Vertices const
   return distance * distance / (1. / w[0] + 1. / w[1]) >= double(cuts.split_distance2);
 }
 
+HLT_FN uint64_t digest_vertex(Vertices const& v, uint32_t index, uint32_t place) {
+  uint64_t h = mix(uint64_t(place) << 32 | uint32_t(v.ndof[index]));
+  h = mix(h, uint64_t(float_bits(v.z[index])) << 32 | float_bits(v.error[index]));
+  return mix(h, uint64_t(float_bits(v.chi2[index])) << 32 | float_bits(v.sum_pt2[index]));
+}
+
 // Item: an event. O(tracks * (neighbours + vertices)).
 HLT_FN void find_vertices(Team const& team, uint32_t event, VertexCuts const& cuts, Events const& events, Tracks const& all,
                           VertexTracks const& list, Vertices const& out, Results const& results) {
@@ -217,6 +223,7 @@ HLT_FN void find_vertices(Team const& team, uint32_t event, VertexCuts const& cu
     out.chi2[to] = float(out.fit_chi2[from]);
     out.ndof[to] = out.fit_ndof[from];
     out.sum_pt2[to] = float(mine);
+    atomic_add(&events.digest[event], digest_vertex(out, to, place));
   }
   if (team.rank() == 0) results.vertices[event] = n_vertices;
   for (uint32_t b = team.rank(); b < Z_BINS; b += team.size()) cursor[b] = 0;
