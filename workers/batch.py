@@ -52,7 +52,7 @@ EVENTS = Schema(
 COLUMNS: tuple[tuple[Schema, str], ...] = ((BATCH, "events"), (RAW, "words"), (RESULTS, "events"), (EVENTS, "event_edges"))
 
 
-def result_rows(results: object, n: int) -> np.ndarray:  # type: ignore[type-arg]
+def result_rows(results: object, n: int) -> np.ndarray:
     """The first n entries of a host copy of Results as an array of RESULT rows."""
     rows = np.empty(n, RESULT)
     for name in RESULT.names or ():

@@ -13,7 +13,6 @@ from hltfarm.proto.detector.description import Detector
 from hltfarm.proto.soa import Collection
 from hltfarm.workers.hits import HITS
 
-
 TRACK_COLUMNS = ("n_hits", "quality", "pt", "eta", "phi", "tip", "qpt", "cot", "zip", "chi2", "score", "cov", "hit")
 VERTEX_COLUMNS = ("z", "error", "chi2", "ndof", "sum_pt2")
 
@@ -68,4 +67,4 @@ def _vertices(arena: Mapping[str, Collection], i: int) -> dict[str, NDArray[Any]
 
 
 def _host(column: Any) -> NDArray[Any]:
-    return column.copy() if isinstance(column, np.ndarray) else column.get()  # type: ignore[no-any-return]
+    return column.copy() if isinstance(column, np.ndarray) else column.get()

@@ -31,8 +31,9 @@ class LayerPair:
     """Two layers between which cells are looked for; too tight loses tracks, too loose makes fakes and time.
 
     `phi_cut` in units of pi / 32768; `min_z`, `max_z` of the inner hit and `max_dr` in cm; sizes in eighths of a pixel.
-    `max_size_difference` compares the lengths of both clusters (barrel to barrel), `max_size_deviation` the inner one with what the slope predicts
-    (barrel to disk); None: not compared. `min_size_y` skips inner clusters too short for a track towards that disk.
+    `max_size_difference` compares the lengths of both clusters (barrel to barrel), `max_size_deviation` the inner one with
+    what the slope predicts (barrel to disk); None: not compared.
+    `min_size_y` skips inner clusters too short for a track towards that disk.
     """
 
     inner: str
@@ -210,7 +211,13 @@ def fill_tables(config: Configuration, detector: Detector, allocate: Callable[[S
     layers.dca_cut[:n] = [t.dca_cut_first_layer_cm if i == 0 else t.dca_cut_cm for i in range(n)]
     table = allocate(LAYER_PAIRS, max(1, len(pairs)))
     for i, p in enumerate(pairs):
-        table.outer[i], table.phi_cut[i], table.min_z[i], table.max_z[i], table.max_dr[i] = number[p.outer], p.phi_cut, p.min_z, p.max_z, p.max_dr
+        table.outer[i], table.phi_cut[i], table.min_z[i], table.max_z[i], table.max_dr[i] = (
+            number[p.outer],
+            p.phi_cut,
+            p.min_z,
+            p.max_z,
+            p.max_dr,
+        )
         table.min_size_y[i], table.starts_tracks[i] = p.min_size_y, p.starts_tracks
         table.max_size_difference[i] = -1 if p.max_size_difference is None else p.max_size_difference
         table.max_size_deviation[i] = -1 if p.max_size_deviation is None else p.max_size_deviation
@@ -221,7 +228,9 @@ def params(config: Configuration, detector: Detector) -> dict[str, np.ndarray[An
     """The parameter structs of the stages from hits on. Raises ConfigError for values that the memory layout cannot hold."""
     c, t, f, v = config.cells, config.tracks, config.fit, config.vertices
     if not 3 <= t.min_track_hits <= t.max_track_hits <= MAX_TRACK_HITS:
-        raise ConfigError(f"configuration {config.name}: tracks of {t.min_track_hits} to {t.max_track_hits} hits; possible are 3 to {MAX_TRACK_HITS}")
+        raise ConfigError(
+            f"configuration {config.name}: tracks of {t.min_track_hits} to {t.max_track_hits} hits; possible are 3 to {MAX_TRACK_HITS}"
+        )
     field = detector.field_tesla * SPEED_OF_LIGHT if f.field_gev_per_cm is None else f.field_gev_per_cm
     chi2 = {f"chi2_{i}": x for i, x in enumerate(f.chi2_coefficients)}
     return {

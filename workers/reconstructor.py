@@ -33,6 +33,7 @@ from hltfarm.workers.configuration import Configuration
 from hltfarm.workers.menu import Menu
 from hltfarm.workers.menu.stage import fill_tables as menu_tables
 
+
 class BatchResult:
     """Result rows of the events of one `run`, in their order, and where the time went.
 
@@ -49,8 +50,10 @@ class BatchResult:
         return self._kept(i).hits
 
     def tracks(self, i: int) -> dict[str, NDArray[Any]]:
-        """Columns of the Tracks structure for event i (every candidate that was fitted), with `charge`; `hits` (n, most) are indices within the
-        event's hits, -1 behind the last."""
+        """Columns of the Tracks structure for event i (every candidate that was fitted), with `charge`.
+
+        `hits` (n, most) are indices within the event's hits, -1 behind the last.
+        """
         return self._kept(i).tracks
 
     def vertices(self, i: int) -> dict[str, NDArray[Any]]:
@@ -219,5 +222,3 @@ def cuda_available() -> bool:
         return bool(cupy.cuda.runtime.getDeviceCount() > 0)
     except cupy.cuda.runtime.CUDARuntimeError:
         return False
-
-

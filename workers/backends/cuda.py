@@ -18,7 +18,7 @@ from hltfarm.proto.soa import Collection, Schema
 from hltfarm.workers.arena import Arena, Capacity, Launch, describe_batch, plan, split
 from hltfarm.workers.backends import codegen
 from hltfarm.workers.batch import BATCH, RESULTS, result_rows
-from hltfarm.workers.columns import event_columns
+from hltfarm.workers.columns import EventColumns, event_columns
 from hltfarm.workers.pipeline import CHAIN
 
 if TYPE_CHECKING:
@@ -62,7 +62,9 @@ def _to_device(tables: dict[str, Collection]) -> dict[str, Collection]:
 class CudaLane:
     """One arena on the device with its stream and its captured graph: one batch in flight."""
 
-    def __init__(self, detector: Detector, capacity: Capacity, tables: dict[str, Collection], params: dict[str, Any], kernels: dict[str, Any]):
+    def __init__(
+        self, detector: Detector, capacity: Capacity, tables: dict[str, Collection], params: dict[str, Any], kernels: dict[str, Any]
+    ):
         self.detector = detector
         self.stream = cupy.cuda.Stream(non_blocking=True)
         self.arena = Arena(detector, capacity, device_allocate)
@@ -170,12 +172,14 @@ class CudaBackend:
         try:
             self._lanes = [CudaLane(detector, capacity, tables, params, kernels) for _ in range(lanes)]
         except cupy.cuda.memory.OutOfMemoryError as e:
-            raise BackendError(f"{self.device}: not enough memory for batches of {capacity.events} events ({e}); lower max_events") from None
+            raise BackendError(
+                f"{self.device}: not enough memory for batches of {capacity.events} events ({e}); lower max_events"
+            ) from None
 
     def run(self, events: Sequence[RawEvent], keep: bool) -> BatchResult:
         from hltfarm.workers.reconstructor import BatchResult
 
-        rows, seconds, columns = [], dict[str, float](), []
+        rows, seconds, columns = [], dict[str, float](), list[EventColumns]()
         busy: list[CudaLane] = []
 
         def collect() -> None:

@@ -31,7 +31,11 @@ LAYER_PAIRS = Schema(
         Column("max_dr", "f4", "largest distance in r", unit="cm"),
         Column("min_size_y", "i4", "inner hits with a positive size_y below it are skipped (eighths of a pixel)"),
         Column("max_size_difference", "i4", "largest difference of the size_y of both hits; negative: not compared"),
-        Column("max_size_deviation", "i4", "largest difference of the inner size_y from the one the cell's slope predicts; negative: not compared"),
+        Column(
+            "max_size_deviation",
+            "i4",
+            "largest difference of the inner size_y from the one the cell's slope predicts; negative: not compared",
+        ),
         Column("starts_tracks", "u4", "1: cells of this pair may be the innermost of a track"),
     ),
 )
@@ -105,6 +109,10 @@ STAGE = Stage(
         Kernel("count_cells", "Batch.n_hits", ("CellCuts", "Layers", "LayerPairs", "Hits", "HitCells", "SortedHits", "PhiBins")),
         Kernel("number_cells", "Batch.n_events", ("CellCuts", "Batch", "Events", "HitCells", "Results"), team=512),
         Kernel("place_cells", "Batch.one", ("Batch", "Events", "Results"), team=128),
-        Kernel("fill_cells", "Batch.n_hits", ("CellCuts", "Layers", "LayerPairs", "Events", "Hits", "HitCells", "SortedHits", "PhiBins", "Cells")),
+        Kernel(
+            "fill_cells",
+            "Batch.n_hits",
+            ("CellCuts", "Layers", "LayerPairs", "Events", "Hits", "HitCells", "SortedHits", "PhiBins", "Cells"),
+        ),
     ),
 )

@@ -19,8 +19,8 @@ HLT_FN bool phi_less(Hits const& hits, uint32_t a, uint32_t b) {
 // Item: a layer of an event. Counting sort by bin of azimuth, then every hit counts the members of its bin that come before it.
 // O(hits + sum over bins of squares).
 HLT_FN void sort_hits(Team const& team, uint32_t item, Detector const& det, CellCuts const& cuts, Layers const& layers,
-                      ModuleClusters const& modules, Events const& events, Results const& results, Hits const& hits,
-                      HitCells const& info, SortedHits const& sorted, PhiBins const& bins) {
+                      ModuleClusters const& modules, Events const& events, Results const& results, Hits const& hits, HitCells const& info,
+                      SortedHits const& sorted, PhiBins const& bins) {
   uint32_t const event = item / cuts.n_layers, layer = item % cuts.n_layers;
   uint32_t const limit = results.hits[event], offset = events.hit_offset[event];
   uint32_t const row = event * det.n_modules;
@@ -74,7 +74,8 @@ struct Inner {
 };
 
 // Do an inner hit and the sorted hit k of the outer layer form a cell?
-HLT_FN bool makes_cell(CellCuts const& cuts, LayerPairs const& pairs, uint32_t pair, Inner const& in, SortedHits const& sorted, uint32_t k) {
+HLT_FN bool makes_cell(CellCuts const& cuts, LayerPairs const& pairs, uint32_t pair, Inner const& in, SortedHits const& sorted,
+                       uint32_t k) {
   int32_t const dphi = magnitude(int32_t(int16_t(in.phi - sorted.phi[k])));
   if (dphi > pairs.phi_cut[pair]) return false;
   float const zo = sorted.z[k], ro = sorted.r[k], dr = ro - in.r;

@@ -20,13 +20,13 @@ struct System {
   double a[N][N];
 
   HLT_FN void factor() {
-  HLT_UNROLL
+    HLT_UNROLL
     for (int j = 0; j < N; ++j) {
-  HLT_UNROLL
+      HLT_UNROLL
       for (int i = 0; i < N; ++i) {
         if (i < j) continue;
         double sum = a[i][j];
-  HLT_UNROLL
+        HLT_UNROLL
         for (int k = 0; k < N; ++k)
           if (k < j) sum -= a[i][k] * a[j][k] * a[k][k];
         a[i][j] = i == j ? sum : sum / a[j][j];
@@ -34,17 +34,16 @@ struct System {
     }
   }
   HLT_FN void solve(double (&b)[N]) const {
-  HLT_UNROLL
-    for (int i = 0; i < N; ++i)
-  HLT_UNROLL
-      for (int k = 0; k < N; ++k)
-        if (k < i) b[i] -= a[i][k] * b[k];
-  HLT_UNROLL
+    HLT_UNROLL
+    for (int i = 0; i < N; ++i) HLT_UNROLL
+    for (int k = 0; k < N; ++k)
+      if (k < i) b[i] -= a[i][k] * b[k];
+    HLT_UNROLL
     for (int i = 0; i < N; ++i) b[i] /= a[i][i];
-  HLT_UNROLL
+    HLT_UNROLL
     for (int r = 0; r < N; ++r) {
       int const i = N - 1 - r;
-  HLT_UNROLL
+      HLT_UNROLL
       for (int k = 0; k < N; ++k)
         if (k > i) b[i] -= a[k][i] * b[k];
     }
@@ -79,9 +78,8 @@ HLT_FN double broken_line(double const (&t)[N], double const (&y)[N], double con
   HLT_UNROLL
   for (int i = 0; i < N - 1; ++i) delta[i] = 1. / (t[i + 1] - t[i]);
   HLT_UNROLL
-  for (int i = 0; i < ORDER; ++i)
-  HLT_UNROLL
-    for (int j = 0; j < ORDER; ++j) system.a[i][j] = 0.;
+  for (int i = 0; i < ORDER; ++i) HLT_UNROLL
+  for (int j = 0; j < ORDER; ++j) system.a[i][j] = 0.;
   HLT_UNROLL
   for (int i = 0; i < N; ++i) system.a[i][i] = w[i];
   // Each inner point adds the square of its kink: coefficients of the offsets before, at and behind it, and of the curvature.
@@ -132,8 +130,10 @@ HLT_FN Circle translate(Circle const& c, double x0, double y0) {
   double const lambda = a / (2. * u * (1. + u) * (1. + u)), length = square_root(b * b + e * e);
   double const j00 = xi * up * v, j01 = -xi * c.k * c.k * along, j02 = xi * along;
   double const j10 = 2. * mu * up * along, j11 = 2. * mu * v, j12 = mu * zeta - lambda * a;
-  double const p0 = j00 * c.pp + j01 * c.pd + j02 * c.pk, p1 = j00 * c.pd + j01 * c.dd + j02 * c.dk, p2 = j00 * c.pk + j01 * c.dk + j02 * c.kk;
-  double const d0 = j10 * c.pp + j11 * c.pd + j12 * c.pk, d1 = j10 * c.pd + j11 * c.dd + j12 * c.dk, d2 = j10 * c.pk + j11 * c.dk + j12 * c.kk;
+  double const p0 = j00 * c.pp + j01 * c.pd + j02 * c.pk, p1 = j00 * c.pd + j01 * c.dd + j02 * c.dk,
+               p2 = j00 * c.pk + j01 * c.dk + j02 * c.kk;
+  double const d0 = j10 * c.pp + j11 * c.pd + j12 * c.pk, d1 = j10 * c.pd + j11 * c.dd + j12 * c.dk,
+               d2 = j10 * c.pk + j11 * c.dk + j12 * c.kk;
   Circle out;
   out.sin = b / length;
   out.cos = e / length;
@@ -278,7 +278,8 @@ HLT_FN Helix fit_helix(Measurements<N> const& m, double field, bool upstream) {
     at.cos = (chord2.x * bend - chord2.y * half_bend) / l;
     at.d = 0.;
     Vector2 const direction = {at.cos, at.sin};
-    j00 = (chord2.y * outward[0].x - chord2.x * outward[0].y) / l2 - k * dot(chord2, outward[0]) / (2. * l * bend) + k * dot(outward[0], direction);
+    j00 = (chord2.y * outward[0].x - chord2.x * outward[0].y) / l2 - k * dot(chord2, outward[0]) / (2. * l * bend) +
+          k * dot(outward[0], direction);
     j01 = (chord2.x * outward[1].y - chord2.y * outward[1].x) / l2 + k * dot(chord2, outward[1]) / (2. * l * bend);
     j02 = q * l / (2. * bend);
     j10 = outward[0].x * at.sin - outward[0].y * at.cos;
@@ -306,7 +307,8 @@ HLT_FN Helix fit_helix(Measurements<N> const& m, double field, bool upstream) {
   out.cov[9] = pca.kk / (field * field);
   out.cov[3] = out.cov[4] = out.cov[7] = out.cov[8] = out.cov[10] = out.cov[11] = 0.;
   out.chi2 = (line_chi2 + ring_chi2) / double(2 * N - 5);
-  double const check = out.phi + out.tip + out.qpt + out.cot + out.zip + out.chi2 + out.cov[0] + out.cov[5] + out.cov[9] + out.cov[12] + out.cov[14];
+  double const check =
+      out.phi + out.tip + out.qpt + out.cot + out.zip + out.chi2 + out.cov[0] + out.cov[5] + out.cov[9] + out.cov[12] + out.cov[14];
   out.good = is_finite(check) && k != 0.;
   return out;
 }

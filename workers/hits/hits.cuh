@@ -48,8 +48,8 @@ HLT_FN void place_events(Team const& team, uint32_t, Batch const& batch, Events 
 
 // One coordinate of the estimator: x with rows, y with columns.
 struct Axis {
-  int32_t const* edge;   // lower edges in units of the pitch
-  uint32_t last;         // number of the last row or column
+  int32_t const* edge;  // lower edges in units of the pitch
+  uint32_t last;        // number of the last row or column
   float pitch, centre, shift, charge_width, origin, edge_error;
 };
 
@@ -128,10 +128,10 @@ HLT_FN void build_hits(Team const& team, uint32_t item, Detector const& det, Hit
   uint32_t const event = item / det.n_modules, m = item % det.n_modules, begin = modules.begin[item];
   uint32_t const first_hit = found.hit_begin[item], offset = events.hit_offset[event];
   float const thickness = table.thickness[m], slope = -1.f / table.origin_at(m, 2);
-  Axis const along_x = {edges.x, det.rows - 1, det.pitch_x, det.centre_x, table.shift_x[m], table.charge_width_x[m], table.origin_at(m, 0),
-                        det.edge_error_x};
-  Axis const along_y = {edges.y, det.cols - 1, det.pitch_y, det.centre_y, table.shift_y[m], table.charge_width_y[m], table.origin_at(m, 1),
-                        det.edge_error_y};
+  Axis const along_x = {
+      edges.x, det.rows - 1, det.pitch_x, det.centre_x, table.shift_x[m], table.charge_width_x[m], table.origin_at(m, 0), det.edge_error_x};
+  Axis const along_y = {
+      edges.y, det.cols - 1, det.pitch_y, det.centre_y, table.shift_y[m], table.charge_width_y[m], table.origin_at(m, 1), det.edge_error_y};
   uint64_t digest = 0;
   for (uint32_t d = team.rank(); d < n; d += team.size()) {
     uint32_t const c = begin + d, rank = clusters.rank[begin + digis.root[c]];
@@ -141,10 +141,12 @@ HLT_FN void build_hits(Team const& team, uint32_t item, Detector const& det, Hit
     digest += digest_digi(m, digis.position[c], digis.charge[c], digis.hit[c]);
     if (!kept || digis.root[c] != d) continue;
 
-    Coordinate const x = estimate(along_x, clusters.min_row[c], clusters.max_row[c], clusters.first_row_charge[c], clusters.last_row_charge[c],
-                                  thickness, slope, table.sigma_x_at(m, 0), table.sigma_x_at(m, 1), table.sigma_x_at(m, 2));
-    Coordinate const y = estimate(along_y, clusters.min_col[c], clusters.max_col[c], clusters.first_col_charge[c], clusters.last_col_charge[c],
-                                  thickness, slope, table.sigma_y_at(m, 0), table.sigma_y_at(m, 1), table.sigma_y_at(m, 2));
+    Coordinate const x =
+        estimate(along_x, clusters.min_row[c], clusters.max_row[c], clusters.first_row_charge[c], clusters.last_row_charge[c], thickness,
+                 slope, table.sigma_x_at(m, 0), table.sigma_x_at(m, 1), table.sigma_x_at(m, 2));
+    Coordinate const y =
+        estimate(along_y, clusters.min_col[c], clusters.max_col[c], clusters.first_col_charge[c], clusters.last_col_charge[c], thickness,
+                 slope, table.sigma_y_at(m, 0), table.sigma_y_at(m, 1), table.sigma_y_at(m, 2));
     uint32_t const h = offset + place;
     hits.module[h] = uint16_t(m);
     hits.x_local[h] = x.position;

@@ -17,7 +17,6 @@ An event is accepted if at least one path accepts it after its prescale. Prescal
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import yaml

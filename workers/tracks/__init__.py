@@ -96,7 +96,9 @@ STAGE = Stage(
         Kernel("link_cells", "Batch.n_cells", ("Layers", "TrackCuts", "Hits", "HitCells", "Cells", "CellStates")),
         Kernel("number_links", "Batch.n_events", ("TrackCuts", "Batch", "Events", "CellStates", "Results"), team=512),
         Kernel("place_links", "Batch.one", ("Batch", "Events"), team=128),
-        Kernel("fill_links", "Batch.n_cells", ("Layers", "TrackCuts", "Events", "Hits", "HitCells", "Cells", "CellStates", "Links", "HitUses")),
+        Kernel(
+            "fill_links", "Batch.n_cells", ("Layers", "TrackCuts", "Events", "Hits", "HitCells", "Cells", "CellStates", "Links", "HitUses")
+        ),
         Kernel("number_uses", "Batch.n_events", ("Events", "HitUses"), team=512),
         Kernel("group_uses", "Batch.n_cells", ("Cells", "CellStates", "HitUses", "UsedCells")),
         Kernel("kill_duplicate_cells", "Batch.n_cells", ("TrackCuts", "Hits", "Cells", "CellStates", "HitUses", "UsedCells")),

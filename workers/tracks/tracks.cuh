@@ -27,8 +27,8 @@ HLT_FN void clear_cells(uint32_t c, HitCells const& info, Cells const& cells, Ce
 
 // Does the cell middle -> outer continue the cell inner -> middle? Alignment in r-z within what scattering allows at pt_min,
 // curvature, and the distance of the circle through the three hits to the beam line.
-HLT_FN bool continues(Layers const& layers, TrackCuts const& cuts, Hits const& hits, HitCells const& info, uint32_t inner,
-                      uint32_t middle, uint32_t outer) {
+HLT_FN bool continues(Layers const& layers, TrackCuts const& cuts, Hits const& hits, HitCells const& info, uint32_t inner, uint32_t middle,
+                      uint32_t outer) {
   float const r1 = hits.r[inner], z1 = hits.z[inner], ri = hits.r[middle], zi = hits.z[middle], ro = hits.r[outer], zo = hits.z[outer];
   float const dr = r1 - ro, dz = z1 - zo, d2 = dr * dr + dz * dz;
   float const area = magnitude(z1 * (ri - ro) + zi * (ro - r1) + zo * (r1 - ri));
@@ -49,8 +49,8 @@ HLT_FN bool continues(Layers const& layers, TrackCuts const& cuts, Hits const& h
 }
 
 // Item: a cell. Which of the cells that start at its outer hit continue it? O(those cells).
-HLT_FN void link_cells(uint32_t c, Layers const& layers, TrackCuts const& cuts, Hits const& hits, HitCells const& info,
-                       Cells const& cells, CellStates const& states) {
+HLT_FN void link_cells(uint32_t c, Layers const& layers, TrackCuts const& cuts, Hits const& hits, HitCells const& info, Cells const& cells,
+                       CellStates const& states) {
   uint32_t const inner = cells.inner[c], middle = cells.outer[c], first = info.begin[middle], n = info.count[middle];
   uint64_t mask = 0;
   uint32_t links = 0;
@@ -64,7 +64,8 @@ HLT_FN void link_cells(uint32_t c, Layers const& layers, TrackCuts const& cuts, 
 }
 
 // Turns counts of the event's entries into places, and cuts what is beyond the capacity; returns the number that is kept.
-HLT_FN uint32_t number_within(Team const& team, uint32_t begin, uint32_t end, uint64_t capacity, uint32_t* count, uint32_t* place, bool& overflow) {
+HLT_FN uint32_t number_within(Team const& team, uint32_t begin, uint32_t end, uint64_t capacity, uint32_t* count, uint32_t* place,
+                              bool& overflow) {
   uint64_t at = 0;
   for (uint32_t i0 = begin; i0 < end; i0 += team.size()) {
     uint32_t const i = i0 + team.rank();
@@ -108,8 +109,8 @@ HLT_FN void fill_links(uint32_t c, Layers const& layers, TrackCuts const& cuts, 
   uint64_t const mask = states.mask[c];
   uint32_t i = 0;
   for (uint32_t k = 0; k < candidates && i < n; ++k) {
-    bool const linked = k < MASK_BITS ? (mask >> k & 1) != 0
-                                      : continues(layers, cuts, hits, info, cells.inner[c], middle, cells.outer[first + k]);
+    bool const linked =
+        k < MASK_BITS ? (mask >> k & 1) != 0 : continues(layers, cuts, hits, info, cells.inner[c], middle, cells.outer[first + k]);
     if (!linked) continue;
     links.cell[begin + i++] = first + k;
     if (!(atomic_or(&states.state[first + k], CELL_USED) & CELL_USED)) atomic_add(&uses.cells[cells.outer[first + k]], 1u);
@@ -214,8 +215,9 @@ HLT_FN void count_tracks(uint32_t c, LayerPairs const& pairs, TrackCuts const& c
 HLT_FN void number_tracks(Team const& team, uint32_t event, TrackCuts const& cuts, Batch const& batch, Events const& events,
                           CellStates const& states, Results const& results) {
   bool overflow;
-  uint32_t const n = number_within(team, events.cell_offset[event], events.cell_offset[event + 1],
-                                   uint64_t(batch.payload_words[event]) * cuts.tracks_per_word, states.tracks, states.first_track, overflow);
+  uint32_t const n =
+      number_within(team, events.cell_offset[event], events.cell_offset[event + 1],
+                    uint64_t(batch.payload_words[event]) * cuts.tracks_per_word, states.tracks, states.first_track, overflow);
   if (team.rank() == 0) {
     results.ntuplets[event] = n;
     if (overflow) atomic_or(&results.flags[event], FLAG_TRACK_OVERFLOW);
@@ -229,8 +231,8 @@ HLT_FN void place_tracks(Team const& team, uint32_t, Batch const& batch, Events 
 }
 
 // Item: a cell. Writes the candidates that start with it.
-HLT_FN void fill_tracks(uint32_t c, TrackCuts const& cuts, Events const& events, Cells const& cells,
-                        CellStates const& states, Links const& links, Tracks const& tracks) {
+HLT_FN void fill_tracks(uint32_t c, TrackCuts const& cuts, Events const& events, Cells const& cells, CellStates const& states,
+                        Links const& links, Tracks const& tracks) {
   uint32_t const n = states.tracks[c];
   if (n == 0) return;
   uint32_t const event = states.event[c], begin = events.track_offset[event] + states.first_track[c];

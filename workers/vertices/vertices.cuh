@@ -111,8 +111,8 @@ HLT_FN uint64_t digest_vertex(Vertices const& v, uint32_t index, uint32_t place)
 HLT_FN void find_vertices(Team const& team, uint32_t event, VertexCuts const& cuts, Events const& events, Tracks const& all,
                           VertexTracks const& list, Vertices const& out, Results const& results) {
   uint32_t const begin = events.track_offset[event], end = events.track_offset[event + 1];
-  uint32_t* const edges = team.scratch();                  // Z_BINS + 1
-  uint32_t* const cursor = team.scratch() + Z_BINS + 1;    // Z_BINS
+  uint32_t* const edges = team.scratch();                // Z_BINS + 1
+  uint32_t* const cursor = team.scratch() + Z_BINS + 1;  // Z_BINS
 
   // The tracks that take part, in their order.
   uint32_t n = 0;
@@ -143,7 +143,8 @@ HLT_FN void find_vertices(Team const& team, uint32_t event, VertexCuts const& cu
   if (team.rank() == 0) edges[Z_BINS] = n;
   team.sync();
   ZTracks const tracks = {list, begin, n};
-  for (uint32_t i = team.rank(); i < n; i += team.size()) list.sorted[begin + atomic_add(&cursor[z_bin(list.z[begin + i], cuts.eps)], 1u)] = i;
+  for (uint32_t i = team.rank(); i < n; i += team.size())
+    list.sorted[begin + atomic_add(&cursor[z_bin(list.z[begin + i], cuts.eps)], 1u)] = i;
   team.sync();
 
   // Neighbours, and the nearest one that is denser.
