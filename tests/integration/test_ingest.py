@@ -374,7 +374,7 @@ def test_pause_drain_stop_and_the_next_run(farm: Farm) -> None:
         client.wait_open(DEADLINE_S)
         client.flush(DEADLINE_S)
         farm.command("drain")
-        assert farm.wait(lambda s: (s.ledger.in_flight == 0 and s.info["reserved_events"] == 0) or bool(client.poll(0))).run == RUN
+        assert farm.wait(lambda s: s.ledger.in_flight == 0 and s.info["reserved_events"] == 0 or bool(client.poll(0))).run == RUN
         farm.command("stop")
         farm.wait(lambda s: s.state is RunState.CONFIGURED or bool(client.poll(0)))
         farm.command("configure", config=RunConfig(run=RUN + 1))
