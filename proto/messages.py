@@ -53,7 +53,7 @@ class CommandReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Histogram(msgspec.Struct, kw_only=True):
-    """Cumulative-free histogram: counts[i] for values <= bounds[i], the last count for the rest. Values in seconds unless named otherwise."""
+    """Histogram, not cumulative: counts[i] for values <= bounds[i], the last for the rest. Seconds unless named otherwise."""
 
     bounds: list[float]
     counts: list[int]

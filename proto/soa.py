@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -101,7 +102,9 @@ class Schema:
         for c in self.columns:
             if c.shape:
                 stride = f"((uint64_t(capacity) * {c.type.itemsize} + {ALIGNMENT - 1}) / {ALIGNMENT} * {ALIGNMENT // c.type.itemsize})"
-                lines.append(f"  HLT_FN {cpp_type(c.type)}& {c.name}_at(uint32_t i, uint32_t k) const {{ return {c.name}[k * {stride} + i]; }}")
+                lines.append(
+                    f"  HLT_FN {cpp_type(c.type)}& {c.name}_at(uint32_t i, uint32_t k) const {{ return {c.name}[k * {stride} + i]; }}"
+                )
         return "\n".join([*lines, "};", ""])
 
     @cached_property
@@ -199,7 +202,9 @@ class Collection:
         starts: list[tuple[str, int]] = []
         scalars = [self.schema[n].scalar for n in names]
         if not names or (any(scalars) and len(names) > 1):
-            raise LayoutError(f"{self.schema.name}: a tensor needs columns per element, or exactly one scalar column; got {', '.join(names)}")
+            raise LayoutError(
+                f"{self.schema.name}: a tensor needs columns per element, or exactly one scalar column; got {', '.join(names)}"
+            )
         dtype = self.schema[names[0]].type
         for n in names:
             c = self.schema[n]
@@ -208,7 +213,7 @@ class Collection:
             plane = self.layout.plane_bytes(c)
             starts += [(n, self.layout.offsets[n] + k * plane) for k in range(c.planes)]
         step = starts[1][1] - starts[0][1] if len(starts) > 1 else dtype.itemsize
-        for (_, before), (n, at) in zip(starts, starts[1:], strict=False):
+        for (_, before), (n, at) in pairwise(starts):
             if at - before != step or step < 0:
                 raise LayoutError(f"{self.schema.name}: column {n!r} breaks the even spacing of {', '.join(names)}; use tensors()")
         n_rows = self._length(length)
@@ -279,7 +284,8 @@ def _unflatten(planes: Any, n: int, shape: tuple[int, ...]) -> Any:
 
 
 def _split_axis(planes: Any, shape: tuple[int, ...]) -> Any:
-    step, strides = planes.strides[0], []
+    step = planes.strides[0]
+    strides: list[int] = []
     for extent in reversed(shape):
         strides.insert(0, step)
         step *= extent

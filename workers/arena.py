@@ -12,6 +12,8 @@ from hltfarm.proto.detector.description import Detector
 from hltfarm.proto.errors import LimitError
 from hltfarm.proto.events import RawEvent
 from hltfarm.proto.soa import Collection, Schema, aligned_empty
+from hltfarm.workers.cells import PHI_BINS
+from hltfarm.workers.configuration import Configuration
 from hltfarm.workers.kernel import Kernel, Stage
 from hltfarm.workers.pipeline import CHAIN, COLUMNS
 
@@ -24,7 +26,7 @@ class Capacity:
 
     events: int
     words: int
-    max_hits: int
+    config: Configuration
 
     def entries(self, per: str, detector: Detector) -> int:
         """Entries of a structure that has one per `per` (see Stage.columns)."""
@@ -34,7 +36,11 @@ class Capacity:
             "words": self.words,
             "frames": self.events * len(detector.cabling.fed_ids),
             "modules": self.events * detector.n_modules,
-            "hits": min(self.words, self.events * self.max_hits),  # a hit takes at least one word
+            "hits": min(self.words, self.events * self.config.max_hits),  # a hit takes at least one word
+            "phi_bins": self.events * len(detector.layers) * (PHI_BINS + 1),
+            "cells": self.words * self.config.cells.cells_per_word,
+            "links": self.words * self.config.tracks.links_per_word,
+            "tracks": self.words * self.config.tracks.tracks_per_word,
         }[per]
 
 
@@ -87,6 +93,7 @@ def describe_batch(batch: Collection, events: Sequence[RawEvent], detector: Dete
     words = np.array([e.payload.nbytes // 4 for e in events], np.uint32)
     padded = (words + 31) // 32 * 32
     batch.n_events[0], batch.n_frames[0], batch.n_modules[0], batch.one[0] = n, n * len(detector.cabling.fed_ids), n * detector.n_modules, 1
+    batch.n_layers[0] = n * len(detector.layers)
     batch.payload_begin[:n] = np.cumsum(padded) - padded
     batch.payload_words[:n] = words
     batch.run[:n] = [e.id.run for e in events]

@@ -14,6 +14,10 @@ BATCH = Schema(
         Column("n_events", "u4", "events in the batch", scalar=True),
         Column("n_frames", "u4", "events x FEDs of the detector", scalar=True),
         Column("n_modules", "u4", "events x modules of the detector", scalar=True),
+        Column("n_layers", "u4", "events x layers of the detector", scalar=True),
+        Column("n_hits", "u4", "hits of the batch; written by the hits stage", scalar=True),
+        Column("n_cells", "u4", "cells of the batch; written by the cells stage", scalar=True),
+        Column("n_tracks", "u4", "tracks of the batch; written by the tracks stage", scalar=True),
         Column("one", "u4", "1, the item count of kernels that run once", scalar=True),
         Column("payload_begin", "u4", "first word of the payload in Raw"),
         Column("payload_words", "u4", "length of the payload", unit="32-bit words"),
@@ -35,7 +39,12 @@ EVENTS = Schema(
     "Bookkeeping per event; one entry more than events",
     (
         Column("hit_offset", "u4", "first hit of the event in Hits; the entry after the last event is the total"),
-        Column("hit_digest", "u8", "order-free sum over the hashes of digis and hits"),
+        Column("cell_offset", "u4", "first cell of the event in Cells, as above"),
+        Column("links", "u4", "links of the event"),
+        Column("link_offset", "u4", "first link of the event in Links, as above"),
+        Column("track_offset", "u4", "first track of the event in Tracks, as above"),
+        Column("vertex_offset", "u4", "first vertex of the event in Vertices, as above"),
+        Column("digest", "u8", "order-free sum over the hashes of digis, hits, tracks and vertices"),
     ),
 )
 
@@ -43,7 +52,7 @@ EVENTS = Schema(
 COLUMNS: tuple[tuple[Schema, str], ...] = ((BATCH, "events"), (RAW, "words"), (RESULTS, "events"), (EVENTS, "event_edges"))
 
 
-def result_rows(results: object, n: int) -> np.ndarray:  # type: ignore[type-arg]
+def result_rows(results: object, n: int) -> np.ndarray:
     """The first n entries of a host copy of Results as an array of RESULT rows."""
     rows = np.empty(n, RESULT)
     for name in RESULT.names or ():

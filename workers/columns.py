@@ -13,6 +13,9 @@ from hltfarm.proto.detector.description import Detector
 from hltfarm.proto.soa import Collection
 from hltfarm.workers.hits import HITS
 
+TRACK_COLUMNS = ("n_hits", "quality", "pt", "eta", "phi", "tip", "qpt", "cot", "zip", "chi2", "score", "cov", "hit")
+VERTEX_COLUMNS = ("z", "error", "chi2", "ndof", "sum_pt2")
+
 
 @dataclass(frozen=True)
 class EventColumns:
@@ -20,6 +23,8 @@ class EventColumns:
 
     digis: dict[str, NDArray[Any]]
     hits: dict[str, NDArray[Any]]
+    tracks: dict[str, NDArray[Any]]
+    vertices: dict[str, NDArray[Any]]
 
 
 def event_columns(arena: Mapping[str, Collection], detector: Detector, i: int) -> EventColumns:
@@ -41,8 +46,25 @@ def event_columns(arena: Mapping[str, Collection], detector: Detector, i: int) -
         "hit": np.where(column["hit"] == 0xFFFFFFFF, -1, column["hit"].astype(np.int64)),
     }
     hits = {c.name: _host(arena["Hits"][c.name][first:last]) for c in HITS.columns}
-    return EventColumns(digis, hits)
+    return EventColumns(digis, hits, _tracks(arena, i, first), _vertices(arena, i))
+
+
+def _tracks(arena: Mapping[str, Collection], i: int, first_hit: int) -> dict[str, NDArray[Any]]:
+    """Fitted candidates of event i; those dropped before the fit have no parameters and stay behind."""
+    begin, end = (int(x) for x in _host(arena["Events"].track_offset[i : i + 2]))
+    columns = {name: _host(arena["Tracks"][name][begin:end]) for name in TRACK_COLUMNS}
+    fitted = columns["chi2"] >= 0
+    columns = {name: column[fitted] for name, column in columns.items()}
+    hits = columns.pop("hit").astype(np.int64) - first_hit
+    hits[np.arange(hits.shape[1]) >= columns["n_hits"][:, None]] = -1
+    return {**columns, "hits": hits, "charge": np.sign(columns["qpt"]).astype(np.int32)}
+
+
+def _vertices(arena: Mapping[str, Collection], i: int) -> dict[str, NDArray[Any]]:
+    begin = int(_host(arena["Events"].track_offset[i : i + 1])[0])
+    n = int(_host(arena["Results"].vertices[i : i + 1])[0])
+    return {name: _host(arena["Vertices"][name][begin : begin + n]) for name in VERTEX_COLUMNS}
 
 
 def _host(column: Any) -> NDArray[Any]:
-    return column.copy() if isinstance(column, np.ndarray) else column.get()  # type: ignore[no-any-return]
+    return column.copy() if isinstance(column, np.ndarray) else column.get()

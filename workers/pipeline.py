@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from hltfarm.proto.soa import Params, Schema
-from hltfarm.workers import batch, clusters, conditions, hits, menu, unpack
+from hltfarm.workers import batch, cells, clusters, conditions, fit, hits, menu, tracks, unpack, vertices
 from hltfarm.workers.kernel import Stage
 
 CHAIN: tuple[Stage, ...] = (
     unpack.STAGE,  # raw words      -> calibrated pixels, grouped by module
     clusters.STAGE,  # pixels        -> digis in raster order, clusters, charge cut
     hits.STAGE,  # clusters       -> rec hits: position, error, global frame
+    cells.STAGE,  # hits           -> doublets of hits that point to the beam line
+    tracks.STAGE,  # cells         -> chains of cells: track candidates
+    fit.STAGE,  # candidates      -> helix parameters, quality, duplicates removed
+    vertices.STAGE,  # tracks      -> primary vertices along the beam line
     menu.STAGE,  # event counts   -> path bits, prescales, accept; digest
 )
 

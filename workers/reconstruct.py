@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,19 +22,23 @@ from hltfarm.proto.detector.description import Detector
 from hltfarm.proto.errors import SampleError
 from hltfarm.proto.events import RawEvent
 from hltfarm.proto.results import OVERFLOW_FLAGS, RESULT
+from hltfarm.workers.configuration import DEFAULT, Configuration
 from hltfarm.workers.menu import Menu
 from hltfarm.workers.reconstructor import Reconstructor
 
-TRACK_FLOATS = ("pt", "eta", "phi", "tip", "zip", "chi2", "score")
-TRACK_INTS = ("charge", "n_hits", "quality")
-VERTEX_FLOATS = ("z", "chi2", "sum_pt2")
+TRACK_COLUMNS = ("pt", "eta", "phi", "tip", "zip", "chi2", "charge", "n_hits", "quality", "score", "cov")
+VERTEX_COLUMNS = ("z", "ndof", "chi2", "sum_pt2")
 HIT_COLUMNS = ("x", "y", "z", "module", "charge")
+
+
+Columns = dict[str, NDArray[Any]]
 
 
 class Source(Protocol):
     """What is needed of an event source (loadgen/source.py has them)."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def __len__(self) -> int: ...
 
@@ -45,7 +49,7 @@ class Source(Protocol):
 
 @dataclass
 class Job:
-    """Outcome of `reconstruct`: rows in event order, seconds by stage (summed over threads), hits if they were kept."""
+    """Outcome of `reconstruct`: rows in event order, seconds by stage (summed over threads), columns if they were kept."""
 
     backend: str
     device: str
@@ -54,7 +58,9 @@ class Job:
     ids: list[int]
     rows: NDArray[np.void]
     stages: dict[str, float]
-    hits: list[dict[str, NDArray[Any]]] = field(default_factory=list)
+    hits: list[Columns] = field(default_factory=list)
+    tracks: list[Columns] = field(default_factory=list)
+    vertices: list[Columns] = field(default_factory=list)
 
     @property
     def events_per_second(self) -> float:
@@ -62,7 +68,16 @@ class Job:
 
 
 def reconstruct(
-    source: Source, menu: Menu, *, backend: str, events: int | None, batch: int, threads: int, profile: bool = False, keep: bool = False
+    source: Source,
+    menu: Menu,
+    config: Configuration = DEFAULT,
+    *,
+    backend: str,
+    events: int | None,
+    batch: int,
+    threads: int,
+    profile: bool = False,
+    keep: bool = False,
 ) -> Job:
     """Run the chain over a source. The clock runs from raw bytes in host memory to decisions; reading the source is outside.
 
@@ -79,6 +94,7 @@ def reconstruct(
     with Reconstructor(
         source.detector(),
         menu,
+        config=config,
         backend=backend,
         max_events=batch,
         max_batch_bytes=_batch_bytes(loaded, batch, size),
@@ -87,7 +103,7 @@ def reconstruct(
     ) as reconstructor:
         loaded = _registered(reconstructor, loaded)
         reconstructor.run(loaded[:batch])  # compiles, touches memory
-        rows, hits, stages, seconds = [], list[dict[str, NDArray[Any]]](), dict[str, float](), 0.0
+        rows, kept, stages, seconds = [], list[tuple[Columns, Columns, Columns]](), dict[str, float](), 0.0
         chunks = list(_chunks(n, max(batch, 256)))
         for first, last in track(chunks, "reconstructing", console=console, transient=True, disable=not console.is_terminal):
             part = [loaded[i % distinct] for i in range(first, last)]
@@ -98,9 +114,10 @@ def reconstruct(
             for stage, t in result.stage_seconds.items():
                 stages[stage] = stages.get(stage, 0.0) + t
             if keep:
-                hits += [result.hits(i) for i in range(last - first)]
+                kept += [(result.hits(i), result.tracks(i), result.vertices(i)) for i in range(last - first)]
         ids = [loaded[i % distinct].id.event for i in range(n)]
-        return Job(reconstructor.backend, reconstructor.device, menu, seconds, ids, np.concatenate(rows), stages, hits)
+        columns = ([k[0] for k in kept], [k[1] for k in kept], [k[2] for k in kept])
+        return Job(reconstructor.backend, reconstructor.device, menu, seconds, ids, np.concatenate(rows), stages, *columns)
 
 
 def _chunks(n: int, size: int) -> Iterator[tuple[int, int]]:
@@ -125,7 +142,7 @@ def _registered(reconstructor: Reconstructor, events: list[RawEvent]) -> list[Ra
         place = block[start : start + event.payload.nbytes]
         place[:] = event.payload
         out.append(RawEvent(event.id, place))
-    reconstructor.register(memoryview(block))
+    reconstructor.register(block.data)
     return out
 
 
@@ -166,19 +183,27 @@ def write_json(job: Job, path: Path) -> None:
 
 
 def write_npz(job: Job, path: Path) -> None:
-    """`--out`: offsets have n + 1 entries; lengths in cm relative to the beam spot, momenta in GeV."""
-    n = len(job.rows)
-    zeros = np.zeros(n + 1, np.int64)
-    arrays: dict[str, NDArray[Any]] = {"track_offsets": zeros, "vertex_offsets": zeros, "track_hit_offsets": np.zeros(1, np.int64)}
-    arrays |= {f"track_{name}": np.zeros(0, np.float32) for name in TRACK_FLOATS}
-    arrays |= {f"track_{name}": np.zeros(0, np.int32) for name in TRACK_INTS}
-    arrays |= {f"vertex_{name}": np.zeros(0, np.float32) for name in VERTEX_FLOATS}
-    arrays |= {"vertex_ndof": np.zeros(0, np.int32), "track_hits": np.zeros(0, np.int32)}
-    arrays["hit_offsets"] = np.concatenate([[0], np.cumsum([len(h["x"]) for h in job.hits])]).astype(np.int64)
-    for name in HIT_COLUMNS:
-        arrays[f"hit_{name}"] = np.concatenate([h[name] for h in job.hits]) if job.hits else np.zeros(0, np.float32)
+    """`--out`: offsets have n + 1 entries; lengths in cm relative to the beam spot, momenta in GeV. Every fitted candidate is listed."""
+    hits = [t["hits"][t["hits"] >= 0].astype(np.int32) for t in job.tracks]  # row by row, as many as each track has
+    arrays = {
+        "hit_offsets": _offsets([len(h["x"]) for h in job.hits]),
+        "track_offsets": _offsets([len(t["pt"]) for t in job.tracks]),
+        "vertex_offsets": _offsets([len(v["z"]) for v in job.vertices]),
+        "track_hit_offsets": _offsets([n for t in job.tracks for n in t["n_hits"]]),
+        "track_hits": np.concatenate([np.zeros(0, np.int32), *hits]),
+    }
+    for prefix, names, events in (
+        ("hit", HIT_COLUMNS, job.hits),
+        ("track", TRACK_COLUMNS, job.tracks),
+        ("vertex", VERTEX_COLUMNS, job.vertices),
+    ):
+        arrays |= {f"{prefix}_{name}": np.concatenate([event[name] for event in events]) for name in names}
     with path.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
+
+
+def _offsets(counts: Sequence[int]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(np.array(counts, np.int64))]).astype(np.int64)
 
 
 def print_summary(job: Job) -> None:
@@ -187,7 +212,7 @@ def print_summary(job: Job) -> None:
     table = Table(title=f"{n} events on {job.backend} ({job.device}): {job.events_per_second:.1f} events/s", title_justify="left")
     table.add_column("per event")
     table.add_column("mean", justify="right")
-    for name in ("modules", "digis", "pixels", "clusters", "hits"):
+    for name in ("modules", "digis", "pixels", "clusters", "hits", "doublets", "ntuplets", "tracks", "vertices"):
         table.add_row(name, f"{job.rows[name].mean():.1f}")
     table.add_row("accepted", f"{100 * job.rows['accept'].mean():.1f} %")
     flagged = int((job.rows["flags"] != 0).sum())

@@ -23,16 +23,15 @@ from hltfarm.proto.detector.description import Detector
 from hltfarm.proto.errors import BackendError, ConfigError
 from hltfarm.proto.events import RawEvent
 from hltfarm.proto.results import RESULT
-from hltfarm.workers import conditions
+from hltfarm.proto.soa import Collection
+from hltfarm.workers import conditions, configuration
 from hltfarm.workers.arena import Capacity, host_allocate, split
 from hltfarm.workers.backends.cpu import CpuLane
 from hltfarm.workers.batch import result_rows
 from hltfarm.workers.columns import EventColumns, event_columns
-from hltfarm.workers.hits import LIMITS
+from hltfarm.workers.configuration import Configuration
 from hltfarm.workers.menu import Menu
 from hltfarm.workers.menu.stage import fill_tables as menu_tables
-
-MAX_HITS = 131072
 
 
 class BatchResult:
@@ -49,6 +48,17 @@ class BatchResult:
     def hits(self, i: int) -> dict[str, NDArray[Any]]:
         """Columns of the Hits structure for event i, in order of module and cluster. Raises ConfigError without keep=True."""
         return self._kept(i).hits
+
+    def tracks(self, i: int) -> dict[str, NDArray[Any]]:
+        """Columns of the Tracks structure for event i (every candidate that was fitted), with `charge`.
+
+        `hits` (n, most) are indices within the event's hits, -1 behind the last.
+        """
+        return self._kept(i).tracks
+
+    def vertices(self, i: int) -> dict[str, NDArray[Any]]:
+        """z, error (cm), chi2, ndof, sum_pt2 (GeV^2) of the vertices of event i, hardest first."""
+        return self._kept(i).vertices
 
     def digis(self, i: int) -> dict[str, NDArray[Any]]:
         """module, row, col, charge (electrons) and hit (-1: cut) of the distinct pixels of event i, in order of module, column, row."""
@@ -75,12 +85,18 @@ class Backend(Protocol):
 class CpuBackend:
     """Events spread over threads; each task runs `events_per_task` events in the lane (arena) of its thread."""
 
-    def __init__(self, detector: Detector, menu: Menu, capacity: Capacity, threads: int, events_per_task: int) -> None:
-        tables = conditions.fill_tables(detector, host_allocate) | menu_tables(menu, host_allocate)
-        params = {"Detector": conditions.detector_params(detector), "HitLimits": LIMITS.pack(max_hits=capacity.max_hits)}
+    def __init__(
+        self,
+        detector: Detector,
+        tables: dict[str, Collection],
+        params: dict[str, NDArray[np.void]],
+        capacity: Capacity,
+        threads: int,
+        events_per_task: int,
+    ) -> None:
         self.detector = detector
         self.device = f"cpu:{threads}"
-        self.task = Capacity(events_per_task, capacity.words, capacity.max_hits)
+        self.task = Capacity(events_per_task, capacity.words, capacity.config)
         self._lanes: SimpleQueue[CpuLane] = SimpleQueue()
         for _ in range(threads):
             self._lanes.put(CpuLane(detector, self.task, tables, params))
@@ -135,17 +151,18 @@ class Reconstructor:
         max_batch_bytes: int = 32 << 20,
         threads: int = 0,
         events_per_task: int = 1,
-        max_hits: int = MAX_HITS,
+        config: Configuration = configuration.DEFAULT,
         profile: bool = False,
     ) -> None:
         if backend not in ("auto", "cpu", "cuda"):
             raise ConfigError(f"backend {backend!r} is unknown; use auto, cpu or cuda")
-        for name, value in (("max_events", max_events), ("max_batch_bytes", max_batch_bytes), ("max_hits", max_hits)):
+        for name, value in (("max_events", max_events), ("max_batch_bytes", max_batch_bytes)):
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}")
         detector.validate()
         self.detector, self.menu = detector, menu
-        capacity = Capacity(max_events, -(-max_batch_bytes // 128) * 32, max_hits)
+        capacity = Capacity(max_events, -(-max_batch_bytes // 128) * 32, config)
+        tables, params = host_tables(detector, menu, config), parameters(detector, config)
         self._backend: Backend
         if backend == "cuda" or (backend == "auto" and cuda_available()):
             try:
@@ -153,10 +170,10 @@ class Reconstructor:
             except ImportError as e:
                 raise BackendError(f"the cuda backend needs CuPy ({e}); install hltfarm[cuda], or use --backend cpu") from None
 
-            self.backend, self._backend = "cuda", CudaBackend(detector, menu, capacity, profile)
+            self.backend, self._backend = "cuda", CudaBackend(detector, tables, params, capacity, profile)
         else:
             n = threads or len(os.sched_getaffinity(0))
-            self.backend, self._backend = "cpu", CpuBackend(detector, menu, capacity, n, events_per_task)
+            self.backend, self._backend = "cpu", CpuBackend(detector, tables, params, capacity, n, events_per_task)
 
     @property
     def device(self) -> str:
@@ -181,6 +198,20 @@ class Reconstructor:
         self.close()
 
 
+def host_tables(detector: Detector, menu: Menu, config: Configuration) -> dict[str, Collection]:
+    """Every table that kernels read besides the batch, in host memory, by struct name."""
+    return (
+        conditions.fill_tables(detector, host_allocate)
+        | configuration.fill_tables(config, detector, host_allocate)
+        | menu_tables(menu, host_allocate)
+    )
+
+
+def parameters(detector: Detector, config: Configuration) -> dict[str, NDArray[np.void]]:
+    """Every struct that kernels receive by value, by name."""
+    return {"Detector": conditions.detector_params(detector)} | configuration.params(config, detector)
+
+
 def cuda_available() -> bool:
     """True if CuPy is installed and sees a device."""
     try:
@@ -191,5 +222,3 @@ def cuda_available() -> bool:
         return bool(cupy.cuda.runtime.getDeviceCount() > 0)
     except cupy.cuda.runtime.CUDARuntimeError:
         return False
-
-

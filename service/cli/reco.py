@@ -15,12 +15,14 @@ def reco(
     batch: Annotated[int, typer.Option(min=1, max=4096, help="Events that are reconstructed together.")] = 64,
     threads: Annotated[int, typer.Option(min=0, max=1024, help="CPU threads; 0: all cores of this process.")] = 0,
     menu: Annotated[Path | None, typer.Option(help="Trigger menu (YAML); default: the built-in one.")] = None,
+    config: Annotated[str, typer.Option(help="Reconstruction: default, or patatrack-phase1 for comparisons.")] = "default",
     profile: Annotated[bool, typer.Option(help="CUDA: time every stage of every batch (slower).")] = False,
     json: Annotated[Path | None, typer.Option(help="Write counts, decision and digest of every event to this file.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write hits, tracks and vertices to this .npz file.")] = None,
 ) -> None:
     """Reconstruct events and decide on them; print rates and means."""
     from hltfarm.loadgen.source import open_source
+    from hltfarm.workers.configuration import configuration
     from hltfarm.workers.menu import DEFAULT_MENU, Menu
     from hltfarm.workers.reconstruct import print_summary, reconstruct, write_json, write_npz
 
@@ -29,6 +31,7 @@ def reco(
     job = reconstruct(
         events_of,
         Menu.parse(text, str(menu) if menu else "built-in menu"),
+        configuration(config),
         backend=backend,
         events=events,
         batch=batch,

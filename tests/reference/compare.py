@@ -19,6 +19,10 @@ from tests.reference.unpack import unpack
 Columns = dict[str, NDArray[Any]]
 
 
+#: Overflows of stages that this reference does not cover.
+LATER = EventFlag.DOUBLET_OVERFLOW | EventFlag.TRACK_OVERFLOW | EventFlag.VERTEX_OVERFLOW
+
+
 class Batch(Protocol):
     """What the comparison needs of a BatchResult."""
 
@@ -74,7 +78,7 @@ def check(batch: Batch, expected: Sequence[Expected]) -> None:
     for i, e in enumerate(expected):
         row = batch.results[i]
         assert {name: int(row[name]) for name in e.counts} == e.counts
-        assert EventFlag(int(row["flags"])) == e.flags
+        assert EventFlag(int(row["flags"])) & ~LATER == e.flags
         same_columns(batch.digis(i), e.digis)
         same_columns(batch.hits(i), e.hits)
 

@@ -64,7 +64,9 @@ def decide(text: str, events: list[RawEvent]) -> np.ndarray:  # type: ignore[typ
 
 
 def test_cuts_are_inclusive_and_paths_own_bits() -> None:
-    text = menu("{name: Low, require: {hits: {max: 9}}}", "{name: Exact, require: {hits: {min: 10, max: 10}}}", "{name: Never, prescale: 0}")
+    text = menu(
+        "{name: Low, require: {hits: {max: 9}}}", "{name: Exact, require: {hits: {min: 10, max: 10}}}", "{name: Never, prescale: 0}"
+    )
     rows = decide(text, [event(i, n) for i, n in enumerate((9, 10, 11))])
     assert rows["hits"].tolist() == [9, 10, 11]
     assert rows["path_raw"].tolist() == [0b101, 0b110, 0b100]
@@ -81,7 +83,8 @@ def test_every_quantity_reads_its_own_column(quantity: str) -> None:
     e = replace(e, payload=damaged)
     value = int(decide(menu("{name: Any}"), [e])[quantity][0])
     text = menu(
-        f"{{name: In, require: {{{quantity}: {{min: {value}, max: {value}}}}}}}", f"{{name: Out, require: {{{quantity}: {{min: {value + 1}}}}}}}"
+        f"{{name: In, require: {{{quantity}: {{min: {value}, max: {value}}}}}}}",
+        f"{{name: Out, require: {{{quantity}: {{min: {value + 1}}}}}}}",
     )
     assert decide(text, [e])["path_raw"].tolist() == [0b01]
     others = {q: int(decide(menu("{name: Any}"), [e])[q][0]) for q in QUANTITIES}

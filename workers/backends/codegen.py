@@ -14,8 +14,10 @@ _BANNER = "// Generated from the declarations in workers/ by backends/codegen.py
 
 def views_header() -> str:
     """views.gen.h: the structs that kernels receive."""
-    structs = [x.cpp() for x in (*PARAMS, *TABLES, *(schema for schema, _ in COLUMNS))]
-    return "\n".join([_BANNER + "#pragma once", '#include "backends/portable.cuh"', "", "namespace hlt {", "", *structs, "}  // namespace hlt", ""])
+    structs = [p.cpp() for p in PARAMS] + [s.cpp() for s in (*TABLES, *(schema for schema, _ in COLUMNS))]
+    return "\n".join(
+        [_BANNER + "#pragma once", '#include "backends/portable.cuh"', "", "namespace hlt {", "", *structs, "}  // namespace hlt", ""]
+    )
 
 
 def cpu_entries() -> str:
@@ -59,7 +61,9 @@ def cuda_source(stage: Stage) -> str:
             ]
         else:
             step = "gridDim.x * blockDim.x"
-            lines.append(f"  for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x, n = *items; i < n; i += {step}) hlt::{k.name}(i, {args});")
+            lines.append(
+                f"  for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x, n = *items; i < n; i += {step}) hlt::{k.name}(i, {args});"
+            )
         lines += ["}", ""]
     return _paste("\n".join(lines), set())
 

@@ -45,7 +45,9 @@ class CpuLane:
     Not thread-safe: a lane belongs to one thread while it runs. Results stay valid until the lane runs again.
     """
 
-    def __init__(self, detector: Detector, capacity: Capacity, tables: dict[str, Collection], params: dict[str, np.ndarray[Any, Any]]) -> None:
+    def __init__(
+        self, detector: Detector, capacity: Capacity, tables: dict[str, Collection], params: dict[str, np.ndarray[Any, Any]]
+    ) -> None:
         self.detector = detector
         self.arena = Arena(detector, capacity, host_allocate)
         self._tables = tables  # the plan holds bare addresses of their memory
@@ -54,7 +56,9 @@ class CpuLane:
         self._scratch = aligned_empty(max(128, *(launch.scratch for launch in self.launches)))
         self._scratch[:] = 0  # kernels expect it clean and leave it clean
         self._args = [self._pointers(launch) for launch in self.launches]
-        self._steps = (_Step * len(self.launches))(*(self._step(launch, args) for launch, args in zip(self.launches, self._args, strict=True)))
+        self._steps = (_Step * len(self.launches))(
+            *(self._step(launch, args) for launch, args in zip(self.launches, self._args, strict=True))
+        )
         self.seconds = np.zeros(len(self.launches))
 
     def _pointers(self, launch: Launch) -> Any:

@@ -48,8 +48,8 @@ __attribute__((visibility("default"))) void hlt_run(hlt_cpu::Step const* steps, 
   }
 }
 
-static PyModuleDef module_definition = {PyModuleDef_HEAD_INIT, "cpu_kernels", "CPU kernels of hltfarm; see cpu.py", -1, nullptr, nullptr,
-                                        nullptr,               nullptr,       nullptr};
+static PyModuleDef module_definition = {
+    PyModuleDef_HEAD_INIT, "cpu_kernels", "CPU kernels of hltfarm; see cpu.py", -1, nullptr, nullptr, nullptr, nullptr, nullptr};
 
 PyMODINIT_FUNC PyInit_cpu_kernels() { return PyModule_Create(&module_definition); }
 }

@@ -15,17 +15,13 @@ from hltfarm.proto.errors import BackendError
 from hltfarm.proto.events import RawEvent
 from hltfarm.proto.results import RESULT
 from hltfarm.proto.soa import Collection, Schema
-from hltfarm.workers import conditions
-from hltfarm.workers.arena import Arena, Capacity, Launch, describe_batch, host_allocate, plan, split
+from hltfarm.workers.arena import Arena, Capacity, Launch, describe_batch, plan, split
 from hltfarm.workers.backends import codegen
 from hltfarm.workers.batch import BATCH, RESULTS, result_rows
-from hltfarm.workers.columns import event_columns
-from hltfarm.workers.hits import LIMITS
-from hltfarm.workers.menu.stage import fill_tables as menu_tables
+from hltfarm.workers.columns import EventColumns, event_columns
 from hltfarm.workers.pipeline import CHAIN
 
 if TYPE_CHECKING:
-    from hltfarm.workers.menu import Menu
     from hltfarm.workers.reconstructor import BatchResult
 
 #: --fmad=false keeps products and sums apart, as the host compiler does with -ffp-contract=off: the same bits on both.
@@ -66,7 +62,9 @@ def _to_device(tables: dict[str, Collection]) -> dict[str, Collection]:
 class CudaLane:
     """One arena on the device with its stream and its captured graph: one batch in flight."""
 
-    def __init__(self, detector: Detector, capacity: Capacity, tables: dict[str, Collection], params: dict[str, Any], kernels: dict[str, Any]):
+    def __init__(
+        self, detector: Detector, capacity: Capacity, tables: dict[str, Collection], params: dict[str, Any], kernels: dict[str, Any]
+    ):
         self.detector = detector
         self.stream = cupy.cuda.Stream(non_blocking=True)
         self.arena = Arena(detector, capacity, device_allocate)
@@ -149,7 +147,15 @@ class CudaLane:
 class CudaBackend:
     """Batches alternate between two lanes, so that copies of one overlap the kernels of the other."""
 
-    def __init__(self, detector: Detector, menu: Menu, capacity: Capacity, profile: bool, lanes: int = 2) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        tables: dict[str, Collection],
+        params: dict[str, np.ndarray[Any, Any]],
+        capacity: Capacity,
+        profile: bool,
+        lanes: int = 2,
+    ) -> None:
         try:
             device = cupy.cuda.Device()
             properties = runtime.getDeviceProperties(device.id)
@@ -161,18 +167,19 @@ class CudaBackend:
         self._profile = profile
         self._batches = 0
         self._registered: list[int] = []
-        tables = _to_device(conditions.fill_tables(detector, host_allocate) | menu_tables(menu, host_allocate))
-        params = {"Detector": conditions.detector_params(detector), "HitLimits": LIMITS.pack(max_hits=capacity.max_hits)}
+        tables = _to_device(tables)
         kernels = compile_stages()
         try:
             self._lanes = [CudaLane(detector, capacity, tables, params, kernels) for _ in range(lanes)]
         except cupy.cuda.memory.OutOfMemoryError as e:
-            raise BackendError(f"{self.device}: not enough memory for batches of {capacity.events} events ({e}); lower max_events") from None
+            raise BackendError(
+                f"{self.device}: not enough memory for batches of {capacity.events} events ({e}); lower max_events"
+            ) from None
 
     def run(self, events: Sequence[RawEvent], keep: bool) -> BatchResult:
         from hltfarm.workers.reconstructor import BatchResult
 
-        rows, seconds, columns = [], dict[str, float](), []
+        rows, seconds, columns = [], dict[str, float](), list[EventColumns]()
         busy: list[CudaLane] = []
 
         def collect() -> None:

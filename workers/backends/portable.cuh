@@ -17,8 +17,10 @@ typedef long long int64_t;
 
 #if defined(__CUDACC__)
 #define HLT_FN __device__ __forceinline__
+#define HLT_UNROLL _Pragma("unroll")
 #else
 #define HLT_FN inline
+#define HLT_UNROLL _Pragma("GCC unroll 8")
 #endif
 
 namespace hlt {
@@ -31,6 +33,7 @@ constexpr uint16_t NO_MODULE = 0xffffu;
 HLT_FN uint32_t atomic_add(uint32_t* p, uint32_t v) { return atomicAdd(p, v); }
 HLT_FN uint64_t atomic_add(uint64_t* p, uint64_t v) { return atomicAdd(p, v); }
 HLT_FN uint32_t atomic_min(uint32_t* p, uint32_t v) { return atomicMin(p, v); }
+HLT_FN uint64_t atomic_min(uint64_t* p, uint64_t v) { return atomicMin(p, v); }
 HLT_FN uint32_t atomic_max(uint32_t* p, uint32_t v) { return atomicMax(p, v); }
 HLT_FN uint32_t atomic_or(uint32_t* p, uint32_t v) { return atomicOr(p, v); }
 // A read that the compiler may not keep in a register while other threads write.
@@ -46,8 +49,9 @@ HLT_FN T atomic_add(T* p, T v) {
   *p = old + v;
   return old;
 }
-HLT_FN uint32_t atomic_min(uint32_t* p, uint32_t v) {
-  uint32_t const old = *p;
+template <class T>
+HLT_FN T atomic_min(T* p, T v) {
+  T const old = *p;
   if (v < old) *p = v;
   return old;
 }

@@ -133,6 +133,7 @@ HLT_FN void cluster_module(Team const& team, uint32_t item, Detector const& det,
   for (uint32_t i = team.rank(); i < n; i += team.size()) {
     uint32_t const p = position[i];
     raster.bits[p >> 5] = 0;
+    raster.before[p >> 5] = 0;
     raster.summary[p >> 10] = 0;
     uint32_t const c = begin + i;
     uint32_t const row = p % col_step, col = p / col_step;

@@ -26,7 +26,9 @@ HITS = Schema(
     ),
 )
 
-LIMITS = Params("HitLimits", "Capacities of the hits stage", (Column("max_hits", "u4", "hits per event; later ones are left out and flagged"),))
+LIMITS = Params(
+    "HitLimits", "Capacities of the hits stage", (Column("max_hits", "u4", "hits per event; later ones are left out and flagged"),)
+)
 
 STAGE = Stage(
     "hits",

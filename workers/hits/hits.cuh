@@ -25,24 +25,31 @@ HLT_FN void number_hits(Team const& team, uint32_t event, Detector const& det, H
   }
 }
 
-// Item: the batch. First hit of each event. O(events).
-HLT_FN void place_events(Team const& team, uint32_t, Batch const& batch, Events const& events, Results const& results) {
+// Exclusive prefix sum of a count per event, with the total behind the last event. O(events).
+HLT_FN void scan_events(Team const& team, Batch const& batch, uint32_t const* count, uint32_t* offset) {
   uint32_t const n = *batch.n_events;
   uint32_t at = 0;
   for (uint32_t first = 0; first < n; first += team.size()) {
     uint32_t const e = first + team.rank();
     uint32_t total;
-    uint32_t const begin = at + team.exclusive_scan(e < n ? results.hits[e] : 0u, total);
+    uint32_t const begin = at + team.exclusive_scan(e < n ? count[e] : 0u, total);
     at += total;
-    if (e < n) events.hit_offset[e] = begin;
+    if (e < n) offset[e] = begin;
   }
-  if (team.rank() == 0) events.hit_offset[n] = at;
+  if (team.rank() == 0) offset[n] = at;
+  team.sync();
+}
+
+// Item: the batch. First hit of each event.
+HLT_FN void place_events(Team const& team, uint32_t, Batch const& batch, Events const& events, Results const& results) {
+  scan_events(team, batch, results.hits, events.hit_offset);
+  if (team.rank() == 0) *batch.n_hits = events.hit_offset[*batch.n_events];
 }
 
 // One coordinate of the estimator: x with rows, y with columns.
 struct Axis {
-  int32_t const* edge;   // lower edges in units of the pitch
-  uint32_t last;         // number of the last row or column
+  int32_t const* edge;  // lower edges in units of the pitch
+  uint32_t last;        // number of the last row or column
   float pitch, centre, shift, charge_width, origin, edge_error;
 };
 
@@ -121,10 +128,10 @@ HLT_FN void build_hits(Team const& team, uint32_t item, Detector const& det, Hit
   uint32_t const event = item / det.n_modules, m = item % det.n_modules, begin = modules.begin[item];
   uint32_t const first_hit = found.hit_begin[item], offset = events.hit_offset[event];
   float const thickness = table.thickness[m], slope = -1.f / table.origin_at(m, 2);
-  Axis const along_x = {edges.x, det.rows - 1, det.pitch_x, det.centre_x, table.shift_x[m], table.charge_width_x[m], table.origin_at(m, 0),
-                        det.edge_error_x};
-  Axis const along_y = {edges.y, det.cols - 1, det.pitch_y, det.centre_y, table.shift_y[m], table.charge_width_y[m], table.origin_at(m, 1),
-                        det.edge_error_y};
+  Axis const along_x = {
+      edges.x, det.rows - 1, det.pitch_x, det.centre_x, table.shift_x[m], table.charge_width_x[m], table.origin_at(m, 0), det.edge_error_x};
+  Axis const along_y = {
+      edges.y, det.cols - 1, det.pitch_y, det.centre_y, table.shift_y[m], table.charge_width_y[m], table.origin_at(m, 1), det.edge_error_y};
   uint64_t digest = 0;
   for (uint32_t d = team.rank(); d < n; d += team.size()) {
     uint32_t const c = begin + d, rank = clusters.rank[begin + digis.root[c]];
@@ -134,10 +141,12 @@ HLT_FN void build_hits(Team const& team, uint32_t item, Detector const& det, Hit
     digest += digest_digi(m, digis.position[c], digis.charge[c], digis.hit[c]);
     if (!kept || digis.root[c] != d) continue;
 
-    Coordinate const x = estimate(along_x, clusters.min_row[c], clusters.max_row[c], clusters.first_row_charge[c], clusters.last_row_charge[c],
-                                  thickness, slope, table.sigma_x_at(m, 0), table.sigma_x_at(m, 1), table.sigma_x_at(m, 2));
-    Coordinate const y = estimate(along_y, clusters.min_col[c], clusters.max_col[c], clusters.first_col_charge[c], clusters.last_col_charge[c],
-                                  thickness, slope, table.sigma_y_at(m, 0), table.sigma_y_at(m, 1), table.sigma_y_at(m, 2));
+    Coordinate const x =
+        estimate(along_x, clusters.min_row[c], clusters.max_row[c], clusters.first_row_charge[c], clusters.last_row_charge[c], thickness,
+                 slope, table.sigma_x_at(m, 0), table.sigma_x_at(m, 1), table.sigma_x_at(m, 2));
+    Coordinate const y =
+        estimate(along_y, clusters.min_col[c], clusters.max_col[c], clusters.first_col_charge[c], clusters.last_col_charge[c], thickness,
+                 slope, table.sigma_y_at(m, 0), table.sigma_y_at(m, 1), table.sigma_y_at(m, 2));
     uint32_t const h = offset + place;
     hits.module[h] = uint16_t(m);
     hits.x_local[h] = x.position;
@@ -157,7 +166,7 @@ HLT_FN void build_hits(Team const& team, uint32_t item, Detector const& det, Hit
     hits.size_y[h] = int16_t(y.size);
     digest += digest_hit(hits, h, place);
   }
-  if (digest) atomic_add(&events.hit_digest[event], digest);
+  if (digest) atomic_add(&events.digest[event], digest);
 }
 
 }  // namespace hlt

@@ -14,7 +14,11 @@ HLT_FN double quantity(uint32_t q, Results const& results, uint32_t event) {
     case 3: return results.clusters[event];
     case 4: return results.hits[event];
     case 5: return results.fed_errors[event];
-    default: return results.word_errors[event];
+    case 6: return results.word_errors[event];
+    case 7: return results.doublets[event];
+    case 8: return results.ntuplets[event];
+    case 9: return results.tracks[event];
+    default: return results.vertices[event];
   }
 }
 
@@ -38,10 +42,13 @@ HLT_FN void decide(uint32_t event, Batch const& batch, Events const& events, Pat
   results.path_bits[event] = kept;
   results.accept[event] = kept != 0;
 
-  uint64_t digest = events.hit_digest[event];
+  uint64_t digest = events.digest[event];
   digest = mix(digest, uint64_t(results.flags[event]) << 32 | results.modules[event]);
   digest = mix(digest, uint64_t(results.digis[event]) << 32 | results.pixels[event]);
   digest = mix(digest, uint64_t(results.clusters[event]) << 32 | results.hits[event]);
+  digest = mix(digest, uint64_t(results.doublets[event]) << 32 | results.ntuplets[event]);
+  digest = mix(digest, uint64_t(results.tracks[event]) << 32 | results.tracks_high_purity[event]);
+  digest = mix(digest, results.vertices[event]);
   results.digest[event] = mix(digest, uint64_t(results.fed_errors[event]) << 32 | results.word_errors[event]);
 }
 

@@ -17,7 +17,6 @@ An event is accepted if at least one path accepts it after its prescale. Prescal
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import yaml
@@ -26,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from hltfarm.proto.errors import ConfigError
 
 #: Quantities that cuts may name, in the order of `quantity()` in menu.cuh; all are counts of the event.
-QUANTITIES = ("modules", "digis", "pixels", "clusters", "hits", "fed_errors", "word_errors")
+QUANTITIES = ("modules", "digis", "pixels", "clusters", "hits", "fed_errors", "word_errors", "doublets", "ntuplets", "tracks", "vertices")
 
 MAX_PATHS = 64
 

@@ -47,7 +47,12 @@ STAGE = Stage(
     "unpack",
     columns=((FRAMES, "frames"), (WORDS, "words"), (MODULE_PIXELS, "modules"), (PIXELS, "words")),
     kernels=(
-        Kernel("find_frames", "Batch.n_events", ("Detector", "Batch", "Raw", "FedIndex", "Frames", "ModulePixels", "Events", "Results"), team=128),
+        Kernel(
+            "find_frames",
+            "Batch.n_events",
+            ("Detector", "Batch", "Raw", "FedIndex", "Frames", "ModulePixels", "Events", "Results"),
+            team=128,
+        ),
         Kernel(
             "decode_frames",
             "Batch.n_frames",

@@ -37,7 +37,7 @@ HLT_FN void find_frames(Team const& team, uint32_t event, Detector const& det, B
     frames.words[event * det.n_feds + f] = 0;
   }
   if (team.rank() == 0) {
-    events.hit_digest[event] = 0;
+    events.digest[event] = 0;
     results.flags[event] = 0;
     results.modules[event] = results.digis[event] = results.pixels[event] = results.clusters[event] = 0;
     results.hits[event] = results.doublets[event] = results.ntuplets[event] = 0;
@@ -121,8 +121,8 @@ HLT_FN uint32_t calibrate(uint32_t adc, uint32_t code, Detector const& det, Modu
 // Item: a FED of an event. Decodes its pixel words; the checks come in the order of the CMS unpacker:
 // padding, error word, address, disabled ROC, pixel coordinates, dead or noisy column. O(words).
 HLT_FN void decode_frames(Team const& team, uint32_t item, Detector const& det, Raw const& raw, FedIndex const& fed_index,
-                          Cabling const& cabling, Gains const& gains, ModuleTable const& table, Frames const& frames,
-                          Words const& out, ModulePixels const& modules, Results const& results) {
+                          Cabling const& cabling, Gains const& gains, ModuleTable const& table, Frames const& frames, Words const& out,
+                          ModulePixels const& modules, Results const& results) {
   if (frames.words[item] == 0) return;
   uint32_t const event = item / det.n_feds, fed = item % det.n_feds;
   uint32_t const frame = frames.begin[item];

@@ -1,0 +1,174 @@
+// cells: pairs of hits on two layers, compatible with a particle from the beam line. Cuts as in the Patatrack pixel reconstruction
+// (Bocci et al., Front. Big Data 3 (2020) 601728), all of them data.
+#pragma once
+#include "hits/hits.cuh"
+
+namespace hlt {
+
+constexpr uint32_t PHI_BINS = 256;
+constexpr uint32_t FLAG_DOUBLET_OVERFLOW = 1u << 9;
+
+HLT_FN uint32_t phi_bin(int32_t phi) { return uint32_t(uint16_t(phi)) >> 8; }
+
+// Order of hits within a layer: azimuth, then number.
+HLT_FN bool phi_less(Hits const& hits, uint32_t a, uint32_t b) {
+  int32_t const pa = uint16_t(hits.phi[a]), pb = uint16_t(hits.phi[b]);
+  return pa < pb || (pa == pb && a < b);
+}
+
+// Item: a layer of an event. Counting sort by bin of azimuth, then every hit counts the members of its bin that come before it.
+// O(hits + sum over bins of squares).
+HLT_FN void sort_hits(Team const& team, uint32_t item, Detector const& det, CellCuts const& cuts, Layers const& layers,
+                      ModuleClusters const& modules, Events const& events, Results const& results, Hits const& hits, HitCells const& info,
+                      SortedHits const& sorted, PhiBins const& bins) {
+  uint32_t const event = item / cuts.n_layers, layer = item % cuts.n_layers;
+  uint32_t const limit = results.hits[event], offset = events.hit_offset[event];
+  uint32_t const row = event * det.n_modules;
+  uint32_t const first = smaller(modules.hit_begin[row + layers.first_module[layer]], limit);
+  uint32_t const last = layer + 1 < cuts.n_layers ? smaller(modules.hit_begin[row + layers.first_module[layer + 1]], limit) : limit;
+  uint32_t const begin = offset + first, end = offset + last;
+  uint32_t* const counts = team.scratch();
+  uint32_t* const cursor = team.scratch() + PHI_BINS;
+  uint32_t* const edges = bins.begin + item * (PHI_BINS + 1);
+
+  for (uint32_t h = begin + team.rank(); h < end; h += team.size()) {
+    info.event[h] = event;
+    info.layer[h] = layer;
+    atomic_add(&counts[phi_bin(hits.phi[h])], 1u);
+  }
+  team.sync();
+  uint32_t at = begin;
+  for (uint32_t b0 = 0; b0 < PHI_BINS; b0 += team.size()) {
+    uint32_t const b = b0 + team.rank();
+    uint32_t total;
+    uint32_t const place = at + team.exclusive_scan(b < PHI_BINS ? counts[b] : 0u, total);
+    at += total;
+    if (b < PHI_BINS) edges[b] = cursor[b] = place;
+  }
+  if (team.rank() == 0) edges[PHI_BINS] = end;
+  team.sync();
+  for (uint32_t h = begin + team.rank(); h < end; h += team.size()) sorted.unsorted[atomic_add(&cursor[phi_bin(hits.phi[h])], 1u)] = h;
+  team.sync();
+  for (uint32_t k = begin + team.rank(); k < end; k += team.size()) {
+    uint32_t const h = sorted.unsorted[k], b = phi_bin(hits.phi[h]);
+    uint32_t place = edges[b];
+    for (uint32_t j = edges[b]; j < edges[b + 1]; ++j) place += phi_less(hits, sorted.unsorted[j], h);
+    sorted.hit[place] = h;
+    sorted.phi[place] = hits.phi[h];
+    sorted.size_y[place] = hits.size_y[h];
+    sorted.z[place] = hits.z[h];
+    sorted.r[place] = hits.r[h];
+  }
+  for (uint32_t b = team.rank(); b < PHI_BINS; b += team.size()) counts[b] = 0;
+  team.sync();
+  for (uint32_t b = team.rank(); b < PHI_BINS; b += team.size()) cursor[b] = 0;
+}
+
+HLT_FN float magnitude(float v) { return v < 0.f ? -v : v; }
+HLT_FN int32_t magnitude(int32_t v) { return v < 0 ? -v : v; }
+
+// What the search knows of its inner hit.
+struct Inner {
+  float z, r;
+  int32_t phi, size_y;
+};
+
+// Do an inner hit and the sorted hit k of the outer layer form a cell?
+HLT_FN bool makes_cell(CellCuts const& cuts, LayerPairs const& pairs, uint32_t pair, Inner const& in, SortedHits const& sorted,
+                       uint32_t k) {
+  int32_t const dphi = magnitude(int32_t(int16_t(in.phi - sorted.phi[k])));
+  if (dphi > pairs.phi_cut[pair]) return false;
+  float const zo = sorted.z[k], ro = sorted.r[k], dr = ro - in.r;
+  if (!(dr >= 0.f) || dr > pairs.max_dr[pair]) return false;
+  if (magnitude(in.z * ro - in.r * zo) > cuts.max_z0 * dr) return false;
+  int32_t const so = sorted.size_y[k];
+  if (in.size_y > 0) {
+    int32_t const difference = pairs.max_size_difference[pair], deviation = pairs.max_size_deviation[pair];
+    if (difference >= 0 && so > 0 && magnitude(so - in.size_y) > difference) return false;
+    if (deviation >= 0) {
+      float const slope = magnitude((in.z - zo) / (in.r - ro));
+      if (!(slope < 1e6f)) return false;
+      if (magnitude(in.size_y - int32_t(slope * cuts.size_y_per_slope + 0.5f)) > deviation) return false;
+    }
+  }
+  // The circle through the beam line and both hits: dphi * 2R is the chord's bend.
+  float const angle = float(dphi) * (3.14159265358979323846f / 32768.f);
+  return angle * angle * (4.f * cuts.min_radius * cuts.min_radius - in.r * ro) <= dr * dr;
+}
+
+// Calls `found(pair, outer hit)` for every cell of a hit, in order of layer pair and azimuth.
+template <class Found>
+HLT_FN void for_each_cell(uint32_t h, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs, Hits const& hits,
+                          HitCells const& info, SortedHits const& sorted, PhiBins const& bins, Found found) {
+  uint32_t const layer = info.layer[h], event = info.event[h];
+  Inner const in = {hits.z[h], hits.r[h], hits.phi[h], hits.size_y[h]};
+  for (uint32_t pair = layers.first_pair[layer]; pair < layers.first_pair[layer + 1]; ++pair) {
+    if (in.z < pairs.min_z[pair] || in.z > pairs.max_z[pair]) continue;
+    if (in.size_y > 0 && in.size_y < pairs.min_size_y[pair]) continue;
+    uint32_t const* const edges = bins.begin + (event * cuts.n_layers + pairs.outer[pair]) * (PHI_BINS + 1);
+    uint32_t const low = phi_bin(in.phi - pairs.phi_cut[pair]), high = phi_bin(in.phi + pairs.phi_cut[pair]);
+    // The window may wrap around: then it is two ranges of bins, taken in order of azimuth.
+    bool const wraps = low > high;
+    for (uint32_t part = 0; part < (wraps ? 2u : 1u); ++part) {
+      uint32_t const from = wraps && part == 0 ? 0 : low, to = wraps && part == 1 ? PHI_BINS - 1 : high;
+      for (uint32_t k = edges[from]; k < edges[to + 1]; ++k)
+        if (makes_cell(cuts, pairs, pair, in, sorted, k)) found(pair, sorted.hit[k]);
+    }
+  }
+}
+
+// Item: a hit. Number of cells that start at it.
+HLT_FN void count_cells(uint32_t h, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs, Hits const& hits,
+                        HitCells const& info, SortedHits const& sorted, PhiBins const& bins) {
+  uint32_t n = 0;
+  for_each_cell(h, cuts, layers, pairs, hits, info, sorted, bins, [&](uint32_t, uint32_t) { ++n; });
+  info.count[h] = n;
+}
+
+// Item: an event. First cell of each hit, counted within the event; the last cells are left out if there are too many. O(hits).
+HLT_FN void number_cells(Team const& team, uint32_t event, CellCuts const& cuts, Batch const& batch, Events const& events,
+                         HitCells const& info, Results const& results) {
+  uint32_t const begin = events.hit_offset[event], end = events.hit_offset[event + 1];
+  uint64_t const capacity = uint64_t(batch.payload_words[event]) * cuts.cells_per_word;
+  uint64_t at = 0;
+  for (uint32_t h0 = begin; h0 < end; h0 += team.size()) {
+    uint32_t const h = h0 + team.rank();
+    uint64_t total;
+    uint64_t const count = h < end ? info.count[h] : 0;
+    uint64_t const place = at + team.exclusive_scan(count, total);
+    at += total;
+    if (h < end) {
+      info.begin[h] = uint32_t(smaller(place, capacity));
+      info.count[h] = uint32_t(smaller(place + count, capacity) - smaller(place, capacity));
+    }
+  }
+  if (team.rank() == 0) {
+    results.doublets[event] = uint32_t(smaller(at, capacity));
+    if (at > capacity) atomic_or(&results.flags[event], FLAG_DOUBLET_OVERFLOW);
+  }
+}
+
+// Item: the batch. First cell of each event.
+HLT_FN void place_cells(Team const& team, uint32_t, Batch const& batch, Events const& events, Results const& results) {
+  scan_events(team, batch, results.doublets, events.cell_offset);
+  if (team.rank() == 0) *batch.n_cells = events.cell_offset[*batch.n_events];
+}
+
+// Item: a hit. Writes its cells.
+HLT_FN void fill_cells(uint32_t h, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs, Events const& events,
+                       Hits const& hits, HitCells const& info, SortedHits const& sorted, PhiBins const& bins, Cells const& cells) {
+  uint32_t const begin = events.cell_offset[info.event[h]] + info.begin[h], n = info.count[h];
+  uint32_t i = 0;
+  if (n != 0)
+    for_each_cell(h, cuts, layers, pairs, hits, info, sorted, bins, [&](uint32_t pair, uint32_t outer) {
+      if (i < n) {
+        cells.inner[begin + i] = h;
+        cells.outer[begin + i] = outer;
+        cells.pair[begin + i] = pair;
+      }
+      ++i;
+    });
+  info.begin[h] = begin;
+}
+
+}  // namespace hlt

@@ -1,0 +1,429 @@
+// fit: helix parameters of a track by broken lines (Blobel, NIM A 566 (2006) 14; Blobel, Kleinwort, Meier, CPC 182 (2011) 1760), circle
+// parameters and their translation after Karimaki (NIM A 305 (1991) 187). Notation and equations: docs/reconstruction.md, "fit".
+#pragma once
+#include "backends/mathfun.cuh"
+#include "tracks/tracks.cuh"
+
+namespace hlt {
+
+struct Vector2 {
+  double x, y;
+};
+HLT_FN Vector2 operator-(Vector2 a, Vector2 b) { return {a.x - b.x, a.y - b.y}; }
+HLT_FN double dot(Vector2 a, Vector2 b) { return a.x * b.x + a.y * b.y; }
+HLT_FN double cross(Vector2 a, Vector2 b) { return a.x * b.y - a.y * b.x; }
+HLT_FN double norm(Vector2 a) { return square_root(a.x * a.x + a.y * a.y); }
+
+// Symmetric positive definite system of order N, by LDL^T. The lower triangle is overwritten by the factors.
+template <int N>
+struct System {
+  double a[N][N];
+
+  HLT_FN void factor() {
+    HLT_UNROLL
+    for (int j = 0; j < N; ++j) {
+      HLT_UNROLL
+      for (int i = 0; i < N; ++i) {
+        if (i < j) continue;
+        double sum = a[i][j];
+        HLT_UNROLL
+        for (int k = 0; k < N; ++k)
+          if (k < j) sum -= a[i][k] * a[j][k] * a[k][k];
+        a[i][j] = i == j ? sum : sum / a[j][j];
+      }
+    }
+  }
+  HLT_FN void solve(double (&b)[N]) const {
+    HLT_UNROLL
+    for (int i = 0; i < N; ++i) HLT_UNROLL
+    for (int k = 0; k < N; ++k)
+      if (k < i) b[i] -= a[i][k] * b[k];
+    HLT_UNROLL
+    for (int i = 0; i < N; ++i) b[i] /= a[i][i];
+    HLT_UNROLL
+    for (int r = 0; r < N; ++r) {
+      int const i = N - 1 - r;
+      HLT_UNROLL
+      for (int k = 0; k < N; ++k)
+        if (k > i) b[i] -= a[k][i] * b[k];
+    }
+  }
+};
+
+// Measurements of a track: positions, and the covariance in the order xx, xy, yy, xz, yz, zz.
+template <int N>
+struct Measurements {
+  double x[N], y[N], z[N], e[N][6];
+  HLT_FN Vector2 p(int i) const { return {x[i], y[i]}; }
+};
+
+struct Helix {
+  double phi, tip, qpt, cot, zip, chi2, cov[15];
+  bool good;
+};
+
+// Variance of a planar scattering angle after a path of `length` cm in the pixel detector's average material (Highland's formula).
+HLT_FN double scattering(double length, double momentum2) {
+  double const thickness = absolute(length) * (0.06 / 16.);
+  double const correction = 1. + 0.038 * log_of(thickness);
+  return 0.7 * (0.0136 * 0.0136) * thickness * correction * correction / momentum2;
+}
+
+// The equations of the broken line of N points with abscissae t, measurements y, weights w and kink variances v. Order is N, or N + 1
+// with the curvature correction as last unknown. Returns the chi square; u is the solution, `system` holds the factors.
+template <int N, int ORDER>
+HLT_FN double broken_line(double const (&t)[N], double const (&y)[N], double const (&w)[N], double const (&v)[N], System<ORDER>& system,
+                          double (&u)[ORDER]) {
+  double delta[N - 1];
+  HLT_UNROLL
+  for (int i = 0; i < N - 1; ++i) delta[i] = 1. / (t[i + 1] - t[i]);
+  HLT_UNROLL
+  for (int i = 0; i < ORDER; ++i) HLT_UNROLL
+  for (int j = 0; j < ORDER; ++j) system.a[i][j] = 0.;
+  HLT_UNROLL
+  for (int i = 0; i < N; ++i) system.a[i][i] = w[i];
+  // Each inner point adds the square of its kink: coefficients of the offsets before, at and behind it, and of the curvature.
+  HLT_UNROLL
+  for (int i = 1; i < N - 1; ++i) {
+    double const before = delta[i - 1], at = -(delta[i - 1] + delta[i]), behind = delta[i], inverse = 1. / v[i];
+    system.a[i - 1][i - 1] += before * before * inverse;
+    system.a[i][i] += at * at * inverse;
+    system.a[i + 1][i + 1] += behind * behind * inverse;
+    system.a[i][i - 1] += at * before * inverse;
+    system.a[i + 1][i] += behind * at * inverse;
+    system.a[i + 1][i - 1] += behind * before * inverse;
+    if (ORDER > N) {
+      double const g = 0.5 * (t[i + 1] - t[i - 1]);
+      system.a[ORDER - 1][i - 1] += g * before * inverse;
+      system.a[ORDER - 1][i] += g * at * inverse;
+      system.a[ORDER - 1][i + 1] += g * behind * inverse;
+      system.a[ORDER - 1][ORDER - 1] += g * g * inverse;
+    }
+  }
+  HLT_UNROLL
+  for (int i = 0; i < ORDER; ++i) u[i] = i < N ? w[i] * y[i] : 0.;
+  system.factor();
+  system.solve(u);
+  double chi2 = 0.;
+  HLT_UNROLL
+  for (int i = 0; i < N; ++i) chi2 += w[i] * (y[i] - u[i]) * (y[i] - u[i]);
+  HLT_UNROLL
+  for (int i = 1; i < N - 1; ++i) {
+    double kink = delta[i - 1] * u[i - 1] - (delta[i - 1] + delta[i]) * u[i] + delta[i] * u[i + 1];
+    if (ORDER > N) kink += 0.5 * (t[i + 1] - t[i - 1]) * u[ORDER - 1];
+    chi2 += kink * kink / v[i];
+  }
+  return chi2;
+}
+
+// Circle parameters in Karimaki's sense with their covariance: sine and cosine of the direction, distance d, curvature k.
+struct Circle {
+  double sin, cos, d, k;
+  double pp, pd, pk, dd, dk, kk;
+};
+
+// Translation to a new reference point; (x0, y0) is the old one seen from there.
+HLT_FN Circle translate(Circle const& c, double x0, double y0) {
+  double const along = x0 * c.cos + y0 * c.sin, across = x0 * c.sin - y0 * c.cos + c.d, zeta = across * across + along * along;
+  double const up = 1. + c.k * c.d, b = c.k * x0 + up * c.sin, e = -c.k * y0 + up * c.cos, v = 1. + c.k * across;
+  double const a = 2. * across + c.k * zeta, u = square_root(1. + c.k * a), xi = 1. / (b * b + e * e), mu = 0.5 / u;
+  double const lambda = a / (2. * u * (1. + u) * (1. + u)), length = square_root(b * b + e * e);
+  double const j00 = xi * up * v, j01 = -xi * c.k * c.k * along, j02 = xi * along;
+  double const j10 = 2. * mu * up * along, j11 = 2. * mu * v, j12 = mu * zeta - lambda * a;
+  double const p0 = j00 * c.pp + j01 * c.pd + j02 * c.pk, p1 = j00 * c.pd + j01 * c.dd + j02 * c.dk,
+               p2 = j00 * c.pk + j01 * c.dk + j02 * c.kk;
+  double const d0 = j10 * c.pp + j11 * c.pd + j12 * c.pk, d1 = j10 * c.pd + j11 * c.dd + j12 * c.dk,
+               d2 = j10 * c.pk + j11 * c.dk + j12 * c.kk;
+  Circle out;
+  out.sin = b / length;
+  out.cos = e / length;
+  out.d = a / (1. + u);
+  out.k = c.k;
+  out.pp = p0 * j00 + p1 * j01 + p2 * j02;
+  out.pd = p0 * j10 + p1 * j11 + p2 * j12;
+  out.pk = p2;
+  out.dd = d0 * j10 + d1 * j11 + d2 * j12;
+  out.dk = d2;
+  out.kk = c.kk;
+  return out;
+}
+
+constexpr double MIN_CURVATURE = 1e-6;  // 1/cm, of the expansion circle
+constexpr double MIN_STEP = 1e-4;       // cm, between neighbouring hits
+
+// Fit of N hits ordered from the inside out. `field` in GeV/cm. `upstream` reproduces the reference programs' formula.
+template <int N>
+HLT_FN Helix fit_helix(Measurements<N> const& m, double field, bool upstream) {
+  Helix out;
+  out.good = false;
+  constexpr int H = N / 2;
+  Vector2 const p0 = m.p(0), a = m.p(H) - p0, b = m.p(N - 1) - m.p(H), c = p0 - m.p(N - 1);
+
+  // Three-point circle.
+  double const ca = cross(c, a), lengths = norm(a) * norm(b) * norm(c);
+  if (!(lengths > 0.)) return out;
+  double q = cross(a, b) > 0. ? -1. : 1.;
+  if (upstream) q = cross(m.p(1) - p0, m.p(N - 1) - m.p(N - 2)) > 0. ? -1. : 1.;
+  double radius = lengths / (2. * absolute(ca));
+  Vector2 centre;
+  if (2. * absolute(ca) > MIN_CURVATURE * lengths) {
+    centre = {p0.x - (a.y * dot(c, c) + c.y * dot(a, a)) / (2. * ca), p0.y + (a.x * dot(c, c) + c.x * dot(a, a)) / (2. * ca)};
+  } else {  // straight: a wide circle to the right of the track; the fit restores the curvature and its sign
+    radius = 1. / MIN_CURVATURE;
+    q = 1.;
+    centre = {p0.x - c.y * radius / norm(c), p0.y + c.x * radius / norm(c)};
+  }
+  double const centre_distance = norm(centre);
+  if (!(centre_distance > 0.)) return out;
+
+  // Slope, arc lengths from the point of closest approach, and the frame along the prefit line.
+  Vector2 const first = p0 - centre, last = m.p(N - 1) - centre;
+  double const turn = atan2_of(cross(first, last), dot(first, last));
+  double const slope = -q * (m.z[N - 1] - m.z[0]) / (radius * turn);
+  double const secant2 = 1. + slope * slope, cosine = 1. / square_root(secant2), sine = slope * cosine;
+  Vector2 const e = {-radius * centre.x / centre_distance, -radius * centre.y / centre_distance};
+  double s[N], along[N], across[N], radial[N];
+  Vector2 outward[N];
+  HLT_UNROLL
+  for (int i = 0; i < N; ++i) {
+    Vector2 const rho = m.p(i) - centre;
+    double const r = norm(rho);
+    outward[i] = {rho.x / r, rho.y / r};
+    s[i] = q * radius * atan2_of(cross(rho, e), dot(rho, e));
+    along[i] = cosine * s[i] + sine * m.z[i];
+    across[i] = -sine * s[i] + cosine * m.z[i];
+    radial[i] = r - radius;
+  }
+  double const transverse = smaller(20., field * radius), momentum2 = transverse * transverse * secant2;
+  double step[N - 1], kink_line[N], kink_circle[N];
+  HLT_UNROLL
+  for (int i = 0; i < N - 1; ++i) {
+    step[i] = scattering(along[i + 1] - along[i], momentum2);
+    if (!(absolute(along[i + 1] - along[i]) > MIN_STEP) || !(absolute(s[i + 1] - s[i]) > MIN_STEP)) return out;
+  }
+  HLT_UNROLL
+  for (int i = 0; i < N; ++i) {
+    kink_line[i] = i == 0 || i == N - 1 ? 1. : step[i] + step[i - 1];
+    kink_circle[i] = kink_line[i] * secant2;
+  }
+
+  // Line fit in (S, Z).
+  double weight[N];
+  double const turn_sign = upstream ? 1. : q;
+  HLT_UNROLL
+  for (int i = 0; i < N; ++i) {
+    double const nx = -turn_sign * sine * outward[i].y, ny = turn_sign * sine * outward[i].x, nz = cosine;
+    double const* const v = m.e[i];
+    weight[i] = 1. / (nx * nx * v[0] + 2. * nx * ny * v[1] + ny * ny * v[2] + 2. * nx * nz * v[3] + 2. * ny * nz * v[4] + nz * nz * v[5]);
+  }
+  System<N> line;
+  double u[N];
+  double const line_chi2 = broken_line<N, N>(along, across, weight, kink_line, line, u);
+  double i0[N] = {}, i1[N] = {};
+  i0[0] = 1.;
+  i1[1] = 1.;
+  line.solve(i0);
+  line.solve(i1);
+  double const base = along[1] - along[0], chord = (u[1] - u[0]) / base;
+  double const var_p = (i0[0] - 2. * i0[1] + i1[1]) / (base * base) + step[0], cov_po = (i0[1] - i0[0]) / base, var_o = i0[0];
+  double const offset = u[0] - chord * along[0];
+  double const cov_po0 = cov_po - along[0] * var_p, var_o0 = var_o - 2. * along[0] * cov_po + along[0] * along[0] * var_p;
+  double const t = cosine - chord * sine, t2 = 1. / (t * t);
+  out.cot = (sine + chord * cosine) / t;
+  out.zip = offset / t;
+  double const jz = offset * sine * t2;
+  out.cov[12] = t2 * t2 * var_p;
+  out.cov[13] = t2 * (jz * var_p + cov_po0 / t);
+  out.cov[14] = jz * jz * var_p + 2. * jz * cov_po0 / t + var_o0 / (t * t);
+
+  // Circle fit in (s, distance from the prefit circle).
+  HLT_UNROLL
+  for (int i = 0; i < N; ++i) {
+    double const* const v = m.e[i];
+    double const nx = outward[i].x, ny = outward[i].y;
+    weight[i] = 1. / (nx * nx * v[0] + 2. * nx * ny * v[1] + ny * ny * v[2]);
+  }
+  System<N + 1> ring;
+  double w[N + 1];
+  double const ring_chi2 = broken_line<N, N + 1>(s, radial, weight, kink_circle, ring, w);
+  double c0[N + 1] = {}, c1[N + 1] = {}, cn[N + 1] = {};
+  c0[0] = 1.;
+  c1[1] = 1.;
+  cn[N] = 1.;
+  ring.solve(c0);
+  ring.solve(c1);
+  ring.solve(cn);
+
+  // Parameters at the corrected first hit D; F is the corrected second one.
+  double const k = q * (1. / radius + w[N]);
+  Vector2 const d = {p0.x + (w[0] - radial[0]) * outward[0].x, p0.y + (w[0] - radial[0]) * outward[0].y};
+  Vector2 const f = {m.x[1] + (w[1] - radial[1]) * outward[1].x, m.y[1] + (w[1] - radial[1]) * outward[1].y};
+  Vector2 const chord2 = f - d;
+  double const l2 = dot(chord2, chord2), l = square_root(l2), half_bend = 0.5 * k * l;
+  if (!(half_bend * half_bend < 1.)) return out;
+  Circle at;
+  at.k = k;
+  double j00, j01, j02, j10;
+  if (upstream) {
+    at.sin = chord2.y / l;
+    at.cos = chord2.x / l;
+    at.d = -q * 0.25 * l2 / (radius + square_root(radius * radius - 0.25 * l2));
+    j00 = (chord2.x * outward[0].y - chord2.y * outward[0].x) / l2;
+    j01 = (chord2.x * outward[1].y - chord2.y * outward[1].x) / l2;
+    j02 = 0.;
+    j10 = 0.;
+  } else {
+    double const bend = square_root(1. - half_bend * half_bend);
+    at.sin = (chord2.y * bend + chord2.x * half_bend) / l;
+    at.cos = (chord2.x * bend - chord2.y * half_bend) / l;
+    at.d = 0.;
+    Vector2 const direction = {at.cos, at.sin};
+    j00 = (chord2.y * outward[0].x - chord2.x * outward[0].y) / l2 - k * dot(chord2, outward[0]) / (2. * l * bend) +
+          k * dot(outward[0], direction);
+    j01 = (chord2.x * outward[1].y - chord2.y * outward[1].x) / l2 + k * dot(chord2, outward[1]) / (2. * l * bend);
+    j02 = q * l / (2. * bend);
+    j10 = outward[0].x * at.sin - outward[0].y * at.cos;
+  }
+  double const f0 = j00 * c0[0] + j01 * c0[1] + j02 * c0[N], f1 = j00 * c0[1] + j01 * c1[1] + j02 * c1[N],
+               fn = j00 * c0[N] + j01 * c1[N] + j02 * cn[N];
+  at.pp = f0 * j00 + f1 * j01 + fn * j02;
+  at.pd = f0 * j10;
+  at.pk = fn * q;
+  at.dd = j10 * j10 * c0[0];
+  at.dk = j10 * c0[N] * q;
+  at.kk = cn[N];
+  if (upstream) at = translate(at, 0.5 * chord2.x, 0.5 * chord2.y);
+  at.pp += secant2 * step[0];
+  Circle const pca = translate(at, d.x, d.y);
+
+  out.phi = atan2_of(pca.sin, pca.cos);
+  out.tip = pca.d;
+  out.qpt = k / field;
+  out.cov[0] = pca.pp;
+  out.cov[1] = pca.pd;
+  out.cov[2] = pca.pk / field;
+  out.cov[5] = pca.dd;
+  out.cov[6] = pca.dk / field;
+  out.cov[9] = pca.kk / (field * field);
+  out.cov[3] = out.cov[4] = out.cov[7] = out.cov[8] = out.cov[10] = out.cov[11] = 0.;
+  out.chi2 = (line_chi2 + ring_chi2) / double(2 * N - 5);
+  double const check =
+      out.phi + out.tip + out.qpt + out.cot + out.zip + out.chi2 + out.cov[0] + out.cov[5] + out.cov[9] + out.cov[12] + out.cov[14];
+  out.good = is_finite(check) && k != 0.;
+  return out;
+}
+
+template <int N>
+HLT_FN Helix fit_hits(FitCuts const& cuts, ModuleTable const& table, Hits const& hits, Tracks const& tracks, uint32_t t) {
+  Measurements<N> m;
+  HLT_UNROLL
+  for (int i = 0; i < N; ++i) {
+    uint32_t const h = tracks.hit_at(t, i), module = hits.module[h];
+    m.x[i] = hits.x[h];
+    m.y[i] = hits.y[h];
+    m.z[i] = hits.z[h];
+    double const ax = table.rotation_at(module, 0), ay = table.rotation_at(module, 1), az = table.rotation_at(module, 2);
+    double const bx = table.rotation_at(module, 3), by = table.rotation_at(module, 4), bz = table.rotation_at(module, 5);
+    double const va = hits.x_error2[h], vb = hits.y_error2[h];
+    m.e[i][0] = va * ax * ax + vb * bx * bx;
+    m.e[i][1] = va * ax * ay + vb * bx * by;
+    m.e[i][2] = va * ay * ay + vb * by * by;
+    m.e[i][3] = va * ax * az + vb * bx * bz;
+    m.e[i][4] = va * ay * az + vb * by * bz;
+    m.e[i][5] = va * az * az + vb * bz * bz;
+  }
+  return fit_helix<N>(m, cuts.field, cuts.upstream != 0);
+}
+
+// Item: a track candidate that is not a duplicate. Parameters, covariance, chi square; a fit that fails leaves the track bad, with zeros.
+HLT_FN void fit_tracks(uint32_t t, FitCuts const& cuts, ModuleTable const& table, Hits const& hits, Tracks const& tracks) {
+  Helix helix;
+  helix.good = false;
+  bool const fitted = tracks.quality[t] != TRACK_DUPLICATE;
+  if (fitted) {
+    uint32_t const n = smaller(tracks.n_hits[t], cuts.max_fit_hits);
+    switch (n) {
+      case 3: helix = fit_hits<3>(cuts, table, hits, tracks, t); break;
+      case 4: helix = fit_hits<4>(cuts, table, hits, tracks, t); break;
+      case 5: helix = fit_hits<5>(cuts, table, hits, tracks, t); break;
+      case 6: helix = fit_hits<6>(cuts, table, hits, tracks, t); break;
+    }
+  }
+  bool const good = helix.good;
+  tracks.phi[t] = good ? float(helix.phi) : 0.f;
+  tracks.tip[t] = good ? float(helix.tip) : 0.f;
+  tracks.qpt[t] = good ? float(helix.qpt) : 0.f;
+  tracks.cot[t] = good ? float(helix.cot) : 0.f;
+  tracks.zip[t] = good ? float(helix.zip) : 0.f;
+  tracks.pt[t] = good ? float(1. / absolute(helix.qpt)) : 0.f;
+  tracks.eta[t] = good ? float(asinh_of(helix.cot)) : 0.f;
+  tracks.chi2[t] = good ? float(helix.chi2) : -1.f;
+  for (uint32_t i = 0; i < 15; ++i) tracks.cov_at(t, i) = good ? float(helix.cov[i]) : 0.f;
+}
+
+// Key by which tracks compete: least |tip|, then least number.
+HLT_FN uint64_t tip_key(Tracks const& tracks, uint32_t t) { return uint64_t(float_bits(magnitude(tracks.tip[t]))) << 32 | t; }
+
+// Item: a track candidate. Loose if chi square, impact parameters and momentum pass; loose tracks enter the competition of their cells.
+HLT_FN void classify_tracks(uint32_t t, FitCuts const& cuts, CellStates const& states, Tracks const& tracks) {
+  if (tracks.quality[t] == TRACK_DUPLICATE || tracks.chi2[t] < 0.f) return;
+  float const pt = tracks.pt[t], p = smaller(pt, cuts.chi2_max_pt);
+  float const limit = cuts.chi2_scale * (cuts.chi2_0 + p * (cuts.chi2_1 + p * (cuts.chi2_2 + p * cuts.chi2_3)));
+  if (!(tracks.chi2[t] < limit)) return;
+  bool const triplet = tracks.n_hits[t] == 3;
+  bool const passes = magnitude(tracks.tip[t]) < (triplet ? cuts.triplet_max_tip : cuts.max_tip) &&
+                      pt > (triplet ? cuts.triplet_min_pt : cuts.min_pt) && magnitude(tracks.zip[t]) < cuts.max_zip;
+  if (!passes) return;
+  tracks.quality[t] = TRACK_LOOSE;
+  uint64_t const key = tip_key(tracks, t);
+  for (uint32_t k = 0; k + 1 < tracks.n_hits[t]; ++k) atomic_min(&states.best[tracks.cell_at(t, k)], key);
+}
+
+// Item: a track candidate. A loose track is a duplicate unless it is the best of each of its cells. Who is left enters the
+// competition of its hits.
+HLT_FN void choose_by_cell(uint32_t t, CellStates const& states, HitUses const& uses, Tracks const& tracks) {
+  if (tracks.quality[t] != TRACK_LOOSE) return;
+  uint64_t const key = tip_key(tracks, t);
+  for (uint32_t k = 0; k + 1 < tracks.n_hits[t]; ++k) {
+    if (states.best[tracks.cell_at(t, k)] == key) continue;
+    tracks.quality[t] = TRACK_DUPLICATE;
+    return;
+  }
+  for (uint32_t k = 0; k < tracks.n_hits[t]; ++k) atomic_max(&uses.longest[tracks.hit_at(t, k)], tracks.n_hits[t]);
+}
+
+// Item: a track candidate. Among triplets of a hit that no longer track uses, the one closest to the beam line wins.
+HLT_FN void choose_by_hit(uint32_t t, HitUses const& uses, Tracks const& tracks) {
+  if (tracks.quality[t] != TRACK_LOOSE || tracks.n_hits[t] != 3) return;
+  uint64_t const key = tip_key(tracks, t);
+  for (uint32_t k = 0; k < 3; ++k) atomic_min(&uses.best[tracks.hit_at(t, k)], key);
+}
+
+// Item: a track candidate. Applies both: shorter than a track that shares a hit, or a triplet that is not the best at each hit.
+HLT_FN void resolve_hits(uint32_t t, HitUses const& uses, Tracks const& tracks, Results const& results) {
+  if (tracks.quality[t] != TRACK_LOOSE) return;
+  uint32_t const n = tracks.n_hits[t];
+  uint64_t const key = tip_key(tracks, t);
+  for (uint32_t k = 0; k < n; ++k) {
+    uint32_t const h = tracks.hit_at(t, k), longest = uses.longest[h];
+    if (longest == n && (n > 3 || uses.best[h] == key)) continue;
+    tracks.quality[t] = TRACK_DUPLICATE;
+    return;
+  }
+  atomic_add(&results.tracks[tracks.event[t]], 1u);
+}
+
+// Item: a track candidate. Its part of the event's digest: everything about it, hits by their place in the event.
+HLT_FN void digest_tracks(uint32_t t, Events const& events, Tracks const& tracks) {
+  uint32_t const event = tracks.event[t], n = tracks.n_hits[t], first_hit = events.hit_offset[event];
+  uint64_t h = mix(uint64_t(t - events.track_offset[event]) << 32 | n << 8 | tracks.quality[t]);
+  for (uint32_t k = 0; k < n; ++k) h = mix(h, tracks.hit_at(t, k) - first_hit);
+  h = mix(h, uint64_t(float_bits(tracks.phi[t])) << 32 | float_bits(tracks.tip[t]));
+  h = mix(h, uint64_t(float_bits(tracks.qpt[t])) << 32 | float_bits(tracks.cot[t]));
+  h = mix(h, uint64_t(float_bits(tracks.zip[t])) << 32 | float_bits(tracks.chi2[t]));
+  h = mix(h, uint64_t(float_bits(tracks.pt[t])) << 32 | float_bits(tracks.eta[t]));
+  for (uint32_t k = 0; k < 15; ++k) h = mix(h, float_bits(tracks.cov_at(t, k)));
+  atomic_add(&events.digest[event], mix(h, float_bits(tracks.score[t])));
+}
+
+}  // namespace hlt

@@ -1,0 +1,235 @@
+// vertices: tracks -> primary vertices along the beam line. Density clustering in one dimension as in the Patatrack reconstruction;
+// every sum runs over the tracks in their order, so no result depends on threads.
+#pragma once
+#include "fit/fit.cuh"
+
+namespace hlt {
+
+constexpr uint32_t Z_BINS = 512;
+
+HLT_FN uint32_t z_bin(float z, float width) {
+  float const b = z / width + 0.5f * float(Z_BINS);
+  return b >= 0.f ? (b < float(Z_BINS) ? uint32_t(b) : Z_BINS - 1) : 0u;
+}
+
+// The tracks of an event in its part of the arrays; `n` of them.
+struct ZTracks {
+  VertexTracks const& v;
+  uint32_t begin, n;
+  HLT_FN bool close(uint32_t i, uint32_t j, VertexCuts const& cuts) const {
+    float const dz = magnitude(v.z[begin + i] - v.z[begin + j]);
+    return dz <= cuts.eps && dz * dz <= cuts.max_chi2 * (v.error2[begin + i] + v.error2[begin + j]);
+  }
+  // Density order: more neighbours first, then smaller z, then earlier track.
+  HLT_FN bool denser(uint32_t j, uint32_t i) const {
+    uint32_t const nj = v.neighbours[begin + j], ni = v.neighbours[begin + i];
+    if (nj != ni) return nj > ni;
+    float const zj = v.z[begin + j], zi = v.z[begin + i];
+    return zj < zi || (zj == zi && j < i);
+  }
+};
+
+// Calls f(j) for the tracks of the bins around track i.
+template <class F>
+HLT_FN void for_each_near(ZTracks const& tracks, uint32_t const* edges, float width, uint32_t i, F f) {
+  uint32_t const b = z_bin(tracks.v.z[tracks.begin + i], width);
+  uint32_t const from = edges[b > 0 ? b - 1 : 0], to = edges[smaller(b + 2, Z_BINS)];
+  for (uint32_t k = from; k < to; ++k) f(tracks.v.sorted[tracks.begin + k]);
+}
+
+// Weighted mean of the tracks of vertex iv; tracks beyond the outlier cut leave it.
+HLT_FN void fit_vertex(ZTracks const& tracks, Vertices const& out, uint32_t iv, float outlier) {
+  double sum = 0., weight = 0.;
+  uint32_t const b = tracks.begin;
+  for (uint32_t i = 0; i < tracks.n; ++i) {
+    if (tracks.v.vertex[b + i] != iv) continue;
+    double const w = 1. / double(tracks.v.error2[b + i]);
+    sum += w * double(tracks.v.z[b + i]);
+    weight += w;
+  }
+  double const z = sum / weight;
+  double chi2 = 0., sum_pt2 = 0.;
+  int32_t ndof = -1;
+  for (uint32_t i = 0; i < tracks.n; ++i) {
+    if (tracks.v.vertex[b + i] != iv) continue;
+    double const d = z - double(tracks.v.z[b + i]), c = d * d / double(tracks.v.error2[b + i]);
+    if (c > double(outlier)) {
+      tracks.v.vertex[b + i] = NONE;
+      continue;
+    }
+    chi2 += c;
+    sum_pt2 += double(tracks.v.pt2[b + i]);
+    ++ndof;
+  }
+  out.fit_z[b + iv] = z;
+  out.fit_weight[b + iv] = ndof > 0 && chi2 > 0. ? weight * double(ndof) / chi2 : weight;
+  out.fit_chi2[b + iv] = chi2;
+  out.fit_ndof[b + iv] = ndof;
+  out.fit_sum_pt2[b + iv] = sum_pt2;
+}
+
+// Two-means on the tracks of vertex iv: true if both halves are well apart; the tracks then know their half.
+HLT_FN bool splits(ZTracks const& tracks, VertexCuts const& cuts, Vertices const& out, uint32_t iv) {
+  uint32_t const b = tracks.begin;
+  double const zv = out.fit_z[b + iv];
+  for (uint32_t i = 0; i < tracks.n; ++i)
+    if (tracks.v.vertex[b + i] == iv) tracks.v.half[b + i] = double(tracks.v.z[b + i]) < zv ? 0 : 1;
+  double z[2] = {0., 0.}, w[2] = {0., 0.};
+  for (uint32_t round = 0; round < cuts.split_rounds; ++round) {
+    z[0] = z[1] = w[0] = w[1] = 0.;
+    for (uint32_t i = 0; i < tracks.n; ++i) {
+      if (tracks.v.vertex[b + i] != iv) continue;
+      double const weight = 1. / double(tracks.v.error2[b + i]);
+      uint32_t const half = tracks.v.half[b + i];
+      z[half] += weight * double(tracks.v.z[b + i]);
+      w[half] += weight;
+    }
+    if (!(w[0] > 0.) || !(w[1] > 0.)) return false;
+    z[0] /= w[0];
+    z[1] /= w[1];
+    bool moved = false;
+    for (uint32_t i = 0; i < tracks.n; ++i) {
+      if (tracks.v.vertex[b + i] != iv) continue;
+      double const at = double(tracks.v.z[b + i]);
+      uint32_t const half = absolute(at - z[0]) < absolute(at - z[1]) ? 0 : 1;
+      moved = moved || half != tracks.v.half[b + i];
+      tracks.v.half[b + i] = half;
+    }
+    if (!moved) break;
+  }
+  double const distance = z[0] - z[1];
+  return distance * distance / (1. / w[0] + 1. / w[1]) >= double(cuts.split_distance2);
+}
+
+HLT_FN uint64_t digest_vertex(Vertices const& v, uint32_t index, uint32_t place) {
+  uint64_t h = mix(uint64_t(place) << 32 | uint32_t(v.ndof[index]));
+  h = mix(h, uint64_t(float_bits(v.z[index])) << 32 | float_bits(v.error[index]));
+  return mix(h, uint64_t(float_bits(v.chi2[index])) << 32 | float_bits(v.sum_pt2[index]));
+}
+
+// Item: an event. O(tracks * (neighbours + vertices)).
+HLT_FN void find_vertices(Team const& team, uint32_t event, VertexCuts const& cuts, Events const& events, Tracks const& all,
+                          VertexTracks const& list, Vertices const& out, Results const& results) {
+  uint32_t const begin = events.track_offset[event], end = events.track_offset[event + 1];
+  uint32_t* const edges = team.scratch();                // Z_BINS + 1
+  uint32_t* const cursor = team.scratch() + Z_BINS + 1;  // Z_BINS
+
+  // The tracks that take part, in their order.
+  uint32_t n = 0;
+  for (uint32_t t0 = begin; t0 < end; t0 += team.size()) {
+    uint32_t const t = t0 + team.rank();
+    bool const take = t < end && all.quality[t] >= cuts.min_quality && all.n_hits[t] >= cuts.min_hits && all.pt[t] >= cuts.min_pt &&
+                      all.cov_at(t, 14) > 0.f;
+    uint32_t total;
+    uint32_t const i = begin + n + team.exclusive_scan(uint32_t(take), total);
+    n += total;
+    if (take) {
+      list.track[i] = t;
+      list.z[i] = all.zip[t];
+      list.error2[i] = all.cov_at(t, 14);
+      list.pt2[i] = all.pt[t] * all.pt[t];
+      atomic_add(&cursor[z_bin(all.zip[t], cuts.eps)], 1u);
+    }
+  }
+  team.sync();
+  uint32_t at = 0;
+  for (uint32_t b0 = 0; b0 < Z_BINS; b0 += team.size()) {
+    uint32_t const b = b0 + team.rank();
+    uint32_t total;
+    uint32_t const place = at + team.exclusive_scan(b < Z_BINS ? cursor[b] : 0u, total);
+    at += total;
+    if (b < Z_BINS) edges[b] = cursor[b] = place;
+  }
+  if (team.rank() == 0) edges[Z_BINS] = n;
+  team.sync();
+  ZTracks const tracks = {list, begin, n};
+  for (uint32_t i = team.rank(); i < n; i += team.size())
+    list.sorted[begin + atomic_add(&cursor[z_bin(list.z[begin + i], cuts.eps)], 1u)] = i;
+  team.sync();
+
+  // Neighbours, and the nearest one that is denser.
+  for (uint32_t i = team.rank(); i < n; i += team.size()) {
+    uint32_t count = 0;
+    if (list.error2[begin + i] <= cuts.max_error2)
+      for_each_near(tracks, edges, cuts.eps, i, [&](uint32_t j) { count += j != i && tracks.close(i, j, cuts); });
+    list.neighbours[begin + i] = count;
+  }
+  team.sync();
+  for (uint32_t i = team.rank(); i < n; i += team.size()) {
+    uint32_t parent = i;
+    float nearest = 0.f;
+    for_each_near(tracks, edges, cuts.eps, i, [&](uint32_t j) {
+      if (j == i || !tracks.denser(j, i) || !tracks.close(i, j, cuts)) return;
+      float const dz = magnitude(list.z[begin + i] - list.z[begin + j]);
+      if (parent == i || dz < nearest || (dz == nearest && tracks.denser(j, parent))) {
+        parent = j;
+        nearest = dz;
+      }
+    });
+    list.parent[begin + i] = parent;
+  }
+  team.sync();
+
+  // Roots with enough neighbours are vertices, numbered in the order of tracks.
+  uint32_t n_vertices = 0;
+  for (uint32_t i0 = 0; i0 < n; i0 += team.size()) {
+    uint32_t const i = i0 + team.rank();
+    bool const root = i < n && list.parent[begin + i] == i;
+    bool const found = root && list.neighbours[begin + i] >= cuts.min_neighbours;
+    uint32_t total;
+    uint32_t const place = n_vertices + team.exclusive_scan(uint32_t(found), total);
+    n_vertices += total;
+    if (root) list.vertex[begin + i] = found ? place : NONE;
+  }
+  team.sync();
+  for (uint32_t i = team.rank(); i < n; i += team.size()) {
+    uint32_t root = i;
+    while (list.parent[begin + root] != root) root = list.parent[begin + root];
+    if (root != i) list.vertex[begin + i] = list.vertex[begin + root];
+  }
+  team.sync();
+
+  for (uint32_t iv = team.rank(); iv < n_vertices; iv += team.size()) {
+    fit_vertex(tracks, out, iv, cuts.outlier);
+    int32_t const ndof = out.fit_ndof[begin + iv];
+    bool const poor = ndof >= int32_t(cuts.split_min_ndof) && out.fit_chi2[begin + iv] >= double(cuts.split_chi2) * double(ndof);
+    out.split[begin + iv] = poor && splits(tracks, cuts, out, iv);
+  }
+  team.sync();
+  uint32_t const before = n_vertices;
+  for (uint32_t v0 = 0; v0 < before; v0 += team.size()) {
+    uint32_t const iv = v0 + team.rank();
+    uint32_t total;
+    uint32_t const place = n_vertices + team.exclusive_scan(iv < before ? out.split[begin + iv] : 0u, total);
+    n_vertices += total;
+    if (iv >= before || !out.split[begin + iv]) continue;
+    for (uint32_t i = 0; i < n; ++i)
+      if (list.vertex[begin + i] == iv && list.half[begin + i] == 1) list.vertex[begin + i] = place;
+  }
+  team.sync();
+  for (uint32_t iv = team.rank(); iv < n_vertices; iv += team.size()) fit_vertex(tracks, out, iv, cuts.final_outlier);
+  team.sync();
+
+  // Hardest first; of equal ones the earlier.
+  for (uint32_t iv = team.rank(); iv < n_vertices; iv += team.size()) {
+    uint32_t place = 0;
+    double const mine = out.fit_sum_pt2[begin + iv];
+    for (uint32_t other = 0; other < n_vertices; ++other) {
+      double const theirs = out.fit_sum_pt2[begin + other];
+      place += theirs > mine || (theirs == mine && other < iv);
+    }
+    uint32_t const to = begin + place, from = begin + iv;
+    out.z[to] = float(out.fit_z[from]);
+    out.error[to] = float(square_root(1. / out.fit_weight[from]));
+    out.chi2[to] = float(out.fit_chi2[from]);
+    out.ndof[to] = out.fit_ndof[from];
+    out.sum_pt2[to] = float(mine);
+    atomic_add(&events.digest[event], digest_vertex(out, to, place));
+  }
+  if (team.rank() == 0) results.vertices[event] = n_vertices;
+  for (uint32_t b = team.rank(); b < Z_BINS; b += team.size()) cursor[b] = 0;
+  for (uint32_t b = team.rank(); b <= Z_BINS; b += team.size()) edges[b] = 0;
+  team.sync();
+}
+
+}  // namespace hlt
