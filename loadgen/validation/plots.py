@@ -211,7 +211,6 @@ def _steps(ax: Axes, edges: list[float], bins: list[Document], factor: float, na
     width = np.array([bins[i]["sigma_core"] for i in keep]) * factor
     error = width * 1.65 / np.sqrt(2 * np.array([bins[i]["entries"] for i in keep]))
     ax.errorbar(middle, width, xerr=half, yerr=error, fmt="o", markersize=3, linewidth=1, label=name)
-    ax.plot(middle, width, linewidth=0)
 
 
 def _histogram(ax: Axes, table: Document, factor: float) -> None:
