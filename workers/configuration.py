@@ -97,6 +97,8 @@ class FitConfig:
     triplet_min_pt_gev: float = 0.5
     max_tip_cm: float = 0.5
     max_zip_cm: float = 12.0
+    displaced_min_tip_cm: float = 0.05
+    displaced_min_pt_gev: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -266,6 +268,8 @@ def params(config: Configuration, detector: Detector) -> dict[str, np.ndarray[An
             triplet_min_pt=f.triplet_min_pt_gev,
             max_tip=f.max_tip_cm,
             max_zip=f.max_zip_cm,
+            displaced_min_tip=f.displaced_min_tip_cm,
+            displaced_min_pt=f.displaced_min_pt_gev,
         ),
         "VertexCuts": VERTEX_CUTS.pack(
             min_quality=v.min_quality,

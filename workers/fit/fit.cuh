@@ -400,7 +400,7 @@ HLT_FN void choose_by_hit(uint32_t t, HitUses const& uses, Tracks const& tracks)
 }
 
 // Item: a track candidate. Applies both: shorter than a track that shares a hit, or a triplet that is not the best at each hit.
-HLT_FN void resolve_hits(uint32_t t, HitUses const& uses, Tracks const& tracks, Results const& results) {
+HLT_FN void resolve_hits(uint32_t t, FitCuts const& cuts, HitUses const& uses, Tracks const& tracks, Results const& results) {
   if (tracks.quality[t] != TRACK_LOOSE) return;
   uint32_t const n = tracks.n_hits[t];
   uint64_t const key = tip_key(tracks, t);
@@ -410,7 +410,12 @@ HLT_FN void resolve_hits(uint32_t t, HitUses const& uses, Tracks const& tracks, 
     tracks.quality[t] = TRACK_DUPLICATE;
     return;
   }
-  atomic_add(&results.tracks[tracks.event[t]], 1u);
+  uint32_t const event = tracks.event[t];
+  atomic_add(&results.tracks[event], 1u);
+  if (n < 4) return;
+  atomic_max(&results.leading_pt[event], tracks.pt[t]);
+  bool const displaced = tracks.pt[t] >= cuts.displaced_min_pt && magnitude(tracks.tip[t]) >= cuts.displaced_min_tip;
+  if (displaced) atomic_add(&results.displaced_tracks[event], 1u);
 }
 
 // Item: a track candidate. Its part of the event's digest: everything about it, hits by their place in the event.
