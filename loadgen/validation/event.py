@@ -100,12 +100,16 @@ class Tracks:
 
 @dataclass(frozen=True, eq=False)
 class Vertices:
-    """Vertices of an event (v,): z relative to the beam spot (cm), degrees of freedom, chi2, sum of the squared pt (GeV^2)."""
+    """Vertices of an event (v,): z relative to the beam spot (cm), degrees of freedom, chi2, sum of the squared pt (GeV^2).
+
+    `error`, where known: of z (cm).
+    """
 
     z: Floats
     ndof: Ints
     chi2: Floats
     sum_pt2: Floats
+    error: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.z)
@@ -160,7 +164,13 @@ def _tracks(t: Mapping[str, NDArray[Any]]) -> Tracks:
 
 
 def _vertices(v: Mapping[str, NDArray[Any]]) -> Vertices:
-    return Vertices(z=floats(v["z"]), ndof=integers(v["ndof"]), chi2=floats(v["chi2"]), sum_pt2=floats(v["sum_pt2"]))
+    return Vertices(
+        z=floats(v["z"]),
+        ndof=integers(v["ndof"]),
+        chi2=floats(v["chi2"]),
+        sum_pt2=floats(v["sum_pt2"]),
+        error=floats(v["error"]) if "error" in v else None,
+    )
 
 
 def floats(values: ArrayLike) -> Floats:

@@ -124,6 +124,7 @@ def _vertices(v: Mapping[str, Any]) -> Rows:
         ("vertices beside the one of their collision", percent(v["split_rate"])),
         ("resolution along z, all: median / core / 68 %", _spread(v["resolution"], 1e4, "μm")),
         ("resolution along z, hard scatter: median / core / 68 %", _spread(v["resolution_hard_scatter"], 1e4, "μm")),
+        ("pull of z: median / core / 68 %", _spread(v["pull"], 1.0, "")),
         ("hard scatter found", percent(hard["found"])),
         ("hard scatter is the leading vertex", percent(hard["leading"])),
     ]

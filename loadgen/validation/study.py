@@ -13,7 +13,7 @@ from hltfarm.loadgen.validation.tracks import TrackStudy
 from hltfarm.loadgen.validation.vertices import VertexStudy
 from hltfarm.proto.errors import SampleError
 
-NO_TRACKS = "The chain of this version ends with hits: there are no tracks and no vertices to validate yet."
+NO_TRACKS = "The events came without tracks: only hits were validated."
 NO_COVARIANCE = "The tracks came without a covariance: there are no pulls."
 NO_HIGH_PURITY = "No track has the quality high purity: the selection is left out."
 

@@ -51,6 +51,7 @@ class VertexStudy:
         self._efficiency = [Ratio(_PARTICLES), Ratio(_PILEUP)]
         self._merge = [Ratio(_PARTICLES), Ratio(_PILEUP)]
         self._residual = Spread(_NDOF.bins + 1, 1e-5, 1.0)  # the last cell: the hard scatter
+        self._pull = Spread(1, 0.01, 1000.0)
 
     def add(self, vertices: Vertices, truth: Truth) -> None:
         """Count an event."""
@@ -83,6 +84,8 @@ class VertexStudy:
         paired = match.collision >= 0
         residual = vertices.z[paired] - true_z[match.collision[paired]]
         self._residual.add(_NDOF.index(vertices.ndof[paired]), residual)
+        if vertices.error is not None:
+            self._pull.add(np.zeros(len(residual), np.int64), residual / vertices.error[paired])
         of_hard = hard[match.collision[paired]]
         self._residual.add(np.full(int(of_hard.sum()), _NDOF.bins, np.int64), residual[of_hard])
 
@@ -131,6 +134,7 @@ class VertexStudy:
             "merge_rate_against": {r.axis.name: r.document() for r in self._merge},
             "resolution": all_cells.summary(0),
             "resolution_hard_scatter": self._residual.summary(_NDOF.bins),
+            "pull": self._pull.summary(0),
             "resolution_against_ndof": {"edges": list(_NDOF.edges), "bins": [self._residual.summary(i) for i in range(_NDOF.bins)]},
             "distribution": all_cells.histogram(0, _RANGE_CM),
         }

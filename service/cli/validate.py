@@ -55,10 +55,8 @@ def validate(
         for first in track(starts, "validating", console=console, transient=True, disable=not console.is_terminal):
             last = min(n, first + batch)
             result = reconstructor.run([opened[i] for i in range(first, last)], keep=True)
-            # A chain that ends with hits has results without tracks and vertices.
-            tracks, vertices = (getattr(result, name, None) for name in ("tracks", "vertices"))
             for k in range(last - first):
-                reco = EventReco.of(result.hits(k), result.digis(k), tracks and tracks(k), vertices and vertices(k))
+                reco = EventReco.of(result.hits(k), result.digis(k), result.tracks(k), result.vertices(k))
                 study.add(reco, opened.truth(first + k), f"{opened.name}, event {first + k}")
         document = study.document(
             source=opened.name, backend=reconstructor.backend, device=reconstructor.device, detector=f"{detector.name} {detector.digest()}"

@@ -70,7 +70,13 @@ def reco_of(truth: Arrays, tracks: list[list[int]], vertices: list[float] | None
     found = None
     if vertices is not None:
         v = len(vertices)
-        found = {"z": np.array(vertices), "ndof": np.full(v, 5), "chi2": np.ones(v), "sum_pt2": np.arange(v, 0, -1.0)}
+        found = {
+            "z": np.array(vertices),
+            "ndof": np.full(v, 5),
+            "chi2": np.ones(v),
+            "error": np.full(v, 0.005),
+            "sum_pt2": np.arange(v, 0, -1.0),
+        }
     return EventReco.of(hits, digis, values, found)
 
 
@@ -293,6 +299,7 @@ def test_vertices_of_a_small_event() -> None:
     assert v["split_rate"]["passed"] == 1
     assert v["hard_scatter"]["leading"]["rate"] == 1.0
     assert v["resolution"]["entries"] == 2
+    assert v["pull"]["median"] == pytest.approx(2, rel=0.03)
     assert v["resolution_hard_scatter"]["median"] == pytest.approx(0.01, rel=0.03)
     far = document_of(truth, reco_of(truth, [], [4.01, 0.01]))["vertices"]["hard_scatter"]
     assert (far["found"]["rate"], far["leading"]["rate"]) == (1.0, 0.0)

@@ -35,14 +35,14 @@ def test_command_writes_json_figures_and_page(demo_sample: Path, tmp_path: Path,
     assert cli.run(["validate", str(tmp_path / "absent.hlt"), "--out", str(out)]) == 2
 
 
-def test_command_takes_tracks_where_the_chain_has_them(demo_sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One track of the first three hits and one vertex, as the results of a chain with these stages offer them."""
+def test_command_hands_tracks_and_vertices_over(demo_sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One track of the first three hits and one vertex, in place of those of the chain."""
     pytest.importorskip("matplotlib", reason="the extra `validate` is not installed")
     track = {name: np.ones(1, np.float32) for name in ("pt", "eta", "phi", "tip", "zip", "chi2", "charge", "score")}
     track |= {"n_hits": np.array([3]), "quality": np.array([3]), "hits": np.array([[0, 1, 2, -1, -1]]), "cov": np.ones((1, 15), np.float32)}
-    vertex = {name: np.ones(1, np.float32) for name in ("z", "ndof", "chi2", "sum_pt2")}
-    monkeypatch.setattr(BatchResult, "tracks", lambda _self, _i: track, raising=False)
-    monkeypatch.setattr(BatchResult, "vertices", lambda _self, _i: vertex, raising=False)
+    vertex = {name: np.ones(1, np.float32) for name in ("z", "error", "ndof", "chi2", "sum_pt2")}
+    monkeypatch.setattr(BatchResult, "tracks", lambda _self, _i: track)
+    monkeypatch.setattr(BatchResult, "vertices", lambda _self, _i: vertex)
     assert cli.run(["validate", str(demo_sample), "--out", str(tmp_path), "--events", "2", "--backend", "cpu", "--threads", "1"]) == 0
     document = json.loads((tmp_path / "validation.json").read_text())
     assert document["tracks"]["totals"]["high_purity"]["tracks_per_event"] == 1
