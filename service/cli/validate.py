@@ -12,6 +12,7 @@ def validate(
     source: Annotated[Path, typer.Argument(help="A .hlt sample file or a pixeltrack-standalone data directory, with truth.")],
     out: Annotated[Path, typer.Option(help="Folder for validation.json, index.html and the figures; made if it is missing.")],
     backend: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is a device.")] = "auto",
+    config: Annotated[str, typer.Option(help="Reconstruction: default, or patatrack-phase1 for comparisons.")] = "default",
     events: Annotated[int | None, typer.Option(min=1, help="Events to validate; default: all of the source.")] = None,
     batch: Annotated[int, typer.Option(min=1, max=4096, help="Events that are reconstructed together.")] = 16,
     threads: Annotated[int, typer.Option(min=0, max=1024, help="CPU threads; 0: all cores of this process.")] = 0,
@@ -29,10 +30,11 @@ def validate(
     from hltfarm.loadgen.validation.plots import draw
     from hltfarm.loadgen.validation.report import summary, write_report
     from hltfarm.proto.errors import SampleError
+    from hltfarm.workers.configuration import configuration
     from hltfarm.workers.menu import DEFAULT_MENU, Menu
     from hltfarm.workers.reconstructor import Reconstructor
 
-    opened = open_source(source)
+    opened, chosen = open_source(source), configuration(config)
     n = min(events or len(opened), len(opened))
     if n == 0:
         raise SampleError(f"{opened.name}: no events in it")
@@ -46,6 +48,7 @@ def validate(
     with Reconstructor(
         detector,
         Menu.parse(DEFAULT_MENU, "built-in menu"),
+        config=chosen,
         backend=backend,
         max_events=min(batch, n),
         max_batch_bytes=-(-largest // 128) * 128 * min(batch, n),
@@ -59,7 +62,11 @@ def validate(
                 reco = EventReco.of(result.hits(k), result.digis(k), result.tracks(k), result.vertices(k))
                 study.add(reco, opened.truth(first + k), f"{opened.name}, event {first + k}")
         document = study.document(
-            source=opened.name, backend=reconstructor.backend, device=reconstructor.device, detector=f"{detector.name} {detector.digest()}"
+            source=opened.name,
+            configuration=chosen.name,
+            backend=reconstructor.backend,
+            device=reconstructor.device,
+            detector=f"{detector.name} {detector.digest()}",
         )
     write_report(document, draw(document, out), out)
     stdout = Console()
