@@ -20,6 +20,8 @@ FIT_CUTS = Params(
         Column("chi2_2", "f4", "see chi2_scale", unit="1/GeV^2"),
         Column("chi2_3", "f4", "see chi2_scale", unit="1/GeV^3"),
         Column("chi2_max_pt", "f4", "see chi2_scale", unit="GeV"),
+        Column("triplet_chi2_scale", "f4", "the same for triplets"),
+        Column("triplet_max_tip2", "f4", "largest tip^2 of loose triplets, in variances of tip"),
         Column("triplet_max_tip", "f4", "largest |tip| of loose triplets", unit="cm"),
         Column("triplet_min_pt", "f4", "least pt of loose triplets", unit="GeV"),
         Column("max_tip", "f4", "largest |tip| of loose tracks of four and more hits", unit="cm"),

@@ -368,10 +368,12 @@ HLT_FN uint64_t tip_key(Tracks const& tracks, uint32_t t) { return uint64_t(floa
 HLT_FN void classify_tracks(uint32_t t, FitCuts const& cuts, CellStates const& states, Tracks const& tracks) {
   if (tracks.quality[t] == TRACK_DUPLICATE || tracks.chi2[t] < 0.f) return;
   float const pt = tracks.pt[t], p = smaller(pt, cuts.chi2_max_pt);
-  float const limit = cuts.chi2_scale * (cuts.chi2_0 + p * (cuts.chi2_1 + p * (cuts.chi2_2 + p * cuts.chi2_3)));
-  if (!(tracks.chi2[t] < limit)) return;
   bool const triplet = tracks.n_hits[t] == 3;
-  bool const passes = magnitude(tracks.tip[t]) < (triplet ? cuts.triplet_max_tip : cuts.max_tip) &&
+  float const limit = (triplet ? cuts.triplet_chi2_scale : cuts.chi2_scale) * (cuts.chi2_0 + p * (cuts.chi2_1 + p * (cuts.chi2_2 + p * cuts.chi2_3)));
+  if (!(tracks.chi2[t] < limit)) return;
+  float const tip = tracks.tip[t];
+  if (triplet && tip * tip > cuts.triplet_max_tip2 * tracks.cov_at(t, 5)) return;
+  bool const passes = magnitude(tip) < (triplet ? cuts.triplet_max_tip : cuts.max_tip) &&
                       pt > (triplet ? cuts.triplet_min_pt : cuts.min_pt) && magnitude(tracks.zip[t]) < cuts.max_zip;
   if (!passes) return;
   tracks.quality[t] = TRACK_LOOSE;
