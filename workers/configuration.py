@@ -77,8 +77,8 @@ class TrackConfig:
     min_alignment2: float = 0.99999
     min_track_hits: int = 3
     max_track_hits: int = MAX_TRACK_HITS
-    links_per_word: int = 8
-    tracks_per_word: int = 1
+    links_per_word: int = 16
+    tracks_per_word: int = 2
     max_steps: int = 1024
 
 
