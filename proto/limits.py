@@ -16,6 +16,7 @@ class Limits:
     max_name_bytes: int = 255  # the client's name in a hello
     max_text_bytes: int = 1024  # the text of an error
     max_decisions: int = 65536  # records in one decision message
+    max_columns_bytes: int = 8 << 20  # columns of one event in a reply; larger ones are left out and flagged
 
     @property
     def socket_bytes(self) -> int:

@@ -19,6 +19,7 @@ class EventFlag(IntFlag):
     DOUBLET_OVERFLOW = 1 << 9
     TRACK_OVERFLOW = 1 << 10
     VERTEX_OVERFLOW = 1 << 11
+    COLUMNS_LEFT_OUT = 1 << 30  # set by the ingest in its reply: columns were asked for and this decision comes without them
     UNPROCESSED = 1 << 31  # force-accepted to the error stream without a reconstruction
 
 

@@ -40,10 +40,12 @@ class FrameType(IntEnum):
     DECISION = 4  # ingest -> client
     ERROR = 5  # ingest -> client: a frame was refused
     BYE = 6  # client -> ingest: the session ends, its credit is free again
+    COLUMNS = 7  # ingest -> client: tracks and vertices of an accepted event, ahead of its decision
 
 
 class EventFlags(IntFlag):
     RESENT = 1  # sent before, in this or an earlier session
+    WANT_COLUMNS = 2  # if the event is accepted, its tracks and vertices are to come with the decision
 
 
 class CreditFlags(IntFlag):
@@ -150,7 +152,18 @@ class Bye(NamedTuple):
     body_crc: int = 0
 
 
-Header: TypeAlias = Hello | EventHeader | Credit | Decisions | Error | Bye
+class Columns(NamedTuple):
+    """Of one event; `cookie` as in its decision. The body is read by `proto.columns.decode_columns`."""
+
+    run: int
+    lumi: int
+    event: int
+    cookie: int
+    body_bytes: int = 0
+    body_crc: int = 0
+
+
+Header: TypeAlias = Hello | EventHeader | Credit | Decisions | Error | Bye | Columns
 Message: TypeAlias = tuple[bytes, bytes]  # header frame, body frame
 
 _PREFIX = struct.Struct("<4sBBHII")
@@ -163,6 +176,7 @@ _LAYOUT: dict[int, tuple[type[Header], struct.Struct]] = {
     FrameType.DECISION: (Decisions, struct.Struct("<4sBBHIIII")),
     FrameType.ERROR: (Error, struct.Struct("<4sBBHIIHHIQQ")),
     FrameType.BYE: (Bye, struct.Struct("<4sBBHIIQ")),
+    FrameType.COLUMNS: (Columns, struct.Struct("<4sBBHIIIIQQ")),
 }
 HEADER_BYTES: dict[int, int] = {kind: layout.size + _CRC.size for kind, (_, layout) in _LAYOUT.items()}
 
@@ -206,6 +220,11 @@ def encode_decisions(records: NDArray[np.void]) -> Message:
     return _encode(FrameType.DECISION, body, len(records), DECISION.itemsize), body
 
 
+def encode_reply_columns(run: int, lumi: int, event: int, cookie: int, body: bytes) -> Message:
+    """Message with the columns of an event, `body` as `proto.columns.encode_columns` made it."""
+    return _encode(FrameType.COLUMNS, body, run, lumi, event, cookie), body
+
+
 def encode_error(code: WireCode, text: str, event: EventHeader | None = None) -> Message:
     """Message that refuses a frame; `event` if it was an event whose header could be read."""
     body = text.encode()[: Limits().max_text_bytes]
@@ -244,6 +263,8 @@ def check_body(header: Header, body: Buffer, limits: Limits) -> None:
         bound = limits.max_payload_bytes
     elif isinstance(header, Decisions):
         bound = limits.max_decisions * DECISION.itemsize
+    elif isinstance(header, Columns):
+        bound = limits.max_columns_bytes
     else:
         bound = limits.max_name_bytes if isinstance(header, Hello) else limits.max_text_bytes
     if size > bound or header.body_bytes > bound:

@@ -1,6 +1,8 @@
 """Messages between an ingest and its workers: one msgpack frame, for some types followed by one frame of binary records.
 
-    worker -> ingest   Hello, Configured, Results + ANSWER[], Failed + ASSIGNED[], Alive, Leaving, Goodbye
+Results have one more frame for each event whose columns were asked for and which is accepted: the body of a COLUMNS frame.
+
+    worker -> ingest   Hello, Configured, Results + ANSWER[] + columns..., Failed + ASSIGNED[], Alive, Leaving, Goodbye
     ingest -> worker   Welcome, Configure, Work + DESCRIPTOR[], Alive, Dismissed, Unknown
 
 A worker says Hello and is told the slot ring (Welcome) and the configuration (Configure), which it answers with Configured; then it gets
@@ -20,9 +22,9 @@ import numpy as np
 from hltfarm.proto.messages import RunConfig
 from hltfarm.proto.results import RESULT
 
-VERSION = 1
+VERSION = 2
 
-#: An event in a slot. `size`: payload bytes.
+#: An event in a slot. `size`: payload bytes. `flags`: wire.EventFlags that concern the worker (WANT_COLUMNS).
 DESCRIPTOR = np.dtype(
     [
         ("ticket", "<u8"),
@@ -32,11 +34,12 @@ DESCRIPTOR = np.dtype(
         ("run", "<u4"),
         ("lumi", "<u4"),
         ("bx", "<u4"),
-        ("reserved", "<u4"),
+        ("flags", "<u4"),
     ]
 )
 ASSIGNED = np.dtype([("ticket", "<u8"), ("slot", "<u4"), ("reserved", "<u4")])
-ANSWER = np.dtype([("ticket", "<u8"), ("slot", "<u4"), ("reserved", "<u4"), ("result", RESULT)])
+#: `part`: which of the message's frames of columns is that of the event, counted from 1; 0 if none.
+ANSWER = np.dtype([("ticket", "<u8"), ("slot", "<u4"), ("part", "<u4"), ("result", RESULT)])
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):

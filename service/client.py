@@ -24,6 +24,7 @@ import numpy as np
 import zmq
 
 from hltfarm.proto import wire
+from hltfarm.proto.columns import Tables, decode_columns
 from hltfarm.proto.errors import HltfarmError, InputError, LimitError, WireCode, WireError
 from hltfarm.proto.events import EventId, RawEvent
 from hltfarm.proto.limits import Limits
@@ -52,6 +53,8 @@ class Decision(NamedTuple):
     """Decision about one event. Seconds: `latency` from the first send to the arrival of the decision here, `server_latency` in the farm.
 
     `result` is one record of `hltfarm.proto.results.RESULT` (counts, flags, digest, path bits before prescale).
+    `columns`: tables `tracks` and `vertices` (docs/wire-format.md) of an accepted event sent with `want_columns`, else None; its flag
+    `COLUMNS_LEFT_OUT` says that the farm could not add them.
     """
 
     id: EventId
@@ -63,6 +66,7 @@ class Decision(NamedTuple):
     reason: Reason
     attempts: int
     result: np.void
+    columns: Tables | None = None
 
     @property
     def accepted(self) -> bool:
@@ -75,6 +79,8 @@ class _Pending:
     event: RawEvent
     cookie: int  # monotonic ns of the first send
     bytes: int
+    flags: wire.EventFlags  # but RESENT
+    columns: Tables | None = None  # arrived ahead of the decision
 
 
 class Client:
@@ -132,9 +138,10 @@ class Client:
         """Events whose decision has not come yet."""
         return len(self._pending)
 
-    def try_send(self, event: RawEvent) -> bool:
+    def try_send(self, event: RawEvent, want_columns: bool = False) -> bool:
         """Send one event if the credit allows it; never waits. False: no credit (call `poll`, then try again).
 
+        want_columns: tracks and vertices are to come with the decision if the event is accepted.
         Raises LimitError for a payload the ingest would refuse by its size, InputError for an event that is already under way.
         """
         size = len(event.payload)
@@ -146,19 +153,19 @@ class Client:
         events, room = self.credit
         if self._resend or not events or size > room:
             return False
-        entry = _Pending(event, time.monotonic_ns(), size)
-        if not self._transmit(entry, 0):
+        entry = _Pending(event, time.monotonic_ns(), size, wire.EventFlags.WANT_COLUMNS if want_columns else wire.EventFlags(0))
+        if not self._transmit(entry, entry.flags):
             return False
         self._pending[key] = entry
         return True
 
-    def send(self, event: RawEvent, timeout: float | None = None) -> None:
-        """Send one event, waiting for credit. Decisions that arrive meanwhile are returned by the next `poll`.
+    def send(self, event: RawEvent, timeout: float | None = None, want_columns: bool = False) -> None:
+        """Send one event, waiting for credit (see `try_send`). Decisions that arrive meanwhile are returned by the next `poll`.
 
         Raises TimeoutError after `timeout` seconds (None: wait for ever); the event is then not sent.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        while not self.try_send(event):
+        while not self.try_send(event, want_columns):
             left = 1.0 if deadline is None else deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError(f"no credit from {self.url} for {event.id} within {timeout} s (run {self.run}, open: {self.open})")
@@ -293,7 +300,7 @@ class Client:
             entry = self._pending.get(self._resend[0])
             if entry is not None:
                 events, room = self.credit
-                if not events or entry.bytes > room or not self._transmit(entry, wire.EventFlags.RESENT):
+                if not events or entry.bytes > room or not self._transmit(entry, entry.flags | wire.EventFlags.RESENT):
                     return
                 self.resent += 1
             self._resend.popleft()
@@ -304,6 +311,10 @@ class Client:
         wire.check_body(header, body, self.limits)
         if isinstance(header, wire.Decisions):
             self._decided(wire.decode_decisions(header, body))
+        elif isinstance(header, wire.Columns):
+            entry = self._pending.get((header.run, header.event))
+            if entry is not None:
+                entry.columns = decode_columns(body)
         elif isinstance(header, wire.Credit):
             self._credited(header)
         elif isinstance(header, wire.Error):
@@ -323,12 +334,13 @@ class Client:
         now = time.monotonic_ns()
         results = records["result"]
         for i, (run, lumi, event, bx, outcome, reason, attempts, cookie, latency_ns, result) in enumerate(records.tolist()):
-            if self._pending.pop((run, event), None) is None:
+            entry = self._pending.pop((run, event), None)
+            if entry is None:
                 continue  # decided twice over a reconnect
             self._unread.append(
                 Decision(
                     EventId(run, lumi, event, bx), Outcome(outcome), result[1], result[0], (now - cookie) * 1e-9, latency_ns * 1e-9,
-                    Reason(reason), attempts, results[i],
+                    Reason(reason), attempts, results[i], entry.columns,
                 )
             )  # fmt: skip
 

@@ -13,7 +13,7 @@ POLL_S = 0.05
 #: Children that Python keeps on purpose until it exits.
 TOLERATED_CHILDREN = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 #: Threads that pyzmq keeps on purpose until it exits.
-TOLERATED_THREADS = ("GarbageCollector",)
+TOLERATED_THREADS = ("GarbageCollectorThread",)
 
 
 def children_of(pid: int) -> dict[int, str]:

@@ -117,3 +117,13 @@ def split(events: Sequence[RawEvent], capacity: Capacity) -> Iterator[Sequence[R
         words += need
     if first < len(events):
         yield events[first:]
+
+
+def asked_parts(
+    parts: Iterator[Sequence[RawEvent]], asked: Sequence[bool] | None
+) -> Iterator[tuple[Sequence[RawEvent], Sequence[bool] | None]]:
+    """Each part of a list that was split, with its part of a list of the same length (None: none of it)."""
+    first = 0
+    for part in parts:
+        yield part, None if asked is None else asked[first : first + len(part)]
+        first += len(part)

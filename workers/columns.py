@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +17,47 @@ TRACK_COLUMNS = ("n_hits", "quality", "pt", "eta", "phi", "tip", "qpt", "cot", "
 VERTEX_COLUMNS = ("z", "error", "chi2", "ndof", "sum_pt2")
 
 
+#: What a client gets that asks for the columns of an event, in this order; tracks from LOOSE on.
+REPLY_TRACKS = ("pt", "eta", "phi", "tip", "zip", "chi2", "charge", "n_hits", "quality", "score", "cov", "hits")
+LOOSE = 2  # value of Tracks.quality
+
+
 @dataclass(frozen=True)
-class EventColumns:
-    """Digis (module, row, col, charge, hit) and hits (columns of the Hits structure) of an event."""
+class FitColumns:
+    """Tracks and vertices of an event."""
+
+    tracks: dict[str, NDArray[Any]]
+    vertices: dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class EventColumns(FitColumns):
+    """Besides them digis (module, row, col, charge, hit) and hits (columns of the Hits structure)."""
 
     digis: dict[str, NDArray[Any]]
     hits: dict[str, NDArray[Any]]
-    tracks: dict[str, NDArray[Any]]
-    vertices: dict[str, NDArray[Any]]
+
+
+def fit_columns(arena: Mapping[str, Collection], i: int) -> FitColumns:
+    """Copy tracks and vertices of event i of a batch to the host (NumPy or CuPy collections); digis and hits stay where they are."""
+    first_hit = int(_host(arena["Events"].hit_offset[i : i + 1])[0])
+    return FitColumns(_tracks(arena, i, first_hit), _vertices(arena, i))
+
+
+def fits_asked(arena: Mapping[str, Collection], rows: NDArray[np.void], asked: Sequence[bool] | None) -> list[FitColumns | None]:
+    """`fit_columns` of the events of a batch that are asked for and accepted in its result rows, None for the others."""
+    if asked is None:
+        return [None] * len(rows)
+    accepted = rows["accept"] != 0
+    return [fit_columns(arena, i) if want and accepted[i] else None for i, want in enumerate(asked)]
+
+
+def reply_tables(columns: FitColumns) -> dict[str, dict[str, NDArray[Any]]]:
+    """The tables of a reply: loose tracks (`hits` as 32-bit integers), and all vertices."""
+    keep = columns.tracks["quality"] >= LOOSE
+    tracks = {name: columns.tracks[name][keep] for name in REPLY_TRACKS}
+    tracks["hits"] = tracks["hits"].astype(np.int32)
+    return {"tracks": tracks, "vertices": {name: columns.vertices[name] for name in VERTEX_COLUMNS}}
 
 
 def event_columns(arena: Mapping[str, Collection], detector: Detector, i: int) -> EventColumns:
@@ -46,7 +79,7 @@ def event_columns(arena: Mapping[str, Collection], detector: Detector, i: int) -
         "hit": np.where(column["hit"] == 0xFFFFFFFF, -1, column["hit"].astype(np.int64)),
     }
     hits = {c.name: _host(arena["Hits"][c.name][first:last]) for c in HITS.columns}
-    return EventColumns(digis, hits, _tracks(arena, i, first), _vertices(arena, i))
+    return EventColumns(_tracks(arena, i, first), _vertices(arena, i), digis, hits)
 
 
 def _tracks(arena: Mapping[str, Collection], i: int, first_hit: int) -> dict[str, NDArray[Any]]:

@@ -8,19 +8,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hltfarm.proto import worker_link as link
+from hltfarm.proto.columns import Tables, encode_columns
 from hltfarm.proto.errors import HltfarmError, InputError
 from hltfarm.proto.events import EventId, RawEvent
 from hltfarm.proto.messages import RunConfig
 from hltfarm.proto.slots import SlotView
+from hltfarm.proto.wire import EventFlags
 
 log = logging.getLogger(__name__)
-#: One DESCRIPTOR record as a tuple: ticket, event, slot, size, run, lumi, bx, reserved
+#: One DESCRIPTOR record as a tuple: ticket, event, slot, size, run, lumi, bx, flags
 Descriptor: TypeAlias = tuple[int, int, int, int, int, int, int, int]
 
 
@@ -29,6 +31,8 @@ class Batch(Protocol):
 
     results: NDArray[np.void]
     stage_seconds: dict[str, float]
+
+    def reply(self, i: int) -> Tables | None: ...
 
 
 class Reconstruction(Protocol):
@@ -39,7 +43,7 @@ class Reconstruction(Protocol):
     @property
     def device(self) -> str: ...
 
-    def run(self, events: list[RawEvent]) -> Any: ...
+    def run(self, events: list[RawEvent], *, columns: list[bool] | None) -> Batch: ...
 
     def register(self, buffer: memoryview) -> None: ...
 
@@ -60,10 +64,11 @@ Build = Callable[[RunConfig], Built]
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A batch that is done: a message for the ingest and its records. `broken`: the device cannot be trusted any more."""
+    """A batch that is done: a message for the ingest its records and frames of columns. `broken`: the device cannot be trusted any more."""
 
     message: link.Results | link.Failed
     records: NDArray[np.void]
+    parts: tuple[bytes, ...] = ()
     broken: bool = False
 
 
@@ -165,18 +170,31 @@ class Engine:
             assert self._built is not None, "configure comes first"
             view = self._ring.payload
             events = [RawEvent(EventId(run, lumi, event, bx), view(slot, size)) for _, event, slot, size, run, lumi, bx, _ in batch]
-            done = self._built.reconstruction.run(events)
+            asked = [bool(item[7] & EventFlags.WANT_COLUMNS) for item in batch]
+            done = self._built.reconstruction.run(events, columns=asked if any(asked) else None)
             if len(done.results) != len(batch):
                 raise RuntimeError(f"{len(done.results)} results for {len(batch)} events")
+            records = _records(batch, link.ANSWER)
+            records["result"] = done.results
+            parts = _columns(done, asked, records)
         except Exception as error:  # reported with the batch; its events are tried again one by one
             log.exception("a batch of %d events failed", len(batch))
             broken = self._built is not None and self._built.reconstruction.backend == "cuda" and not isinstance(error, HltfarmError)
-            return Finished(link.Failed(error=_text(error)), _records(batch, link.ASSIGNED), broken)
+            return Finished(link.Failed(error=_text(error)), _records(batch, link.ASSIGNED), broken=broken)
         finally:
             self._started = None
-        records = _records(batch, link.ANSWER)
-        records["result"] = done.results
-        return Finished(link.Results(seconds=time.monotonic() - begin, stage_seconds=dict(done.stage_seconds)), records)
+        return Finished(link.Results(seconds=time.monotonic() - begin, stage_seconds=dict(done.stage_seconds)), records, parts)
+
+
+def _columns(done: Batch, asked: list[bool], records: NDArray[np.void]) -> tuple[bytes, ...]:
+    """Frames with the columns of accepted events that were asked for; `part` of their records is set."""
+    parts: list[bytes] = []
+    for i, want in enumerate(asked):
+        tables = done.reply(i) if want and records["result"]["accept"][i] else None
+        if tables is not None:
+            parts.append(encode_columns(tables))
+            records["part"][i] = len(parts)
+    return tuple(parts)
 
 
 def _records(batch: list[Descriptor], dtype: np.dtype[np.void]) -> NDArray[np.void]:

@@ -178,7 +178,7 @@ class Worker:
         if isinstance(outcome, link.Configured):
             self._send(outcome)
             return
-        self._send(outcome.message, outcome.records.tobytes())
+        self._send(outcome.message, outcome.records.tobytes(), *outcome.parts)
         if outcome.broken:
             self._send(link.Goodbye())
             raise BackendError(f"worker {self._settings.name}: the device failed; a new process is needed")
@@ -229,10 +229,9 @@ class Worker:
             return True
         return not self._dismissed and now - self._left_at > self._welcome.timeout_s
 
-    def _send(self, message: link.FromWorker, records: bytes | None = None) -> None:
-        frames = [link.encode(message)] if records is None else [link.encode(message), records]
+    def _send(self, message: link.FromWorker, *parts: bytes) -> None:
         try:
-            self._socket.send_multipart(frames, zmq.NOBLOCK)
+            self._socket.send_multipart([link.encode(message), *parts], zmq.NOBLOCK)
         except zmq.Again:
             # the ingest has been silent for a thousand messages; it will take this worker for lost and its events are safe
             log.error("worker %s: the ingest does not read", self._settings.name)

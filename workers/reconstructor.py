@@ -25,10 +25,10 @@ from hltfarm.proto.events import RawEvent
 from hltfarm.proto.results import RESULT
 from hltfarm.proto.soa import Collection
 from hltfarm.workers import conditions, configuration
-from hltfarm.workers.arena import Capacity, host_allocate, split
+from hltfarm.workers.arena import Capacity, asked_parts, host_allocate, split
 from hltfarm.workers.backends.cpu import CpuLane
 from hltfarm.workers.batch import result_rows
-from hltfarm.workers.columns import EventColumns, event_columns
+from hltfarm.workers.columns import EventColumns, FitColumns, event_columns, fits_asked, reply_tables
 from hltfarm.workers.configuration import Configuration
 from hltfarm.workers.menu import Menu
 from hltfarm.workers.menu.stage import fill_tables as menu_tables
@@ -37,17 +37,18 @@ from hltfarm.workers.menu.stage import fill_tables as menu_tables
 class BatchResult:
     """Result rows of the events of one `run`, in their order, and where the time went.
 
-    `results` has dtype RESULT; `stage_seconds` sums over threads. With keep=True, `digis(i)` and `hits(i)` give the columns of event i.
+    `results` has dtype RESULT; `stage_seconds` sums over threads. With keep=True, `digis(i)`, `hits(i)`, `tracks(i)` and
+    `vertices(i)` give the columns of event i; with columns=, the last two do for events that were asked for and are accepted.
     """
 
-    def __init__(self, results: NDArray[np.void], stage_seconds: dict[str, float], columns: list[EventColumns] | None) -> None:
+    def __init__(self, results: NDArray[np.void], stage_seconds: dict[str, float], columns: Sequence[FitColumns | None] | None) -> None:
         self.results = results
         self.stage_seconds = stage_seconds
         self._columns = columns
 
     def hits(self, i: int) -> dict[str, NDArray[Any]]:
         """Columns of the Hits structure for event i, in order of module and cluster. Raises ConfigError without keep=True."""
-        return self._kept(i).hits
+        return self._kept_all(i).hits
 
     def tracks(self, i: int) -> dict[str, NDArray[Any]]:
         """Columns of the Tracks structure for event i (every candidate that was fitted), with `charge`.
@@ -62,12 +63,24 @@ class BatchResult:
 
     def digis(self, i: int) -> dict[str, NDArray[Any]]:
         """module, row, col, charge (electrons) and hit (-1: cut) of the distinct pixels of event i, in order of module, column, row."""
-        return self._kept(i).digis
+        return self._kept_all(i).digis
 
-    def _kept(self, i: int) -> EventColumns:
-        if self._columns is None:
-            raise ConfigError("the columns of this batch were not kept; call run(events, keep=True)")
-        return self._columns[i]
+    def reply(self, i: int) -> dict[str, dict[str, NDArray[Any]]] | None:
+        """Tables `tracks` (loose ones) and `vertices` of event i for a client; None if its columns were not kept."""
+        kept = self._columns[i] if self._columns is not None else None
+        return None if kept is None else reply_tables(kept)
+
+    def _kept(self, i: int) -> FitColumns:
+        kept = self._columns[i] if self._columns is not None else None
+        if kept is None:
+            raise ConfigError(f"the columns of event {i} of this batch were not kept; call run(events, keep=True)")
+        return kept
+
+    def _kept_all(self, i: int) -> EventColumns:
+        kept = self._kept(i)
+        if not isinstance(kept, EventColumns):
+            raise ConfigError("only tracks and vertices of this batch were kept; call run(events, keep=True)")
+        return kept
 
 
 class Backend(Protocol):
@@ -75,7 +88,7 @@ class Backend(Protocol):
 
     device: str
 
-    def run(self, events: Sequence[RawEvent], keep: bool) -> BatchResult: ...
+    def run(self, events: Sequence[RawEvent], keep: bool, columns: Sequence[bool] | None) -> BatchResult: ...
 
     def register(self, buffer: memoryview) -> None: ...
 
@@ -102,26 +115,33 @@ class CpuBackend:
             self._lanes.put(CpuLane(detector, self.task, tables, params))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reconstruct") if threads > 1 else None
 
-    def run(self, events: Sequence[RawEvent], keep: bool) -> BatchResult:
-        tasks = list(split(events, self.task))
+    def run(self, events: Sequence[RawEvent], keep: bool, columns: Sequence[bool] | None) -> BatchResult:
+        tasks = list(asked_parts(split(events, self.task), columns))
         if self._pool is None:
-            done = [self._run_task(task, keep) for task in tasks]
+            done = [self._run_task(task, keep, asked) for task, asked in tasks]
         else:
-            done = list(self._pool.map(lambda task: self._run_task(task, keep), tasks))
+            done = list(self._pool.map(lambda task: self._run_task(task[0], keep, task[1]), tasks))
         seconds: dict[str, float] = {}
         for _, stages, _ in done:
             for stage, t in stages.items():
                 seconds[stage] = seconds.get(stage, 0.0) + t
         rows = np.concatenate([rows for rows, _, _ in done]) if done else np.empty(0, RESULT)
-        return BatchResult(rows, seconds, [c for _, _, columns in done for c in columns] if keep else None)
+        return BatchResult(rows, seconds, [c for _, _, kept in done for c in kept] if keep or columns is not None else None)
 
-    def _run_task(self, events: Sequence[RawEvent], keep: bool) -> tuple[NDArray[np.void], dict[str, float], list[EventColumns]]:
+    def _run_task(
+        self, events: Sequence[RawEvent], keep: bool, asked: Sequence[bool] | None
+    ) -> tuple[NDArray[np.void], dict[str, float], Sequence[FitColumns | None]]:
         lane = self._lanes.get()
         try:
             lane.run(list(events))
             rows = result_rows(lane.arena["Results"], len(events))
-            columns = [event_columns(lane.arena.collections, self.detector, i) for i in range(len(events))] if keep else []
-            return rows, lane.stage_seconds(), columns
+            arena = lane.arena.collections
+            kept: Sequence[FitColumns | None]
+            if keep:
+                kept = [event_columns(arena, self.detector, i) for i in range(len(events))]
+            else:
+                kept = fits_asked(arena, rows, asked)
+            return rows, lane.stage_seconds(), kept
         finally:
             self._lanes.put(lane)
 
@@ -180,9 +200,15 @@ class Reconstructor:
         """What the kernels run on, for people and metrics: "cpu:<threads>" or the name of the GPU."""
         return self._backend.device
 
-    def run(self, events: Sequence[RawEvent], keep: bool = False) -> BatchResult:
-        """Reconstruct and decide. `keep` copies digis and hits of every event back to the host (see BatchResult)."""
-        return self._backend.run(events, keep)
+    def run(self, events: Sequence[RawEvent], keep: bool = False, columns: Sequence[bool] | None = None) -> BatchResult:
+        """Reconstruct and decide. `keep` copies all columns of every event back to the host (see BatchResult).
+
+        columns: for each event, whether its tracks and vertices are wanted if it is accepted; only those are copied. Raises ConfigError
+        if there is not one for each event.
+        """
+        if columns is not None and len(columns) != len(events):
+            raise ConfigError(f"columns has {len(columns)} entries for {len(events)} events; give one for each event")
+        return self._backend.run(events, keep, columns)
 
     def register(self, buffer: memoryview) -> None:
         """Pin memory that payloads will lie in (the slot ring), so that the device copies straight from it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +21,7 @@ from hltfarm.service.ingest.stats import Stats
 
 log = logging.getLogger(__name__)
 FRAMES_A_TURN = 128  # events read before results and commands get their turn
+COLUMNS_WAITING = 8  # largest columns that may wait for a client who does not read; too low loses them in a hiccup, too high costs memory
 
 
 @dataclass(slots=True)
@@ -29,6 +31,7 @@ class _Session:
     name: str
     heard: float
     outbox: deque[wire.Message] = field(default_factory=deque)  # messages the socket did not take; bounded by the client's credit
+    waiting_bytes: int = 0  # their bodies; columns are left out beyond COLUMNS_WAITING of the largest
 
 
 class ClientDoor:
@@ -162,8 +165,13 @@ class ClientDoor:
         credit = wire.Credit(session.number, grant.serial, flags, grant.events, grant.bytes, self._run, self._limits.max_payload_bytes)
         self._send(session, wire.encode_credit(credit))
 
-    def deliver(self, sessions: NDArray[np.int64], records: NDArray[np.void]) -> None:
-        """Send decisions. Those of sessions that are gone stay in the ledger, for when the client sends the events again."""
+    def deliver(self, sessions: NDArray[np.int64], records: NDArray[np.void], columns: Mapping[int, bytes]) -> None:
+        """Send decisions. Those of sessions that are gone stay in the ledger, for when the client sends the events again.
+
+        columns: by place in `records`; they go ahead of the decisions, so that a client that has a decision has its columns.
+        """
+        for place, body in columns.items():
+            self._send_columns(int(sessions[place]), records, place, body)
         first = int(sessions[0])
         if (sessions == first).all():
             groups = [(first, records)]
@@ -174,18 +182,36 @@ class ClientDoor:
             if session is not None:
                 self._send(session, wire.encode_decisions(group))
 
+    def _send_columns(self, number: int, records: NDArray[np.void], place: int, body: bytes) -> None:
+        session = self._by_number.get(number)
+        if session is None:
+            return
+        if session.waiting_bytes + len(body) > COLUMNS_WAITING * self._limits.max_columns_bytes:
+            self.flow.leave_out(records, place)
+            return
+        run, lumi, event, cookie = (int(records[name][place]) for name in ("run", "lumi", "event", "cookie"))
+        self._stats.columns_sent += 1
+        self._send(session, wire.encode_reply_columns(run, lumi, event, cookie, body))
+
     def _send(self, session: _Session, message: wire.Message) -> None:
+        if session.number not in self._by_number:
+            return  # lost over the message before
         if session.outbox:
-            session.outbox.append(message)
+            self._wait(session, message)
             return
         try:
             self._socket.send_multipart((session.identity, *message), zmq.NOBLOCK)
         except zmq.Again:
-            session.outbox.append(message)
+            self._wait(session, message)
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
             self._lose(session, "its connection is gone")
+
+    @staticmethod
+    def _wait(session: _Session, message: wire.Message) -> None:
+        session.outbox.append(message)
+        session.waiting_bytes += len(message[1])
 
     # -- time --------------------------------------------------------------------------------------------------------------
 
@@ -195,7 +221,7 @@ class ClientDoor:
             if now - session.heard > self._timeout_s:
                 self._lose(session, f"silent for {self._timeout_s:g} s")
                 continue
-            waiting, session.outbox = session.outbox, deque()
+            waiting, session.outbox, session.waiting_bytes = session.outbox, deque(), 0
             for message in waiting:
                 self._send(session, message)
 

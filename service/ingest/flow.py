@@ -5,7 +5,8 @@ Every method leaves the books closed: a slot in use is an event in flight, in th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,8 @@ from hltfarm.service.ingest.ledger import Ledger
 from hltfarm.service.ingest.slots import SlotRing
 from hltfarm.service.ingest.stats import Stats
 
-#: Called with the sessions and DECISION records (same length) of events that were just decided.
-Deliver = Callable[[NDArray[np.int64], NDArray[np.void]], None]
+#: Called with the sessions and DECISION records (same length) of events that were just decided, and the columns of some by their place.
+Deliver = Callable[[NDArray[np.int64], NDArray[np.void], Mapping[int, bytes]], None]
 _NOT_OPEN = "no run takes events now; the event may be sent again when there is credit"
 
 
@@ -49,6 +50,7 @@ class EventFlow:
         self._limits = limits
         self._deliver = deliver
         self._wall_clock = wall_clock
+        self._asked: set[int] = set()  # slots of events whose columns the client wants
         self._history: dict[int, list[tuple[str, str]]] = {}  # slot -> (worker, error) of its failures
         self._stranded: list[tuple[Reason, list[int]]] = []  # events that the error stream did not take yet
 
@@ -60,9 +62,12 @@ class EventFlow:
             former, size = self._ledger.rebind(slot, client, header.cookie), int(self._ledger.size[slot])
             self._credit.release(former, 1, size)
             self._credit.hold(client, size)
+            self._note_asked(slot, header)
             return None
         decided = self._ledger.decided(header.run, header.event, header.cookie)
         if decided is not None:
+            if header.flags & wire.EventFlags.WANT_COLUMNS and decided["outcome"][0] == wire.Outcome.ACCEPT:
+                self.leave_out(decided, 0)  # the ledger keeps decisions, not columns
             return decided
         if self.run is None:
             raise WireError(WireCode.NOT_RUNNING, _NOT_OPEN)
@@ -76,9 +81,21 @@ class EventFlow:
         slot = self._ring.put(body)
         self._ledger.open(slot, header, client, now_ns)
         self._credit.hold(client, header.body_bytes)
+        self._note_asked(slot, header)
         self._dispatcher.submit(slot)
         self._stats.ingest_bytes += header.body_bytes
         return None
+
+    def _note_asked(self, slot: int, header: wire.EventHeader) -> None:
+        if header.flags & wire.EventFlags.WANT_COLUMNS:
+            self._asked.add(slot)
+        else:
+            self._asked.discard(slot)
+
+    def leave_out(self, records: NDArray[np.void], place: int) -> None:
+        """Mark and count a decision that goes without the columns its client asked for."""
+        records["result"]["flags"][place] |= EventFlag.COLUMNS_LEFT_OUT
+        self._stats.columns_left_out += 1
 
     def descriptors(self, slots: NDArray[np.int64], tickets: NDArray[np.uint64]) -> NDArray[np.void]:
         """DESCRIPTOR records of an assignment."""
@@ -87,10 +104,14 @@ class EventFlow:
         out["ticket"], out["slot"], out["size"] = tickets, slots, self._ledger.size[slots]
         for name in ("run", "lumi", "event", "bx"):
             out[name] = events[name]
+        if self._asked:
+            out["flags"] = [wire.EventFlags.WANT_COLUMNS if slot in self._asked else 0 for slot in slots.tolist()]
         return out
 
-    def answers(self, worker: str, answers: NDArray[np.void], now_ns: int) -> int:
-        """Results of a worker (ANSWER records). Returns how many were valid."""
+    def answers(self, worker: str, answers: NDArray[np.void], now_ns: int, parts: Sequence[bytes] = ()) -> int:
+        """Results of a worker (ANSWER records, frames of columns). Returns how many were valid. Raises ValueError for a missing frame."""
+        if answers["part"].max(initial=0) > len(parts):
+            raise ValueError(f"{len(parts)} frames of columns, the answers name {answers['part'].max()}")
         slots = answers["slot"].astype(np.int64)
         valid, attempts = self._dispatcher.complete(worker, slots, answers["ticket"])
         if not valid.all():
@@ -98,8 +119,17 @@ class EventFlow:
             slots = slots[valid]
             answers = answers[valid]
         if len(slots):
-            self._decide(slots, answers["result"], attempts, now_ns, Reason.NONE)
+            self._decide(slots, answers["result"], attempts, now_ns, Reason.NONE, self._columns(slots, answers, parts))
         return len(slots)
+
+    def _columns(self, slots: NDArray[np.int64], answers: NDArray[np.void], parts: Sequence[bytes]) -> dict[int, bytes]:
+        """Columns to relay by place in `slots`: of accepted events, still asked for and not too large."""
+        if not parts:
+            return {}
+        numbers = np.where(answers["result"]["accept"] != 0, answers["part"], 0)
+        named = zip(slots.tolist(), numbers.tolist(), strict=True)
+        found = {place: parts[number - 1] for place, (slot, number) in enumerate(named) if number and slot in self._asked}
+        return {place: part for place, part in found.items() if len(part) <= self._limits.max_columns_bytes}
 
     def failed(self, worker: str, assigned: NDArray[np.void], error: str, now_ns: int) -> None:
         """A batch raised an exception in a worker that lives on (ASSIGNED records)."""
@@ -157,8 +187,9 @@ class EventFlow:
         )
 
     def _decide(
-        self, slots: NDArray[np.int64], results: NDArray[np.void] | None, attempts: NDArray[np.int64], now_ns: int, reason: Reason
-    ) -> None:
+        self, slots: NDArray[np.int64], results: NDArray[np.void] | None, attempts: NDArray[np.int64], now_ns: int, reason: Reason,
+        columns: Mapping[int, bytes] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         clients, sizes = self._ledger.client[slots], self._ledger.size[slots]
         flags = EventFlag.UNPROCESSED if results is None else 0
         records = self._ledger.decide(slots, results, attempts, now_ns, reason, flags)
@@ -172,7 +203,12 @@ class EventFlow:
                 self._credit.release(client, int(np.count_nonzero(mine)), int(sizes[mine].sum()))
         freed = slots.tolist()
         self._ring.release(freed)
+        if self._asked:
+            for place, slot in enumerate(freed):
+                if slot in self._asked and place not in columns and records["outcome"][place] == wire.Outcome.ACCEPT:
+                    self.leave_out(records, place)
+            self._asked.difference_update(freed)
         if self._history:
             for slot in freed:
                 self._history.pop(slot, None)
-        self._deliver(clients, records)
+        self._deliver(clients, records, columns)

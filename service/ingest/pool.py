@@ -114,7 +114,7 @@ class WorkerPool:
         name = peer.hello.name
         if isinstance(message, link.Results):
             peer.busy_s = 0.0
-            valid = self.flow.answers(name, np.frombuffer(frames[2], dtype=link.ANSWER), now_ns)
+            valid = self.flow.answers(name, np.frombuffer(frames[2], dtype=link.ANSWER), now_ns, frames[3:])
             if valid:
                 self._stats.batch(valid, message.seconds, message.stage_seconds)
         elif isinstance(message, link.Failed):

@@ -263,6 +263,8 @@ class IngestServer:
             info={
                 "stale_answers": stats.stale_answers,
                 "lost_sessions": stats.lost_sessions,
+                "columns_sent": stats.columns_sent,
+                "columns_left_out": stats.columns_left_out,
                 "suspects": self._dispatcher.suspects,
                 "reserved_events": self._credit.reserved_events,
                 "remembered_decisions": self._ledger.remembered,

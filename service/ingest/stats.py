@@ -53,6 +53,8 @@ class Stats:
         self.stages: dict[str, Histo] = {}
         self.stale_answers = 0
         self.lost_sessions = 0
+        self.columns_sent = 0  # events whose columns went to their clients
+        self.columns_left_out = 0  # decisions that went without columns that were asked for
         self._path_accepts: dict[str, int] = {}
         self._path_prescaled: dict[str, int] = {}
         self._paths: tuple[PathInfo, ...] = ()

@@ -1,7 +1,7 @@
 """A worker process with a reconstruction that is told by the run's "menu" (JSON here) what to do; run as a script by the ingest tests.
 
 {"kill": [events on which the process dies], "raise": [events on which the batch fails], "hang": [events on which it sleeps],
- "refuse": "text of a ConfigError", "break": "text of a BackendError", "delay_s": seconds a batch}
+ "refuse": "text of a ConfigError", "break": "text of a BackendError", "delay_s": seconds a batch, "rows": length of the columns}
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class FakeReconstruction:
         self._plan = plan
         self._kill, self._raise, self._hang = (set(plan.get(key, ())) for key in ("kill", "raise", "hang"))
 
-    def run(self, events: list[RawEvent]) -> Any:
+    def run(self, events: list[RawEvent], *, columns: list[bool] | None) -> Any:
         numbers = [event.id.event for event in events]
         if self._kill.intersection(numbers):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -45,7 +45,8 @@ class FakeReconstruction:
         results = np.zeros(len(events), dtype=RESULT)
         results["digest"] = [int(event.payload[-4:].view("<u4")[0]) for event in events]
         results["accept"] = results["path_bits"] = results["path_raw"] = [number % 2 for number in numbers]
-        return SimpleNamespace(results=results, stage_seconds={"unpack": 1e-4})
+        tables = {"tracks": {"pt": np.arange(self._plan.get("rows", 3), dtype=np.float32)}}
+        return SimpleNamespace(results=results, stage_seconds={"unpack": 1e-4}, reply=lambda i: tables)
 
     def register(self, buffer: memoryview) -> None:
         assert len(buffer) > 0

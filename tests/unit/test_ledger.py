@@ -119,7 +119,7 @@ class FlowHistory(RuleBasedStateMachine):
     @initialize()
     def start(self):
         self.folder = Path(tempfile.mkdtemp(dir="/dev/shm"))
-        limits = Limits(max_payload_bytes=4096)
+        limits = Limits(max_payload_bytes=4096, max_columns_bytes=64)
         self.ring = SlotRing(self.folder / "ring", self.SLOTS, 4096)
         self.ledger = Ledger(self.SLOTS, 64)
         self.dispatcher = Dispatcher(self.SLOTS)
@@ -127,6 +127,7 @@ class FlowHistory(RuleBasedStateMachine):
         self.credit.join(1)
         self.disk_full = False
         self.delivered: Counter[int] = Counter()
+        self.asked: set[int] = set()
         self.flow = EventFlow(
             self.ring, self.ledger, self.dispatcher, self.credit, ErrorStream(self.folder / "errors", self.writer), Stats(), limits,
             self.deliver, lambda: 0.0,
@@ -143,28 +144,40 @@ class FlowHistory(RuleBasedStateMachine):
             raise OSError(28, "no space left")
         return write_frames(folder, events, config)
 
-    def deliver(self, clients, records):
+    def deliver(self, clients, records, columns):
         self.delivered.update(records["event"].tolist())
+        for place, record in enumerate(records):
+            left_out = bool(record["result"]["flags"] & EventFlag.COLUMNS_LEFT_OUT)
+            wanted = int(record["event"]) in self.asked and record["outcome"] == Outcome.ACCEPT
+            assert (place in columns) + left_out == wanted, "columns or the word that there are none"
+            assert columns.get(place, b"").endswith(b"of %d" % record["event"] if place in columns else b"")
 
-    def send(self, event):
-        frame = wire.decode_header(wire.encode_event(EventId(1, 1, event), EMPTY_TABLE))
+    def send(self, event, want=False):
+        flags = wire.EventFlags.WANT_COLUMNS if want else 0
+        if self.delivered[event] == 0:
+            (self.asked.add if want else self.asked.discard)(event)
+        frame = wire.decode_header(wire.encode_event(EventId(1, 1, event), EMPTY_TABLE, flags=flags))
         return self.flow.admit(1, frame, EMPTY_TABLE, licensed=True, now_ns=self.now)
 
-    @rule()
-    def new_event(self):
+    @rule(want=st.booleans())
+    def new_event(self, want):
         if self.ring.free:
             self.events += 1
-            assert self.send(self.events) is None
+            assert self.send(self.events, want) is None
         else:
             with pytest.raises(WireError) as refused:
                 self.send(self.events + 1)
             assert refused.value.code is WireCode.NO_CREDIT
 
     @precondition(lambda self: self.events)
-    @rule(data=st.data())
-    def duplicate(self, data):
+    @rule(data=st.data(), want=st.booleans())
+    def duplicate(self, data, want):
         event = data.draw(st.integers(1, self.events))
-        assert (self.send(event) is not None) == (self.delivered[event] == 1)
+        decided = self.send(event, want)
+        assert (decided is not None) == (self.delivered[event] == 1)
+        if decided is not None:
+            left_out = bool(decided["result"]["flags"][0] & EventFlag.COLUMNS_LEFT_OUT)
+            assert left_out == (want and decided["outcome"][0] == Outcome.ACCEPT)
 
     @rule(capacity=st.integers(1, 4))
     def worker_comes(self, capacity):
@@ -194,7 +207,11 @@ class FlowHistory(RuleBasedStateMachine):
         answers = np.zeros(len(assignment.slots), dtype=worker_link.ANSWER)
         answers["slot"], answers["ticket"] = assignment.slots, assignment.tickets
         answers["result"]["accept"] = assignment.slots % 2
-        self.flow.answers(assignment.worker, answers, self.now)
+        asked = [bool(flags) for flags in self.flow.descriptors(assignment.slots, assignment.tickets)["flags"]]
+        answers["part"] = np.where(asked, np.cumsum(asked), 0)
+        size = data.draw(st.sampled_from((0, 100)))  # small enough, too large
+        events = self.ledger.events["event"][assignment.slots][asked]
+        self.flow.answers(assignment.worker, answers, self.now, [bytes(size) + b"of %d" % event for event in events])
 
     @precondition(lambda self: self.old)
     @rule(data=st.data())

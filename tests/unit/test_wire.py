@@ -68,6 +68,16 @@ def test_decisions_come_back(n, random):
     assert wire.decode_decisions(header, body).tobytes() == records.tobytes()
 
 
+@given(U32, U32, U64, U64, st.binary(max_size=64))
+def test_columns_come_back(run, lumi, event, cookie, content):
+    head, body = wire.encode_reply_columns(run, lumi, event, cookie, content)
+    header = wire.decode_header(head)
+    assert isinstance(header, wire.Columns)
+    assert header[:4] == (run, lumi, event, cookie)
+    wire.check_body(header, body, LIMITS)
+    assert code_of(wire.check_body, header, body, Limits(max_columns_bytes=-1)) is WireCode.OVERSIZE
+
+
 def test_an_error_names_the_event():
     event = wire.decode_header(EVENT)
     assert isinstance(event, wire.EventHeader)
@@ -129,6 +139,6 @@ def test_an_id_that_does_not_fit_is_a_limit_error(event):
 
 
 def test_proto_needs_no_network_and_no_device():
-    modules = "wire, limits, worker_link, slots, raw, messages, results, events, errors"
+    modules = "wire, columns, limits, worker_link, slots, raw, messages, results, events, errors"
     script = f"import sys; from hltfarm.proto import {modules}; print([m for m in ('zmq', 'torch', 'cupy', 'fastapi') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == "[]"

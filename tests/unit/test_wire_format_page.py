@@ -10,11 +10,13 @@ import pytest
 from crc32c import crc32c
 
 from hltfarm.proto import wire
+from hltfarm.proto.columns import decode_columns, encode_columns
 from hltfarm.proto.errors import WireCode
 from hltfarm.proto.events import EventId
 from hltfarm.proto.limits import Limits
 from hltfarm.proto.raw import check_payload
 from hltfarm.proto.wire import FrameType
+from hltfarm.workers.columns import REPLY_TRACKS, VERTEX_COLUMNS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "wire-format.md").read_text()
 VECTOR = re.compile(
@@ -68,6 +70,9 @@ def test_fields_encode_to_their_vectors(name):
     elif kind == FrameType.ERROR:
         event = wire.EventHeader(number["run"], 0, number["event"], 0, 1, 0, number["cookie"])
         assert wire.encode_error(WireCode(number["code"]), fields["text"], event) == (head, body)
+    elif kind == FrameType.COLUMNS:
+        assert wire.encode_reply_columns(**number, body=body) == (head, body)
+        assert encode_columns(decode_columns(body)) == body
     else:
         assert wire.encode_bye(number["session"]) == (head, body)
 
@@ -82,6 +87,24 @@ def test_the_decision_records_of_the_vector():
         1,
     )
     assert (second["outcome"], second["reason"], second["attempts"]) == (wire.Outcome.ERROR, wire.Reason.WORKER_LOST, 2)
+
+
+def test_the_tables_of_the_vector():
+    tables = decode_columns(message("columns")[2])
+    assert {name: list(table) for name, table in tables.items()} == {"tracks": ["pt", "n_hits", "hits"], "vertices": ["z"]}
+    assert tables["tracks"]["pt"].tolist() == [12.5, 0.75]
+    assert tables["tracks"]["n_hits"].tolist() == [4, 3]
+    assert tables["tracks"]["hits"].tolist() == [[0, 5, 9, 12], [1, 6, 8, -1]]
+    assert tables["vertices"]["z"].tolist() == [-1.5]
+
+
+def test_the_page_names_the_columns_of_a_reply():
+    part = PAGE.split("### 7 COLUMNS")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", part, re.MULTILINE))
+    assert {name: tuple(re.findall(r"\w+", re.sub(r" \(.*?\)", "", text))) for name, text in rows.items()} == {
+        "tracks": REPLY_TRACKS,
+        "vertices": VERTEX_COLUMNS,
+    }
 
 
 def test_the_table_of_types_is_complete():

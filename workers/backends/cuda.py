@@ -15,10 +15,10 @@ from hltfarm.proto.errors import BackendError
 from hltfarm.proto.events import RawEvent
 from hltfarm.proto.results import RESULT
 from hltfarm.proto.soa import Collection, Schema
-from hltfarm.workers.arena import Arena, Capacity, Launch, describe_batch, plan, split
+from hltfarm.workers.arena import Arena, Capacity, Launch, asked_parts, describe_batch, plan, split
 from hltfarm.workers.backends import codegen
 from hltfarm.workers.batch import BATCH, RESULTS, result_rows
-from hltfarm.workers.columns import EventColumns, event_columns
+from hltfarm.workers.columns import FitColumns, event_columns, fits_asked
 from hltfarm.workers.pipeline import CHAIN
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ class CudaLane:
         self._marks: list[tuple[str, Any]] = []
         self._graph = self._capture()
         self.events: Sequence[RawEvent] = ()
+        self.asked: Sequence[bool] | None = None  #: of the events, whose tracks and vertices are wanted
 
     def _capture(self) -> Any:
         with self.stream:
@@ -176,10 +177,10 @@ class CudaBackend:
                 f"{self.device}: not enough memory for batches of {capacity.events} events ({e}); lower max_events"
             ) from None
 
-    def run(self, events: Sequence[RawEvent], keep: bool) -> BatchResult:
+    def run(self, events: Sequence[RawEvent], keep: bool, columns: Sequence[bool] | None) -> BatchResult:
         from hltfarm.workers.reconstructor import BatchResult
 
-        rows, seconds, columns = [], dict[str, float](), list[EventColumns]()
+        rows, seconds, kept = [], dict[str, float](), list[FitColumns | None]()
         busy: list[CudaLane] = []
 
         def collect() -> None:
@@ -189,18 +190,21 @@ class CudaBackend:
             for stage, t in lane_seconds.items():
                 seconds[stage] = seconds.get(stage, 0.0) + t
             if keep:
-                columns.extend(event_columns(lane.arena.collections, self.detector, i) for i in range(len(lane.events)))
+                kept.extend(event_columns(lane.arena.collections, self.detector, i) for i in range(len(lane.events)))
+            else:
+                kept.extend(fits_asked(lane.arena.collections, lane_rows, lane.asked))
 
-        for i, part in enumerate(split(events, self.capacity)):
+        for i, (part, asked) in enumerate(asked_parts(split(events, self.capacity), columns)):
             if len(busy) == len(self._lanes):
                 collect()
             lane = self._lanes[i % len(self._lanes)]
+            lane.asked = asked
             lane.start(part, self._profile or self._batches % PROFILE_EVERY == 0)
             self._batches += 1
             busy.append(lane)
         while busy:
             collect()
-        return BatchResult(np.concatenate(rows) if rows else np.empty(0, RESULT), seconds, columns if keep else None)
+        return BatchResult(np.concatenate(rows) if rows else np.empty(0, RESULT), seconds, kept if keep or columns is not None else None)
 
     def register(self, buffer: memoryview) -> None:
         """Page-lock foreign memory. Raises BackendError if the driver refuses."""
