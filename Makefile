@@ -18,7 +18,7 @@ help:
 	@echo "make test    the whole test suite (GPU tests are skipped without a GPU)"
 	@echo "make lint    ruff, mypy --strict, clang-format"
 	@echo "make format  apply ruff and clang-format"
-	@echo "make bench   throughput of the pipeline and of the farm on this machine"
+	@echo "make bench   throughput of the pipeline on this machine, by stage"
 	@echo "make wheel   build the wheel, install it in a fresh environment, import every module"
 	@echo "make lock    resolve the dependencies again and rewrite the lock files"
 
@@ -59,7 +59,6 @@ format: venv
 
 bench: venv
 	$(BIN)/hltfarm bench pipeline loadgen/data/demo.hlt --json build/bench-pipeline.json
-	$(BIN)/hltfarm bench farm loadgen/data/demo.hlt --json build/bench-farm.json
 
 wheel: venv
 	$(PY) tests/packaging/check_wheel.py --work build/wheel --lock requirements.lock

@@ -32,6 +32,7 @@ PACKAGES = [
     "hltfarm.loadgen",
     "hltfarm.loadgen.load",
     "hltfarm.loadgen.simulation",
+    "hltfarm.loadgen.validation",
 ]
 
 

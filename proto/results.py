@@ -25,6 +25,8 @@ class EventFlag(IntFlag):
 OVERFLOW_FLAGS = EventFlag.HIT_OVERFLOW | EventFlag.DOUBLET_OVERFLOW | EventFlag.TRACK_OVERFLOW | EventFlag.VERTEX_OVERFLOW
 
 #: One row per event. Counts are per event; `path_bits` are the accepts after prescale, `path_raw` before it.
+#: `displaced_tracks`: loose tracks of four and more hits off the beam line; `leading_pt` (GeV): of the hardest loose track of four and more
+#: hits; `best_sum_pt2` (GeV^2) and `best_z` (cm, relative to the beam spot): of the hardest vertex; 0 where there is none.
 RESULT = np.dtype(
     [
         ("digest", "<u8"),
@@ -44,5 +46,9 @@ RESULT = np.dtype(
         ("vertices", "<u4"),
         ("fed_errors", "<u4"),
         ("word_errors", "<u4"),
+        ("displaced_tracks", "<u4"),
+        ("leading_pt", "<f4"),
+        ("best_sum_pt2", "<f4"),
+        ("best_z", "<f4"),
     ]
 )

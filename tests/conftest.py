@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PIXEL_SAMPLE_VARIABLE = "HLTFARM_PIXEL_SAMPLE"
 #: Suites whose tests start processes, threads or shared memory, and must not leave any behind.
 WATCHED = ("integration", "e2e")
+
+
+def pytest_configure() -> None:
+    """A suite started in the background of a script inherits an ignored SIGINT; its children must be interruptible all the same."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -84,7 +84,10 @@ class TrackConfig:
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Fit and quality; see FIT_CUTS. `field_gev_per_cm` None: from the detector's field."""
+    """Fit and quality; see FIT_CUTS. `field_gev_per_cm` None: from the detector's field.
+
+    `triplet_max_significance` of |tip|: lower makes fewer fakes and loses decays far from the beam line.
+    """
 
     field_gev_per_cm: float | None = None
     max_fit_hits: int = MAX_TRACK_HITS
@@ -93,10 +96,14 @@ class FitConfig:
     chi2_scale: float = 10.0
     chi2_coefficients: tuple[float, float, float, float] = (0.68177776, 0.74609577, -0.08035491, 0.00315399)
     chi2_max_pt_gev: float = 10.0
+    triplet_chi2_scale: float = 10.0
+    triplet_max_significance: float = 1e9
     triplet_max_tip_cm: float = 0.3
     triplet_min_pt_gev: float = 0.5
     max_tip_cm: float = 0.5
     max_zip_cm: float = 12.0
+    displaced_min_tip_cm: float = 0.05
+    displaced_min_pt_gev: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -181,7 +188,12 @@ PATATRACK_PHASE1 = Configuration(
     FitConfig(field_gev_per_cm=float(np.float32(0.0114256972711507)), max_fit_hits=4, upstream_formula=True),
 )
 
-DEFAULT = replace(PATATRACK_PHASE1, name="default", tracks=TrackConfig(), fit=FitConfig())
+DEFAULT = replace(
+    PATATRACK_PHASE1,
+    name="default",
+    tracks=TrackConfig(),
+    fit=FitConfig(triplet_chi2_scale=3.0, triplet_max_significance=5.0),
+)
 
 CONFIGURATIONS = {c.name: c for c in (DEFAULT, PATATRACK_PHASE1)}
 
@@ -262,10 +274,14 @@ def params(config: Configuration, detector: Detector) -> dict[str, np.ndarray[An
             chi2_scale=f.chi2_scale,
             **chi2,
             chi2_max_pt=f.chi2_max_pt_gev,
+            triplet_chi2_scale=f.triplet_chi2_scale,
+            triplet_max_tip2=f.triplet_max_significance**2,
             triplet_max_tip=f.triplet_max_tip_cm,
             triplet_min_pt=f.triplet_min_pt_gev,
             max_tip=f.max_tip_cm,
             max_zip=f.max_zip_cm,
+            displaced_min_tip=f.displaced_min_tip_cm,
+            displaced_min_pt=f.displaced_min_pt_gev,
         ),
         "VertexCuts": VERTEX_CUTS.pack(
             min_quality=v.min_quality,

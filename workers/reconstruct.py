@@ -156,7 +156,7 @@ def per_event(job: Job) -> list[dict[str, Any]]:
         out.append(
             {
                 "event": event,
-                **{n: int(row[n]) for n in counts},
+                **{n: row[n].item() for n in counts},
                 "flags": int(row["flags"]),
                 "overflow": bool(int(row["flags"]) & OVERFLOW_FLAGS),
                 "accept": bool(row["accept"]),

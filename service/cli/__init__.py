@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "simulate": "simulate",
     "sample": "sample",
     "reco": "reco",
+    "validate": "validate",
     "serve": "serve",
     "control": "roles",
     "ingest": "roles",

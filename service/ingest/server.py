@@ -111,6 +111,11 @@ class IngestServer:
             self._next_retry = now + RETRY_S
             self._flow.retry(now_ns)
         self._backpressure(elapsed)
+        self._assess()
+        self._end_run(now, now_ns)
+
+    def _assess(self) -> None:
+        """Problems, and what they make of the state; also before every snapshot, so that it never tells of the past."""
         self._problems = self._pool.problems() if self._config is not None else []
         if self._flow.trouble:
             self._problems.append(self._flow.trouble)
@@ -118,7 +123,6 @@ class IngestServer:
             self._problems.append(f"the configuration cannot be used: {self._pool.fatal}")
             self._control = self._control.failed()
         self._control = self._control.degraded(bool(self._problems))
-        self._end_run(now, now_ns)
 
     def _backpressure(self, elapsed: float) -> None:
         if self._control.state is RunState.PAUSED:
@@ -178,6 +182,7 @@ class IngestServer:
             return CommandReply(id=command.id, error=str(error), legal=error.legal)
         except HltfarmError as error:
             return CommandReply(id=command.id, error=str(error))
+        self._assess()
         return CommandReply(id=command.id, snapshot=self.snapshot())
 
     def _execute(self, command: Command, now: float, now_ns: int) -> None:

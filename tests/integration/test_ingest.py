@@ -104,10 +104,13 @@ class Farm:
     def snapshot(self) -> Snapshot:
         return self.command("snapshot")
 
-    def wait(self, condition: Callable[[Snapshot], bool]) -> Snapshot:
+    def wait(self, condition: Callable[[Snapshot], bool], client: Client | None = None) -> Snapshot:
+        """Ask until the condition holds; a client that is given keeps up its session meanwhile."""
         end = time.monotonic() + DEADLINE_S
         while not condition(snapshot := self.snapshot()):
             assert time.monotonic() < end, snapshot
+            if client is not None:
+                client.poll(0)
             time.sleep(0.01)
         return snapshot
 
@@ -367,16 +370,20 @@ def test_pause_drain_stop_and_the_next_run(farm: Farm) -> None:
         client.wait_open(DEADLINE_S)
         stream(client, range(20))
         farm.command("pause")
+        sent = 20
+        while client.try_send(event(sent)) or client.credit[0]:  # a licence may be under way still
+            sent += 1
+            client.poll(0.01)
         with pytest.raises(TimeoutError, match="no credit"):
-            for number in range(20, 200):  # a licence may be under way still
-                client.send(event(number), timeout=0.3)
+            client.send(event(sent + 1), timeout=0.3)
         farm.command("resume")
         client.wait_open(DEADLINE_S)
         client.flush(DEADLINE_S)
         farm.command("drain")
-        assert farm.wait(lambda s: s.ledger.in_flight == 0 and s.info["reserved_events"] == 0 or bool(client.poll(0))).run == RUN
+        snapshot = farm.wait(lambda s: s.ledger.in_flight == 0 and s.info["reserved_events"] == 0, client)
+        assert (snapshot.state, snapshot.run) == (RunState.DRAINING, RUN)
         farm.command("stop")
-        farm.wait(lambda s: s.state is RunState.CONFIGURED or bool(client.poll(0)))
+        farm.wait(lambda s: s.state is RunState.CONFIGURED, client)
         farm.command("configure", config=RunConfig(run=RUN + 1))
         farm.command("start")
         client.poll(0.1)

@@ -75,7 +75,8 @@ def test_every_subfolder_with_python_has_an_init() -> None:
 def test_lock_satisfies_the_project(lock: str) -> None:
     pins = locked(lock)
     extras = PROJECT["project"]["optional-dependencies"]
-    wanted = [*PROJECT["build-system"]["requires"], *PROJECT["project"]["dependencies"], *extras["sim"], *extras["test"], *extras["lint"]]
+    wanted = [*PROJECT["build-system"]["requires"], *PROJECT["project"]["dependencies"], *extras["sim"], *extras["validate"]]
+    wanted += [*extras["test"], *extras["lint"]]
     if "cuda" in lock:
         wanted += extras["cuda"]
     for requirement in map(Requirement, wanted):
@@ -131,7 +132,7 @@ DISTRIBUTIONS = {
 }
 
 
-@pytest.mark.parametrize(("folders", "extras"), [(ROOTS, ("cuda", "sim")), (("tests",), ("cuda", "sim", "test"))])
+@pytest.mark.parametrize(("folders", "extras"), [(ROOTS, ("cuda", "sim", "validate")), (("tests",), ("cuda", "sim", "validate", "test"))])
 def test_every_import_is_a_declared_dependency(folders: tuple[str, ...], extras: tuple[str, ...]) -> None:
     """What somebody installed by hand is not there on a new machine."""
     optional = PROJECT["project"]["optional-dependencies"]

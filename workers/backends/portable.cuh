@@ -35,6 +35,8 @@ HLT_FN uint64_t atomic_add(uint64_t* p, uint64_t v) { return atomicAdd(p, v); }
 HLT_FN uint32_t atomic_min(uint32_t* p, uint32_t v) { return atomicMin(p, v); }
 HLT_FN uint64_t atomic_min(uint64_t* p, uint64_t v) { return atomicMin(p, v); }
 HLT_FN uint32_t atomic_max(uint32_t* p, uint32_t v) { return atomicMax(p, v); }
+// Of numbers that are not negative: their bits are in the order of their values.
+HLT_FN void atomic_max(float* p, float v) { atomicMax(reinterpret_cast<uint32_t*>(p), __float_as_uint(v)); }
 HLT_FN uint32_t atomic_or(uint32_t* p, uint32_t v) { return atomicOr(p, v); }
 // A read that the compiler may not keep in a register while other threads write.
 HLT_FN uint32_t fresh(uint32_t const* p) { return *static_cast<uint32_t const volatile*>(p); }
@@ -59,6 +61,9 @@ HLT_FN uint32_t atomic_max(uint32_t* p, uint32_t v) {
   uint32_t const old = *p;
   if (v > old) *p = v;
   return old;
+}
+HLT_FN void atomic_max(float* p, float v) {
+  if (v > *p) *p = v;
 }
 HLT_FN uint32_t atomic_or(uint32_t* p, uint32_t v) {
   uint32_t const old = *p;

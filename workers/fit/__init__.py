@@ -20,9 +20,13 @@ FIT_CUTS = Params(
         Column("chi2_2", "f4", "see chi2_scale", unit="1/GeV^2"),
         Column("chi2_3", "f4", "see chi2_scale", unit="1/GeV^3"),
         Column("chi2_max_pt", "f4", "see chi2_scale", unit="GeV"),
+        Column("triplet_chi2_scale", "f4", "the same for triplets"),
+        Column("triplet_max_tip2", "f4", "largest tip^2 of loose triplets, in variances of tip"),
         Column("triplet_max_tip", "f4", "largest |tip| of loose triplets", unit="cm"),
         Column("triplet_min_pt", "f4", "least pt of loose triplets", unit="GeV"),
         Column("max_tip", "f4", "largest |tip| of loose tracks of four and more hits", unit="cm"),
+        Column("displaced_min_tip", "f4", "|tip| from which on a loose track of four and more hits counts as displaced", unit="cm"),
+        Column("displaced_min_pt", "f4", "and its least pt", unit="GeV"),
         Column("max_zip", "f4", "largest |zip| of loose tracks", unit="cm"),
     ),
 )
@@ -36,7 +40,7 @@ STAGE = Stage(
         Kernel("classify_tracks", "Batch.n_tracks", ("FitCuts", "CellStates", "Tracks")),
         Kernel("choose_by_cell", "Batch.n_tracks", ("CellStates", "HitUses", "Tracks")),
         Kernel("choose_by_hit", "Batch.n_tracks", ("HitUses", "Tracks")),
-        Kernel("resolve_hits", "Batch.n_tracks", ("HitUses", "Tracks", "Results")),
+        Kernel("resolve_hits", "Batch.n_tracks", ("FitCuts", "HitUses", "Tracks", "Results")),
         Kernel("digest_tracks", "Batch.n_tracks", ("Events", "Tracks")),
     ),
 )

@@ -368,10 +368,12 @@ HLT_FN uint64_t tip_key(Tracks const& tracks, uint32_t t) { return uint64_t(floa
 HLT_FN void classify_tracks(uint32_t t, FitCuts const& cuts, CellStates const& states, Tracks const& tracks) {
   if (tracks.quality[t] == TRACK_DUPLICATE || tracks.chi2[t] < 0.f) return;
   float const pt = tracks.pt[t], p = smaller(pt, cuts.chi2_max_pt);
-  float const limit = cuts.chi2_scale * (cuts.chi2_0 + p * (cuts.chi2_1 + p * (cuts.chi2_2 + p * cuts.chi2_3)));
-  if (!(tracks.chi2[t] < limit)) return;
   bool const triplet = tracks.n_hits[t] == 3;
-  bool const passes = magnitude(tracks.tip[t]) < (triplet ? cuts.triplet_max_tip : cuts.max_tip) &&
+  float const limit = (triplet ? cuts.triplet_chi2_scale : cuts.chi2_scale) * (cuts.chi2_0 + p * (cuts.chi2_1 + p * (cuts.chi2_2 + p * cuts.chi2_3)));
+  if (!(tracks.chi2[t] < limit)) return;
+  float const tip = tracks.tip[t];
+  if (triplet && tip * tip > cuts.triplet_max_tip2 * tracks.cov_at(t, 5)) return;
+  bool const passes = magnitude(tip) < (triplet ? cuts.triplet_max_tip : cuts.max_tip) &&
                       pt > (triplet ? cuts.triplet_min_pt : cuts.min_pt) && magnitude(tracks.zip[t]) < cuts.max_zip;
   if (!passes) return;
   tracks.quality[t] = TRACK_LOOSE;
@@ -400,7 +402,7 @@ HLT_FN void choose_by_hit(uint32_t t, HitUses const& uses, Tracks const& tracks)
 }
 
 // Item: a track candidate. Applies both: shorter than a track that shares a hit, or a triplet that is not the best at each hit.
-HLT_FN void resolve_hits(uint32_t t, HitUses const& uses, Tracks const& tracks, Results const& results) {
+HLT_FN void resolve_hits(uint32_t t, FitCuts const& cuts, HitUses const& uses, Tracks const& tracks, Results const& results) {
   if (tracks.quality[t] != TRACK_LOOSE) return;
   uint32_t const n = tracks.n_hits[t];
   uint64_t const key = tip_key(tracks, t);
@@ -410,7 +412,12 @@ HLT_FN void resolve_hits(uint32_t t, HitUses const& uses, Tracks const& tracks, 
     tracks.quality[t] = TRACK_DUPLICATE;
     return;
   }
-  atomic_add(&results.tracks[tracks.event[t]], 1u);
+  uint32_t const event = tracks.event[t];
+  atomic_add(&results.tracks[event], 1u);
+  if (n < 4) return;
+  atomic_max(&results.leading_pt[event], tracks.pt[t]);
+  bool const displaced = tracks.pt[t] >= cuts.displaced_min_pt && magnitude(tracks.tip[t]) >= cuts.displaced_min_tip;
+  if (displaced) atomic_add(&results.displaced_tracks[event], 1u);
 }
 
 // Item: a track candidate. Its part of the event's digest: everything about it, hits by their place in the event.

@@ -18,7 +18,10 @@ HLT_FN double quantity(uint32_t q, Results const& results, uint32_t event) {
     case 7: return results.doublets[event];
     case 8: return results.ntuplets[event];
     case 9: return results.tracks[event];
-    default: return results.vertices[event];
+    case 10: return results.vertices[event];
+    case 11: return results.displaced_tracks[event];
+    case 12: return results.leading_pt[event];
+    default: return results.best_sum_pt2[event];
   }
 }
 

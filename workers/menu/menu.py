@@ -24,25 +24,46 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from hltfarm.proto.errors import ConfigError
 
-#: Quantities that cuts may name, in the order of `quantity()` in menu.cuh; all are counts of the event.
-QUANTITIES = ("modules", "digis", "pixels", "clusters", "hits", "fed_errors", "word_errors", "doublets", "ntuplets", "tracks", "vertices")
+#: Quantities that cuts may name, in the order of `quantity()` in menu.cuh; columns of the result row (proto/results.py).
+QUANTITIES = (
+    "modules",
+    "digis",
+    "pixels",
+    "clusters",
+    "hits",
+    "fed_errors",
+    "word_errors",
+    "doublets",
+    "ntuplets",
+    "tracks",
+    "vertices",
+    "displaced_tracks",
+    "leading_pt",
+    "best_sum_pt2",
+)
 
 MAX_PATHS = 64
 
 DEFAULT_MENU = """\
 version: 1
 paths:
-  - name: HLT_PixelActivity
+  - name: HLT_HardVertex
     stream: physics
     prescale: 1
     require:
-      hits: {min: 16000}
-  - name: HLT_PixelClusters
+      best_sum_pt2: {min: 400}
+      vertices: {min: 1}
+  - name: HLT_DisplacedTracks
+    stream: physics
+    prescale: 1
+    require:
+      displaced_tracks: {min: 8}
+      leading_pt: {min: 5}
+  - name: HLT_PixelActivity
     stream: physics
     prescale: 10
     require:
-      clusters: {min: 8000}
-      modules: {min: 1000}
+      hits: {min: 8000}
   - name: HLT_DetectorErrors
     stream: calibration
     prescale: 1

@@ -224,6 +224,10 @@ HLT_FN void find_vertices(Team const& team, uint32_t event, VertexCuts const& cu
     out.chi2[to] = float(out.fit_chi2[from]);
     out.ndof[to] = out.fit_ndof[from];
     out.sum_pt2[to] = float(mine);
+    if (place == 0) {
+      results.best_z[event] = out.z[to];
+      results.best_sum_pt2[event] = out.sum_pt2[to];
+    }
     atomic_add(&events.digest[event], digest_vertex(out, to, place));
   }
   if (team.rank() == 0) results.vertices[event] = n_vertices;
