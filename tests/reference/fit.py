@@ -6,7 +6,7 @@ s = arc length from the point of closest approach (PCA) of the first circle, sig
 PCA = tip (sin phi, -cos phi). The system matrix is written down as G: chi2 = sum w (y - u)^2 + sum beta^2 / V with beta = G u, so that
 C = diag(w) + G^T V^-1 G. `upstream` selects what the reference programs compute:
 
-* charge from (p_1 - p_0) x (p_{n-1} - p_{n-2}) instead of the three points of the circle;
+* charge from (p_1 - p_0) x (p_{n-1} - p_{n-2}) instead of the three points of the circle (unless these are on a line);
 * the weights of the line fit without the charge;
 * circle parameters by way of the midpoint of the first two corrected hits, with the sagitta of the first circle, the wrong sign of
   d(phi)/d(u_0), and reference points whose motion is forgotten.
@@ -105,10 +105,13 @@ def _cross(u: Floats, v: Floats) -> float:
 
 
 def first_circle(p: Floats) -> tuple[Floats, float, float]:
-    """Centre, radius and charge of the circle through the first, the middle (n // 2) and the last point."""
+    """Centre, radius and charge of the circle through the first, the middle (n // 2) and the last point.
+
+    Points on a line (curvature up to MIN_CURVATURE) get a circle of that curvature to the right of the direction; the fit restores it.
+    """
     a, b, c = p[len(p) // 2] - p[0], p[-1] - p[len(p) // 2], p[0] - p[-1]
     la, lb, lc = (float(np.hypot(*v)) for v in (a, b, c))
-    if 2 * abs(_cross(b, a)) < MIN_CURVATURE * la * lb * lc:
+    if 2 * abs(_cross(b, a)) <= MIN_CURVATURE * la * lb * lc:
         radius = 1 / MIN_CURVATURE
         return p[0] + radius * np.array([-c[1], c[0]]) / lc, radius, 1.0
     twice = 2 * _cross(c, a)
@@ -122,7 +125,7 @@ def _fit(x: Floats, e: Floats, field: float, upstream: bool) -> Helix | None:
     if min(np.hypot(*(p[j] - p[i])) for i, j in ((0, h), (h, n - 1), (0, n - 1))) == 0:
         return None
     centre, radius, q = first_circle(p)
-    if upstream:
+    if upstream and radius * MIN_CURVATURE < 1:
         q = -1.0 if _cross(p[1] - p[0], p[-1] - p[-2]) > 0 else 1.0
     rho = p - centre
     distance = np.hypot(rho[:, 0], rho[:, 1])
@@ -151,7 +154,10 @@ def _fit(x: Floats, e: Floats, field: float, upstream: bool) -> Helix | None:
     inclination, offset = (u[1] - u[0]) / length, u[0]
     mixed = (inverse[0, 1] - inverse[0, 0]) / length
     line = np.array(
-        [[(inverse[0, 0] - 2 * inverse[0, 1] + inverse[1, 1]) / length**2 + scattering(length, momentum, slope), mixed], [mixed, inverse[0, 0]]]
+        [
+            [(inverse[0, 0] - 2 * inverse[0, 1] + inverse[1, 1]) / length**2 + scattering(length, momentum, slope), mixed],
+            [mixed, inverse[0, 0]],
+        ]
     )
     offset -= inclination * along[0]
     shift = np.array([[1, 0], [-along[0], 1]])

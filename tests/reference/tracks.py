@@ -1,6 +1,13 @@
 """Cells to track candidates: links between cells, duplicate cells, paths, shorter candidates.
 
-Floating point is float32, one IEEE operation at a time, from left to right. Cell (1 -> 2) is continued by cell (2 -> 3) if `linked`.
+Floating point is float32, one IEEE operation at a time, from left to right. Cell (1 -> 2) is continued by cell (2 -> 3) if
+
+    |z1 * (r2 - r3) + z2 * (r3 - r1) + z3 * (r1 - r2)| * pt_min <= theta_cut * sqrt((r1 - r3)^2 + (z1 - z3)^2) * |r1 - r3|
+
+    a = p1 - p2, b = p3 - p2, cross = ax * by - ay * bx, n = (by * a^2 - ay * b^2, ax * b^2 - bx * a^2)
+    curvature = 2 * cross / |n|                           of the circle through the three points; its centre is at p2 + n / (2 * cross)
+    curvature <= max_curvature                            |curvature|, if both charges are cut; |n| must not be 0
+    ||curvature * p2 + n / |n|| - 1| < dca_cut * |curvature|                  the circle's distance to the beam line; a line has none
 """
 
 from __future__ import annotations
@@ -45,31 +52,30 @@ class Links:
         return used
 
 
-def linked(hits: Columns, one: int, two: int, three: NDArray[np.int64], theta_cut: np.float32, dca_cut: np.float32, config: TrackConfig) -> Bools:
+def linked(
+    hits: Columns, one: int, two: int, three: NDArray[np.int64], theta_cut: np.float32, dca_cut: np.float32, config: TrackConfig
+) -> Bools:
     """Whether the hits (one, two, each of three) may belong to one particle."""
     r1, z1, r2, z2, r3, z3 = (hits[name][i] for i in (one, two, three) for name in ("r", "z"))
     aligned = np.abs(z1 * (r2 - r3) + z2 * (r3 - r1) + z3 * (r1 - r2)) * f32(config.pt_min_gev) <= (
         theta_cut * np.sqrt((r1 - r3) * (r1 - r3) + (z1 - z3) * (z1 - z3)) * np.abs(r1 - r3)
     )
-    x1, y1, x2, y2, x3, y3 = (hits[name][i].astype(np.float64) for i in (one, two, three) for name in ("x", "y"))
-    ax, ay, bx, by = x2 - x1, y2 - y1, x3 - x2, y3 - y2
-    cx, cy = x3 - x1, y3 - y1
-    cross = ax * by - ay * bx
-    twice = -2 * (ax * cy - ay * cx)
-    a2, c2 = ax * ax + ay * ay, cx * cx + cy * cy
+    xm, ym = hits["x"][two], hits["y"][two]
+    ax, ay, bx, by = hits["x"][one] - xm, hits["y"][one] - ym, hits["x"][three] - xm, hits["y"][three] - ym
+    cross, a2, b2 = ax * by - ay * bx, ax * ax + ay * ay, bx * bx + by * by
+    nx, ny = by * a2 - ay * b2, ax * b2 - bx * a2
+    norm = np.sqrt(nx * nx + ny * ny)
     with np.errstate(divide="ignore", invalid="ignore"):
-        curvature = -2 * cross / np.sqrt(a2 * (bx * bx + by * by) * c2)
-        xc = x1 + (ay * c2 - cy * a2) / twice
-        yc = y1 + (cx * a2 - ax * c2) / twice
-        radius = np.hypot(x1 - xc, y1 - yc)
-        dca = np.abs(np.hypot(xc, yc) - radius)
+        curvature = f32(2) * cross / norm
+        ux, uy = curvature * xm + nx / norm, curvature * ym + ny / norm
+    dca = np.abs(np.sqrt(ux * ux + uy * uy) - f32(1))
     bent = np.abs(curvature) if config.cut_both_charges else curvature
-    kept: Bools = aligned & (bent <= config.max_curvature) & (dca < dca_cut)
+    kept: Bools = (norm > 0) & aligned & (bent <= f32(config.max_curvature)) & (dca < dca_cut * np.abs(curvature))
     return kept
 
 
 def link_cells(hits: Columns, cells: Cells, detector: Detector, config: TrackConfig, words: int) -> Links:
-    """The cells that continue each cell. Beyond the capacity the links of the last cells are left out."""
+    """The cells that continue each cell; links beyond the capacity, counted cell by cell, are left out."""
     layer = layer_of_hits(hits, detector)
     theta_cut = [config.theta_cut_barrel if description.is_barrel else config.theta_cut_forward for description in detector.layers]
     dca_cut = [config.dca_cut_first_layer_cm if i == 0 else config.dca_cut_cm for i in range(len(detector.layers))]
@@ -79,9 +85,9 @@ def link_cells(hits: Columns, cells: Cells, detector: Detector, config: TrackCon
         following = np.flatnonzero(cells.inner == two)
         ok = linked(hits, one, two, cells.outer[following], f32(theta_cut[layer[two]]), f32(dca_cut[layer[one]]), config)
         mine = tuple(following[ok].tolist())
+        if total + len(mine) > capacity:
+            mine, flags = mine[: capacity - total], EventFlag.TRACK_OVERFLOW
         total += len(mine)
-        if total > capacity:
-            mine, flags = (), EventFlag.TRACK_OVERFLOW
         out.append(mine)
     return Links(tuple(out), flags)
 

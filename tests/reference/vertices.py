@@ -35,7 +35,10 @@ class Vertex:
 def find_vertices(tracks: Columns, config: VertexConfig) -> list[Vertex]:
     """Vertices of an event, the one with the largest sum of pt^2 first (equal: in order of their numbers); members index `tracks`."""
     chosen = np.flatnonzero(
-        (tracks["quality"] >= config.min_quality) & (tracks["n_hits"] >= config.min_hits) & (tracks["pt"] >= f32(config.min_pt_gev))
+        (tracks["quality"] >= config.min_quality)
+        & (tracks["n_hits"] >= config.min_hits)
+        & (tracks["pt"] >= f32(config.min_pt_gev))
+        & (tracks["cov"][:, 14] > 0)
     )
     z, error2, pt = tracks["zip"][chosen], tracks["cov"][chosen, 14], tracks["pt"][chosen]
     vertices = [Vertex(m) for m in _clusters(z, error2, config)]
