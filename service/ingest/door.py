@@ -28,7 +28,7 @@ class _Session:
     identity: bytes
     name: str
     heard: float
-    outbox: deque[wire.Message] = field(default_factory=deque)  # messages the socket did not take; bounded by the client's credit
+    outbox: deque[wire.Message] = field(default_factory=deque)  # messages the socket did not take
 
 
 class ClientDoor:
@@ -49,6 +49,8 @@ class ClientDoor:
         self._timeout_s = timeout_s
         self._by_identity: dict[bytes, _Session] = {}
         self._by_number: dict[int, _Session] = {}
+        # Decisions that wait are bounded by the client's credit; who also piles up answers that need none does not read at all.
+        self._max_outbox = credit.capacity_events + 256
         self._next = 1
         self._open, self._run = False, 0  # as announced with every credit
 
@@ -177,6 +179,8 @@ class ClientDoor:
     def _send(self, session: _Session, message: wire.Message) -> None:
         if session.outbox:
             session.outbox.append(message)
+            if len(session.outbox) > self._max_outbox:
+                self._lose(session, f"it leaves {len(session.outbox)} messages unread")
             return
         try:
             self._socket.send_multipart((session.identity, *message), zmq.NOBLOCK)
@@ -197,6 +201,8 @@ class ClientDoor:
                 continue
             waiting, session.outbox = session.outbox, deque()
             for message in waiting:
+                if session.number not in self._by_number:
+                    break
                 self._send(session, message)
 
     def _lose(self, session: _Session, why: str) -> None:

@@ -125,7 +125,7 @@ def test_events_are_not_trivial(backend: str) -> None:
     assert row["random hits"]["doublets"] > 500
     assert row["one module"]["hits"] > 10_000
     assert row["one module"]["doublets"] == row["no hits"]["hits"] == 0
-    assert row["sheet"]["flags"] & EventFlag.TRACK_OVERFLOW
+    assert row["sheet"]["ntuplets"] > 1000
 
 
 # --- capacities --------------------------------------------------------------------------------------------------------------------------

@@ -176,6 +176,8 @@ class CudaBackend:
                 f"{self.device}: not enough memory for batches of {capacity.events} events ({e}); lower max_events"
             ) from None
 
+        cupy.cuda.Device().synchronize()  # tables and zeroed arenas are in place before a lane's own stream starts
+
     def run(self, events: Sequence[RawEvent], keep: bool) -> BatchResult:
         from hltfarm.workers.reconstructor import BatchResult
 
@@ -191,15 +193,20 @@ class CudaBackend:
             if keep:
                 columns.extend(event_columns(lane.arena.collections, self.detector, i) for i in range(len(lane.events)))
 
-        for i, part in enumerate(split(events, self.capacity)):
-            if len(busy) == len(self._lanes):
+        parts = list(split(events, self.capacity))  # an event that fits no batch is found before anything starts
+        try:
+            for i, part in enumerate(parts):
+                if len(busy) == len(self._lanes):
+                    collect()
+                lane = self._lanes[i % len(self._lanes)]
+                lane.start(part, self._profile or self._batches % PROFILE_EVERY == 0)
+                self._batches += 1
+                busy.append(lane)
+            while busy:
                 collect()
-            lane = self._lanes[i % len(self._lanes)]
-            lane.start(part, self._profile or self._batches % PROFILE_EVERY == 0)
-            self._batches += 1
-            busy.append(lane)
-        while busy:
-            collect()
+        finally:
+            for lane in busy:  # only after an error: nothing may read the payloads any more
+                lane.stream.synchronize()
         return BatchResult(np.concatenate(rows) if rows else np.empty(0, RESULT), seconds, columns if keep else None)
 
     def register(self, buffer: memoryview) -> None:
