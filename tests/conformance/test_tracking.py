@@ -20,7 +20,7 @@ from hltfarm.workers.reconstructor import BatchResult, Reconstructor
 from tests.reference import events
 from tests.reference.backends import BACKENDS
 from tests.reference.events import Payload, assemble, disassemble
-from tests.reference.tracking import check_tracking
+from tests.reference.tracking import check_tracking, check_vertices
 
 pytestmark = pytest.mark.parametrize("backend", BACKENDS)
 
@@ -126,6 +126,28 @@ def test_events_are_not_trivial(backend: str) -> None:
     assert row["one module"]["hits"] > 10_000
     assert row["one module"]["doublets"] == row["no hits"]["hits"] == 0
     assert row["sheet"]["ntuplets"] > 1000
+
+
+EAGER = replace(
+    DEFAULT,
+    name="eager to split",
+    vertices=replace(
+        DEFAULT.vertices, min_hits=3, eps_cm=0.3, max_error_cm=0.1, max_chi2=100.0, outlier=20.0, final_outlier=3.0,
+        split_min_ndof=2, split_chi2=0.5, split_distance2=1.0,
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("split_rounds", [1, 3, 20])
+def test_splitting(split_rounds: int, backend: str) -> None:
+    """Wide neighbourhoods and easy splitting: many vertices are split, and tracks leave them in both fits."""
+    config = replace(EAGER, vertices=replace(EAGER.vertices, split_rounds=split_rounds))
+    no_splitting = replace(EAGER, vertices=replace(EAGER.vertices, split_chi2=1e9))
+    es = [event(name) for name in ("some particles", "more particles", "most particles")]
+    batch = reconstructor(config, backend).run(es, keep=True)
+    for i in range(len(es)):
+        check_vertices(batch, i, config)
+    assert batch.results["vertices"].sum() > reconstructor(no_splitting, backend).run(es).results["vertices"].sum() + 3
 
 
 # --- capacities --------------------------------------------------------------------------------------------------------------------------

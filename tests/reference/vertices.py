@@ -108,7 +108,7 @@ def _split(v: Vertex, z: Floats, w: Floats, config: VertexConfig) -> Vertex | No
     """The half of the vertex that becomes one of its own, if two fit better."""
     if v.ndof < config.split_min_ndof or v.chi2 < config.split_chi2 * v.ndof:
         return None
-    second = {t: z[t] - v.z >= 0 for t in v.members}
+    second = {t: int(z[t] - v.z >= 0) for t in v.members}
     for _ in range(config.split_rounds):
         weights, means = [0.0, 0.0], [0.0, 0.0]
         for t in v.members:
@@ -117,7 +117,7 @@ def _split(v: Vertex, z: Floats, w: Floats, config: VertexConfig) -> Vertex | No
         if 0 in weights:
             return None
         means = [m / s for m, s in zip(means, weights, strict=True)]
-        now = {t: not abs(z[t] - means[0]) < abs(z[t] - means[1]) for t in v.members}
+        now = {t: int(not abs(z[t] - means[0]) < abs(z[t] - means[1])) for t in v.members}
         if now == second:
             break
         second = now
