@@ -23,6 +23,8 @@ from hltfarm.workers.vertices import VERTEX_CUTS, Z_BINS
 
 #: Units of the 16-bit azimuth per radian.
 PHI_UNITS = 32768 / np.pi
+#: Beyond it the window of azimuth would overlap itself.
+MAX_PHI_CUT = 32768 - 65536 // PHI_BINS
 SPEED_OF_LIGHT = 0.00299792458  # GeV / (cm T)
 
 
@@ -213,6 +215,10 @@ def fill_tables(config: Configuration, detector: Detector, allocate: Callable[[S
         for layer in (pair.inner, pair.outer):
             if layer not in number:
                 raise ConfigError(f"configuration {config.name} needs layer {layer}, detector {detector.name} has {', '.join(number)}")
+        if not 0 <= pair.phi_cut <= MAX_PHI_CUT:
+            raise ConfigError(
+                f"configuration {config.name}: phi_cut {pair.phi_cut} of {pair.inner} to {pair.outer} is not within 0 .. {MAX_PHI_CUT}"
+            )
     pairs = sorted(config.cells.pairs, key=lambda p: number[p.inner])  # stable: the order within an inner layer stays
     n = len(detector.layers)
     layers = allocate(LAYERS, n + 1)

@@ -35,6 +35,7 @@ class WorkerSettings:
     max_wait_s: an idle worker starts a batch when its oldest event has waited so long.
     capacity: events here at a time, 0 for three batches: one runs, one is ready, one is on its way.
     threads: of the CPU backend, 0 for all cores.
+    hang_s: a process whose batch runs longer after the ingest gave the worker up ends, so that it can be started again.
     """
 
     name: str
@@ -45,6 +46,7 @@ class WorkerSettings:
     max_wait_s: float = 0.002
     capacity: int = 0
     threads: int = 0
+    hang_s: float = 60.0
 
     def build(self, config: RunConfig) -> Built:
         """The reconstruction for a run. Raises ConfigError, ConditionsError, BackendError."""
@@ -207,6 +209,11 @@ class Worker:
                     host=sockets.gethostname(),
                     capacity=self._capacity,
                 )
+            )
+
+        elif self._engine.busy_s(now) > self._settings.hang_s:
+            raise BackendError(
+                f"worker {self._settings.name}: a batch hangs since {self._engine.busy_s(now):.0f} s; a new process is needed"
             )
 
     def _forget(self) -> None:

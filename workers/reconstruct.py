@@ -54,6 +54,7 @@ class Job:
     backend: str
     device: str
     menu: Menu
+    config: Configuration
     seconds: float
     ids: list[int]
     rows: NDArray[np.void]
@@ -117,7 +118,7 @@ def reconstruct(
                 kept += [(result.hits(i), result.tracks(i), result.vertices(i)) for i in range(last - first)]
         ids = [loaded[i % distinct].id.event for i in range(n)]
         columns = ([k[0] for k in kept], [k[1] for k in kept], [k[2] for k in kept])
-        return Job(reconstructor.backend, reconstructor.device, menu, seconds, ids, np.concatenate(rows), stages, *columns)
+        return Job(reconstructor.backend, reconstructor.device, menu, config, seconds, ids, np.concatenate(rows), stages, *columns)
 
 
 def _chunks(n: int, size: int) -> Iterator[tuple[int, int]]:
@@ -176,6 +177,7 @@ def write_json(job: Job, path: Path) -> None:
         "events": len(job.rows),
         "events_per_second": job.events_per_second,
         "stages": {stage: 1e3 * t / n for stage, t in job.stages.items()},
+        "configuration": job.config.name,
         "menu": job.menu.hash,
         "per_event": per_event(job),
     }
@@ -209,7 +211,11 @@ def _offsets(counts: Sequence[int]) -> NDArray[np.int64]:
 def print_summary(job: Job) -> None:
     """Rates and means on stdout."""
     n = len(job.rows)
-    table = Table(title=f"{n} events on {job.backend} ({job.device}): {job.events_per_second:.1f} events/s", title_justify="left")
+    out = Console()
+    plural = "" if n == 1 else "s"
+    title = f"{n} event{plural} on {job.backend} ({job.device}): {job.events_per_second:.1f} events/s"
+    out.print(f"{title}; configuration {job.config.name}, menu {job.menu.hash}", soft_wrap=True)
+    table = Table()
     table.add_column("per event")
     table.add_column("mean", justify="right")
     for name in ("modules", "digis", "pixels", "clusters", "hits", "doublets", "ntuplets", "tracks", "vertices"):
@@ -219,4 +225,4 @@ def print_summary(job: Job) -> None:
     table.add_row("flagged", f"{100 * flagged / n:.1f} %")
     for stage, t in job.stages.items():
         table.add_row(f"time in {stage}", f"{1e6 * t / n:.1f} us")
-    Console().print(table)
+    out.print(table)

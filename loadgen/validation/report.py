@@ -31,7 +31,7 @@ def write_report(document: Mapping[str, Any], plots: Sequence[Plot], folder: Pat
 
 def page(document: Mapping[str, Any], plots: Sequence[Plot]) -> str:
     """The report as one HTML text."""
-    about = [(k, str(document[k])) for k in ("source", "events", "backend", "device", "detector") if k in document]
+    about = [(k, str(document[k])) for k in ("source", "events", "configuration", "backend", "device", "detector") if k in document]
     parts = [
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>hltfarm validation</title>',
         f"<style>{_STYLE}</style><h1>Validation against truth</h1>",

@@ -22,15 +22,16 @@ def reco(
 ) -> None:
     """Reconstruct events and decide on them; print rates and means."""
     from hltfarm.loadgen.source import open_source
+    from hltfarm.service.cli.serve import menu_text
     from hltfarm.workers.configuration import configuration
     from hltfarm.workers.menu import DEFAULT_MENU, Menu
     from hltfarm.workers.reconstruct import print_summary, reconstruct, write_json, write_npz
 
     events_of = open_source(source)
-    text = menu.read_text() if menu else DEFAULT_MENU
+    text = menu_text(menu) or DEFAULT_MENU
     job = reconstruct(
         events_of,
-        Menu.parse(text, str(menu) if menu else "built-in menu"),
+        Menu.parse(text, "built-in menu"),
         configuration(config),
         backend=backend,
         events=events,

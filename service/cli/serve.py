@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +30,8 @@ def menu_text(menu: Path | None) -> str:
 
 
 def detector_name(detector: str) -> str:
-    """`phase1` or the absolute path of a conditions folder. Raises ConfigError if there is no such folder."""
+    """`phase1` or the absolute path of a conditions folder. Raises ConfigError or ConditionsError if it cannot be used."""
+    from hltfarm.proto.detector import load_detector
     from hltfarm.proto.errors import ConfigError
 
     if detector == "phase1":
@@ -37,7 +39,19 @@ def detector_name(detector: str) -> str:
     folder = Path(detector)
     if not folder.is_dir():
         raise ConfigError(f"detector {detector!r}: neither 'phase1' nor a folder with conditions")
+    load_detector(detector)
     return str(folder.resolve())
+
+
+def backend_name(backend: str) -> str:
+    """A backend that may work here. Raises ConfigError for an unknown one, and for cuda without CuPy (which is not loaded)."""
+    from hltfarm.proto.errors import ConfigError
+
+    if backend not in ("cpu", "cuda", "auto"):
+        raise ConfigError(f"--backend {backend!r}: choose cpu, cuda or auto")
+    if backend == "cuda" and importlib.util.find_spec("cupy") is None:
+        raise ConfigError("--backend cuda needs CuPy, which is not installed; install hltfarm[cuda], or use cpu or auto")
+    return backend
 
 
 def cores() -> int:
@@ -63,15 +77,12 @@ def serve(
     """Run a whole farm on this machine until it is interrupted: control plane, ingest and workers."""
     import asyncio
 
-    from hltfarm.proto.errors import ConfigError
     from hltfarm.service.logs import log_to
     from hltfarm.service.supervisor.local import LocalFarmSettings, run_local_farm
 
-    if backend not in ("cpu", "cuda", "auto"):
-        raise ConfigError(f"--backend {backend!r}: choose cpu, cuda or auto")
     settings = LocalFarmSettings(
         workers=workers,
-        backend=backend,
+        backend=backend_name(backend),
         threads=threads or max(1, cores() // workers),
         http=http,
         clients_url=ingest,

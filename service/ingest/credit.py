@@ -92,8 +92,9 @@ class CreditBook:
     def confirm(self, client: int, serial: int, sent_events: int, sent_bytes: int) -> None:
         """A hello: all the client sent before it has arrived (or never will), and it knows the credit `serial`."""
         account = self._accounts[client]
-        account.received_events = max(account.received_events, sent_events)
-        account.received_bytes = max(account.received_bytes, sent_bytes)
+        # A client cannot have sent more than it was licensed to; a larger claim would only buy a larger licence.
+        account.received_events = max(account.received_events, min(sent_events, account.licensed_events))
+        account.received_bytes = max(account.received_bytes, min(sent_bytes, account.licensed_bytes))
         if account.lowered and serial >= account.lowered:
             account.lowered = 0
             account.licensed_events = account.announced_events

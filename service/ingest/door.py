@@ -30,7 +30,7 @@ class _Session:
     identity: bytes
     name: str
     heard: float
-    outbox: deque[wire.Message] = field(default_factory=deque)  # messages the socket did not take; bounded by the client's credit
+    outbox: deque[wire.Message] = field(default_factory=deque)  # messages the socket did not take
     waiting_bytes: int = 0  # their bodies; columns are left out beyond COLUMNS_WAITING of the largest
 
 
@@ -52,6 +52,8 @@ class ClientDoor:
         self._timeout_s = timeout_s
         self._by_identity: dict[bytes, _Session] = {}
         self._by_number: dict[int, _Session] = {}
+        # Decisions and columns that wait are bounded by the client's credit; who also piles up answers that need none does not read at all.
+        self._max_outbox = 2 * credit.capacity_events + 256
         self._next = 1
         self._open, self._run = False, 0  # as announced with every credit
 
@@ -198,6 +200,8 @@ class ClientDoor:
             return  # lost over the message before
         if session.outbox:
             self._wait(session, message)
+            if len(session.outbox) > self._max_outbox:
+                self._lose(session, f"it leaves {len(session.outbox)} messages unread")
             return
         try:
             self._socket.send_multipart((session.identity, *message), zmq.NOBLOCK)
@@ -223,6 +227,8 @@ class ClientDoor:
                 continue
             waiting, session.outbox, session.waiting_bytes = session.outbox, deque(), 0
             for message in waiting:
+                if session.number not in self._by_number:
+                    break
                 self._send(session, message)
 
     def _lose(self, session: _Session, why: str) -> None:

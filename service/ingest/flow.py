@@ -134,8 +134,10 @@ class EventFlow:
     def failed(self, worker: str, assigned: NDArray[np.void], error: str, now_ns: int) -> None:
         """A batch raised an exception in a worker that lives on (ASSIGNED records)."""
         slots = assigned["slot"].astype(np.int64)
+        held = set(self._dispatcher.held(worker))  # not those that were taken away meanwhile
         for slot in slots.tolist():
-            self._history.setdefault(slot, []).append((worker, error))
+            if slot in held:
+                self._history.setdefault(slot, []).append((worker, error))
         self._give_up(Reason.WORKER_FAILED, self._dispatcher.failed(worker, slots, assigned["ticket"]), now_ns)
 
     def lost(self, worker: str, why: str, now_ns: int) -> None:

@@ -119,7 +119,7 @@ class Ledger:
         records["outcome"] = outcome
         records["reason"] = reason
         records["attempts"] = attempts
-        records["latency_ns"] = now_ns - self._since[slots]
+        records["latency_ns"] = np.maximum(now_ns - self._since[slots], 0)  # admitted after the turn's clock was read
         self._count(records["run"], records["outcome"])
         self._remember(records)
         return records

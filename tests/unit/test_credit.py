@@ -190,3 +190,15 @@ class CreditHistory(RuleBasedStateMachine):
 
 TestCreditHistory = CreditHistory.TestCase
 TestCreditHistory.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_a_hello_cannot_claim_more_than_the_licence():
+    """A claim of 2^64 - 1 events sent neither raises the next licence beyond the room nor beyond what the wire can say."""
+    credit = book()
+    credit.join(1)
+    (grant,) = credit.plan(0.0, open_=True)
+    credit.confirm(1, grant.serial, 2**64 - 1, 2**64 - 1)
+    credit.arrived(1, 0, now=0.0)
+    for grant in credit.plan(0.0, open_=True):
+        assert grant.events <= 4 + 64 + 1
+        assert grant.bytes <= 65 * MAX

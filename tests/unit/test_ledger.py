@@ -256,3 +256,11 @@ class FlowHistory(RuleBasedStateMachine):
 
 TestFlowHistory = FlowHistory.TestCase
 TestFlowHistory.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
+
+
+def test_latency_is_never_negative():
+    """An event can be admitted after the clock of the turn that decides it was read."""
+    ledger = Ledger(4, 8)
+    ledger.open(0, header(10), client=5, now_ns=2000)
+    (record,) = ledger.decide(np.array([0]), rows(1), 1, now_ns=1000)
+    assert record["latency_ns"] == 0

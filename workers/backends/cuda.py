@@ -177,6 +177,8 @@ class CudaBackend:
                 f"{self.device}: not enough memory for batches of {capacity.events} events ({e}); lower max_events"
             ) from None
 
+        cupy.cuda.Device().synchronize()  # tables and zeroed arenas are in place before a lane's own stream starts
+
     def run(self, events: Sequence[RawEvent], keep: bool, columns: Sequence[bool] | None) -> BatchResult:
         from hltfarm.workers.reconstructor import BatchResult
 
@@ -194,16 +196,21 @@ class CudaBackend:
             else:
                 kept.extend(fits_asked(lane.arena.collections, lane_rows, lane.asked))
 
-        for i, (part, asked) in enumerate(asked_parts(split(events, self.capacity), columns)):
-            if len(busy) == len(self._lanes):
+        parts = list(asked_parts(split(events, self.capacity), columns))  # an event that fits no batch is found before anything starts
+        try:
+            for i, (part, asked) in enumerate(parts):
+                if len(busy) == len(self._lanes):
+                    collect()
+                lane = self._lanes[i % len(self._lanes)]
+                lane.asked = asked
+                lane.start(part, self._profile or self._batches % PROFILE_EVERY == 0)
+                self._batches += 1
+                busy.append(lane)
+            while busy:
                 collect()
-            lane = self._lanes[i % len(self._lanes)]
-            lane.asked = asked
-            lane.start(part, self._profile or self._batches % PROFILE_EVERY == 0)
-            self._batches += 1
-            busy.append(lane)
-        while busy:
-            collect()
+        finally:
+            for lane in busy:  # only after an error: nothing may read the payloads any more
+                lane.stream.synchronize()
         return BatchResult(np.concatenate(rows) if rows else np.empty(0, RESULT), seconds, kept if keep or columns is not None else None)
 
     def register(self, buffer: memoryview) -> None:

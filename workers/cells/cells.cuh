@@ -24,8 +24,8 @@ HLT_FN void sort_hits(Team const& team, uint32_t item, Detector const& det, Cell
   uint32_t const event = item / cuts.n_layers, layer = item % cuts.n_layers;
   uint32_t const limit = results.hits[event], offset = events.hit_offset[event];
   uint32_t const row = event * det.n_modules;
-  uint32_t const first = smaller(modules.hit_begin[row + layers.first_module[layer]], limit);
-  uint32_t const last = layer + 1 < cuts.n_layers ? smaller(modules.hit_begin[row + layers.first_module[layer + 1]], limit) : limit;
+  auto const first_hit = [&](uint32_t module) { return module < det.n_modules ? smaller(modules.hit_begin[row + module], limit) : limit; };
+  uint32_t const first = first_hit(layers.first_module[layer]), last = first_hit(layers.first_module[layer + 1]);
   uint32_t const begin = offset + first, end = offset + last;
   uint32_t* const counts = team.scratch();
   uint32_t* const cursor = team.scratch() + PHI_BINS;

@@ -369,7 +369,8 @@ HLT_FN void classify_tracks(uint32_t t, FitCuts const& cuts, CellStates const& s
   if (tracks.quality[t] == TRACK_DUPLICATE || tracks.chi2[t] < 0.f) return;
   float const pt = tracks.pt[t], p = smaller(pt, cuts.chi2_max_pt);
   bool const triplet = tracks.n_hits[t] == 3;
-  float const limit = (triplet ? cuts.triplet_chi2_scale : cuts.chi2_scale) * (cuts.chi2_0 + p * (cuts.chi2_1 + p * (cuts.chi2_2 + p * cuts.chi2_3)));
+  float const limit =
+      (triplet ? cuts.triplet_chi2_scale : cuts.chi2_scale) * (cuts.chi2_0 + p * (cuts.chi2_1 + p * (cuts.chi2_2 + p * cuts.chi2_3)));
   if (!(tracks.chi2[t] < limit)) return;
   float const tip = tracks.tip[t];
   if (triplet && tip * tip > cuts.triplet_max_tip2 * tracks.cov_at(t, 5)) return;

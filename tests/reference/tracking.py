@@ -1,0 +1,133 @@
+"""From hits to vertices with the reference, and the comparison with a backend.
+
+Sets and order of candidates, qualities, counts and flags have to be equal; numbers of the fit, which uses other elementary functions than
+the kernels, within a tolerance. Decisions on fitted numbers (quality, vertices) are therefore taken on those of the backend.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hltfarm.proto.detector import Detector
+from hltfarm.proto.events import RawEvent
+from hltfarm.proto.results import EventFlag
+from hltfarm.workers.configuration import SPEED_OF_LIGHT, Configuration
+from tests.reference.cells import make_cells
+from tests.reference.fit import Helix, fit_helix
+from tests.reference.quality import LOOSE, qualities
+from tests.reference.tracks import Candidate, find_candidates, link_cells, living_cells
+from tests.reference.vertices import find_vertices
+
+Columns = dict[str, NDArray[Any]]
+
+#: Rounding to float32 is 6e-8; the rest is for two float64 programs on ill-conditioned systems.
+RELATIVE = 1e-6
+#: Of a covariance, in units of the standard deviations.
+COVARIANCE = 1e-6
+Z_CM = 1e-6
+
+
+class Batch(Protocol):
+    """What the comparison needs of a BatchResult."""
+
+    results: NDArray[np.void]
+
+    def hits(self, i: int) -> Columns: ...
+
+    def tracks(self, i: int) -> Columns: ...
+
+    def vertices(self, i: int) -> Columns: ...
+
+
+@dataclass(frozen=True)
+class Found:
+    """Cells (with those beyond the capacity), all candidates in order, and the flags of an event."""
+
+    cells: int
+    candidates: list[Candidate]
+    flags: EventFlag
+
+
+def find_tracks(hits: Columns, words: int, detector: Detector, config: Configuration) -> Found:
+    """Candidates of an event whose payload has so many words."""
+    cells = make_cells(hits, detector, config.cells, words)
+    links = link_cells(hits, cells, detector, config.tracks, words)
+    alive = living_cells(hits, cells, links.used(), config.tracks)
+    candidates, flags = find_candidates(cells, links, alive, config.tracks, words)
+    return Found(len(cells), candidates, cells.flags | links.flags | flags)
+
+
+def covariances(hits: Columns, chosen: NDArray[np.int64], detector: Detector) -> NDArray[np.float64]:
+    """Global covariance (n, 6: xx, xy, yy, xz, yz, zz) of hits: the local variances along the axes of the module."""
+    rotation = detector.modules.rotation[hits["module"][chosen].astype(np.int64)].astype(np.float64)
+    variance = np.stack([hits["x_error2"][chosen], hits["y_error2"][chosen]], axis=1).astype(np.float64)
+    e = np.einsum("na,nai,naj->nij", variance, rotation[:, :2], rotation[:, :2])
+    return np.stack([e[:, 0, 0], e[:, 0, 1], e[:, 1, 1], e[:, 0, 2], e[:, 1, 2], e[:, 2, 2]], axis=1)
+
+
+def fit(candidate: Candidate, hits: Columns, detector: Detector, config: Configuration) -> Helix | None:
+    """Fit of a candidate's innermost hits, at most as many as the configuration says."""
+    chosen = np.array(candidate.hits[: config.fit.max_fit_hits])
+    x = np.stack([hits[name][chosen] for name in ("x", "y", "z")], axis=1)
+    field = config.fit.field_gev_per_cm
+    if field is None:
+        field = detector.field_tesla * SPEED_OF_LIGHT
+    return fit_helix(x.astype(np.float64), covariances(hits, chosen, detector), field, config.fit.upstream_formula)
+
+
+def check_tracking(batch: Batch, i: int, event: RawEvent, detector: Detector, config: Configuration) -> Found:
+    """Assert that cells, candidates, fits, qualities and vertices of event i are what the reference says."""
+    hits, tracks, row = batch.hits(i), batch.tracks(i), batch.results[i]
+    found = find_tracks(hits, event.payload.nbytes // 4, detector, config)
+    assert (int(row["doublets"]), int(row["ntuplets"])) == (found.cells, len(found.candidates))
+    overflows = EventFlag.DOUBLET_OVERFLOW | EventFlag.TRACK_OVERFLOW
+    assert EventFlag(int(row["flags"])) & overflows == found.flags
+
+    fits = {c: fit(c, hits, detector, config) for c in found.candidates if not c.dropped}
+    good = [c for c in fits if fits[c] is not None]
+    theirs = [tuple(int(h) for h in mine if h >= 0) for mine in tracks["hits"]]
+    assert theirs == [c.hits for c in good]
+    for t, c in enumerate(good):
+        helix = fits[c]
+        assert helix is not None
+        check_fit({name: column[t] for name, column in tracks.items()}, helix)
+
+    quality = qualities(good, tracks, config.fit)
+    np.testing.assert_array_equal(tracks["quality"], quality)
+    assert int(row["tracks"]) == quality.count(LOOSE)
+    long = (tracks["quality"] == LOOSE) & (tracks["n_hits"] >= 4)
+    c = config.fit
+    off_line = (np.abs(tracks["tip"]) >= np.float32(c.displaced_min_tip_cm)) & (tracks["pt"] >= np.float32(c.displaced_min_pt_gev))
+    assert int(row["displaced_tracks"]) == int((long & off_line).sum())
+    assert row["leading_pt"] == tracks["pt"][long].max(initial=0)
+    check_vertices(batch, i, config)
+    return found
+
+
+def check_fit(track: dict[str, Any], helix: Helix) -> None:
+    """Assert that a track has the parameters of the reference's fit."""
+    tiny = 1e-7  # cm, rad, 1/GeV: parameters near 0 have no relative precision
+    found = np.array([track[name] for name in ("phi", "tip", "qpt", "cot", "zip")], np.float64)
+    np.testing.assert_allclose(found, helix.state, rtol=RELATIVE, atol=tiny)
+    np.testing.assert_allclose([track["pt"], track["eta"]], [helix.pt, helix.eta], rtol=RELATIVE, atol=tiny)
+    np.testing.assert_allclose(track["chi2"], helix.chi2, rtol=RELATIVE, atol=tiny)
+    sigma = np.sqrt(helix.cov[[0, 5, 9, 12, 14]])
+    scale = np.outer(sigma, sigma)[np.triu_indices(5)]
+    np.testing.assert_allclose(track["cov"] / scale, helix.cov / scale, rtol=0, atol=COVARIANCE)
+
+
+def check_vertices(batch: Batch, i: int, config: Configuration) -> None:
+    """Assert that the vertices are those of the backend's own tracks, in order."""
+    found, expected = batch.vertices(i), find_vertices(batch.tracks(i), config.vertices)
+    assert int(batch.results["vertices"][i]) == len(expected) == len(found["z"])
+    np.testing.assert_array_equal(found["ndof"], [v.ndof for v in expected])
+    np.testing.assert_allclose(found["z"], [v.z for v in expected], rtol=0, atol=Z_CM)
+    np.testing.assert_allclose(found["error"], [v.weight**-0.5 for v in expected], rtol=RELATIVE)
+    np.testing.assert_allclose(found["chi2"], [v.chi2 for v in expected], rtol=RELATIVE, atol=1e-6)
+    np.testing.assert_allclose(found["sum_pt2"], [v.sum_pt2 for v in expected], rtol=RELATIVE)
+    hardest = (found["z"][0], found["sum_pt2"][0]) if expected else (0, 0)
+    assert (batch.results["best_z"][i], batch.results["best_sum_pt2"][i]) == hardest
