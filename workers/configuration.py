@@ -193,7 +193,7 @@ PATATRACK_PHASE1 = Configuration(
 DEFAULT = replace(
     PATATRACK_PHASE1,
     name="default",
-    tracks=TrackConfig(),
+    tracks=TrackConfig(min_alignment2=0.999985),
     fit=FitConfig(triplet_chi2_scale=3.0, triplet_max_significance=5.0),
 )
 
