@@ -1,4 +1,4 @@
-"""Structures of arrays from one definition: buffer layout, NumPy/CuPy views, the kernels' C++ struct, torch tensors.
+"""Structures of arrays from one definition: buffer layout, NumPy/CuPy views, the kernels' C++ struct.
 
 A `Schema` lists columns. Bound to a capacity and one byte buffer it becomes a `Collection`:
 
@@ -6,8 +6,8 @@ A `Schema` lists columns. Bound to a capacity and one byte buffer it becomes a `
 * a column with a fixed `shape` (say 3x3) is stored plane by plane: plane k of element i lies at `k * stride + i`;
 * a `scalar` column holds one value for the whole collection.
 
-Views, C++ struct and tensors all point into that buffer; nothing here copies. This module loads neither cupy nor torch:
-CuPy buffers are recognised by their interface, torch is imported when a tensor is asked for.
+Views and C++ struct point into that buffer, and so do the torch tensors of `hltfarm.workers.tensors`; nothing copies. This module
+loads neither cupy nor torch: CuPy buffers are recognised by their interface.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -181,58 +180,22 @@ class Collection:
     def __iter__(self) -> Iterator[str]:
         return iter(self._views)
 
+    @property
+    def pointer(self) -> int:
+        """Address of the buffer, in the memory of its device."""
+        return _address(self.buffer)
+
     @cached_property
     def struct(self) -> np.ndarray[Any, Any]:
         """The view struct as an array of one element: what a kernel gets."""
-        base = _address(self.buffer)
+        base = self.pointer
         pointers = (base + self.layout.offsets[c.name] for c in self.schema.columns)
         return np.array([(self.capacity, 0, *pointers)], dtype=self.schema.struct)
 
     def address(self, name: str) -> int:
         """Address of the first element of a column, in the memory of the buffer's device."""
         self.schema[name]
-        return _address(self.buffer) + self.layout.offsets[name]
-
-    def tensor(self, *names: str, length: int | None = None) -> Any:
-        """One strided torch tensor of shape (length, columns) over several columns of one dtype, sharing their memory.
-
-        Possible where the columns (planes of matrix columns included) are evenly spaced; any choice that is not raises LayoutError
-        naming the column that breaks the spacing (use `tensors` then). A single scalar column gives stride 0: shape (length, 1).
-        """
-        starts: list[tuple[str, int]] = []
-        scalars = [self.schema[n].scalar for n in names]
-        if not names or (any(scalars) and len(names) > 1):
-            raise LayoutError(
-                f"{self.schema.name}: a tensor needs columns per element, or exactly one scalar column; got {', '.join(names)}"
-            )
-        dtype = self.schema[names[0]].type
-        for n in names:
-            c = self.schema[n]
-            if c.type != dtype:
-                raise LayoutError(f"{self.schema.name}: column {n!r} is {c.type}, {names[0]!r} is {dtype}: one tensor has one dtype")
-            plane = self.layout.plane_bytes(c)
-            starts += [(n, self.layout.offsets[n] + k * plane) for k in range(c.planes)]
-        step = starts[1][1] - starts[0][1] if len(starts) > 1 else dtype.itemsize
-        for (_, before), (n, at) in pairwise(starts):
-            if at - before != step or step < 0:
-                raise LayoutError(f"{self.schema.name}: column {n!r} breaks the even spacing of {', '.join(names)}; use tensors()")
-        n_rows = self._length(length)
-        typed = _torch_bytes(self.buffer).view(_torch_dtype(dtype))
-        size, stride = (n_rows, len(starts)), (0 if scalars[0] else 1, step // dtype.itemsize)
-        return typed.as_strided(size, stride, starts[0][1] // dtype.itemsize)
-
-    def tensors(self, *names: str, length: int | None = None) -> dict[str, Any]:
-        """A torch tensor per column, any dtypes: (length, planes) or (length,), sharing the column's memory."""
-        out = {}
-        for n in names:
-            t = self.tensor(n, length=length)
-            out[n] = t if self.schema[n].shape else t[:, 0]
-        return out
-
-    def _length(self, length: int | None) -> int:
-        if length is not None and not 0 <= length <= self.capacity:
-            raise LayoutError(f"{self.schema.name}: length {length} is outside of 0 .. {self.capacity}")
-        return self.capacity if length is None else length
+        return self.pointer + self.layout.offsets[name]
 
 
 @dataclass(frozen=True)
@@ -295,15 +258,3 @@ def _split_axis(planes: Any, shape: tuple[int, ...]) -> Any:
 
         as_strided = cupy.lib.stride_tricks.as_strided
     return as_strided(planes, (*shape, planes.shape[1]), (*strides, planes.strides[1]))
-
-
-def _torch_bytes(buffer: Any) -> Any:
-    import torch
-
-    return torch.from_numpy(buffer) if isinstance(buffer, np.ndarray) else torch.as_tensor(buffer, device="cuda")
-
-
-def _torch_dtype(dtype: np.dtype[Any]) -> Any:
-    import torch
-
-    return getattr(torch, dtype.name)

@@ -1,4 +1,4 @@
-"""What only a device can show: tensors over device columns, page-locked slots, profiled and captured batches, the same bits as the CPU."""
+"""What only a device can show: page-locked slots, profiled and captured batches, the same bits as the CPU."""
 
 from __future__ import annotations
 
@@ -11,18 +11,11 @@ import pytest
 
 from hltfarm.loadgen.source import open_source
 from hltfarm.proto.events import RawEvent
-from hltfarm.proto.soa import Collection, Column, Schema
 from hltfarm.workers.configuration import configuration
 from hltfarm.workers.menu import DEFAULT_MENU, Menu
 from hltfarm.workers.reconstructor import Reconstructor
 
 pytestmark = pytest.mark.gpu
-
-SCHEMA = Schema(
-    "S",
-    "columns",
-    (Column("a", "f4", "a"), Column("b", "f4", "b"), Column("m", "f8", "m", shape=(3, 2)), Column("n", "u4", "n", scalar=True)),
-)
 
 
 def reconstruct(events: list[RawEvent], detector: Any, backend: str, config: str, **options: Any) -> Any:
@@ -49,23 +42,6 @@ def test_every_column_has_the_bits_of_the_cpu(sample: Any, config: str, batch: i
             assert ours.keys() == theirs.keys()
             for name in ours:
                 assert ours[name].tobytes() == theirs[name].tobytes(), (i, kind, name)
-
-
-def test_tensors_share_device_memory() -> None:
-    import cupy
-    import torch
-
-    layout = SCHEMA.layout(100)
-    c = Collection(layout, cupy.zeros(layout.nbytes, cupy.uint8))
-    t = c.tensor("a", "b", length=10)
-    assert t.is_cuda
-    assert t.data_ptr() == c.address("a")
-    t[3, 1] = 2.5
-    torch.cuda.synchronize()
-    assert float(c.b[3]) == 2.5
-    c.m[7] = cupy.arange(6).reshape(3, 2)
-    cupy.cuda.get_current_stream().synchronize()
-    assert c.tensor("m")[7].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_payloads_in_registered_shared_memory(sample: Any) -> None:

@@ -1,4 +1,4 @@
-"""SoA collections: layout, views, C++ struct and tensors all name the same memory."""
+"""SoA collections: layout, views and C++ struct all name the same memory."""
 
 from __future__ import annotations
 
@@ -72,65 +72,6 @@ def test_struct_holds_capacity_and_addresses() -> None:
     for column in TRACKS.columns:
         assert c.struct[column.name][0] == c[column.name].ctypes.data
     assert c.struct.dtype.itemsize == 8 + 8 * len(TRACKS.columns)
-
-
-def test_tensor_over_adjacent_columns_shares_memory_both_ways() -> None:
-    c = tracks(50)
-    t = c.tensor("pt", "eta", length=20)
-    assert tuple(t.shape) == (20, 2)
-    assert t.data_ptr() == c.pt.ctypes.data
-    t[3, 1] = 1.5
-    assert c.eta[3] == 1.5
-    c.pt[4] = 7
-    assert t[4, 0] == 7
-
-
-def test_tensor_over_columns_that_are_not_adjacent() -> None:
-    schema = Schema("S", "four floats", tuple(Column(n, "f4", n) for n in "abcd"))
-    layout = schema.layout(40)
-    c = Collection(layout, aligned_empty(layout.nbytes))
-    for i, name in enumerate("abcd"):
-        c[name][:] = i
-    assert c.tensor("b", "d")[5].tolist() == [1, 3]
-
-
-def test_tensor_of_matrix_and_scalar_columns() -> None:
-    c = tracks(30)
-    c.state[7] = [1, 2, 3, 4, 5]
-    assert c.tensor("state")[7].tolist() == [1, 2, 3, 4, 5]
-    c.count[0] = 9
-    scalar = c.tensor("count", length=30)
-    assert scalar.stride(0) == 0
-    assert (scalar == 9).all()
-
-
-def test_tensors_of_any_choice_of_columns_and_dtypes() -> None:
-    c = tracks(30)
-    t = c.tensors("phi", "n_hits", "cov", length=12)
-    assert {name: tuple(x.shape) for name, x in t.items()} == {"phi": (12,), "n_hits": (12,), "cov": (12, 25)}
-    for name, x in t.items():
-        assert x.data_ptr() == c[name].ctypes.data
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        (("pt", "n_hits"), "'n_hits' is uint16"),
-        (("pt", "eta", "phi"), "'phi' breaks the even spacing"),
-        (("eta", "pt"), "'pt' breaks"),
-        (("pt", "momentum"), "no column 'momentum'"),
-        (("count", "pt"), "exactly one scalar"),
-        ((), "needs columns"),
-    ],
-)
-def test_tensor_errors_name_the_column(names: tuple[str, ...], message: str) -> None:
-    with pytest.raises(LayoutError, match=message):
-        tracks().tensor(*names)
-
-
-def test_tensor_length_is_checked() -> None:
-    with pytest.raises(LayoutError, match="length 101"):
-        tracks(100).tensor("pt", length=101)
 
 
 @pytest.mark.parametrize(
