@@ -29,6 +29,7 @@ PACKAGES = [
     "hltfarm.workers.fit",
     "hltfarm.workers.vertices",
     "hltfarm.workers.menu",
+    "hltfarm.workers.models",
     "hltfarm.loadgen",
     "hltfarm.loadgen.load",
     "hltfarm.loadgen.simulation",
