@@ -26,8 +26,10 @@ class EventFlag(IntFlag):
 OVERFLOW_FLAGS = EventFlag.HIT_OVERFLOW | EventFlag.DOUBLET_OVERFLOW | EventFlag.TRACK_OVERFLOW | EventFlag.VERTEX_OVERFLOW
 
 #: One row per event. Counts are per event; `path_bits` are the accepts after prescale, `path_raw` before it.
-#: `displaced_tracks`: loose tracks of four and more hits off the beam line; `leading_pt` (GeV): of the hardest loose track of four and more
-#: hits; `best_sum_pt2` (GeV^2) and `best_z` (cm, relative to the beam spot): of the hardest vertex; 0 where there is none.
+#: `tracks` are loose or better, `tracks_high_purity` those that the selector promoted. The next three and `leading_pt` (GeV) count selected
+#: tracks (high-purity ones; loose ones without a selector) as FitConfig says: off the beam line, hard, and the sum of their pt (GeV).
+#: `best_*` are of the hardest vertex: tracks, sums of pt (GeV) and pt^2 (GeV^2), z (cm, relative to the beam spot); `second_sum_pt2` of the
+#: next one; 0 where there is none. `event_score`: of the event classifier, 0 without one.
 RESULT = np.dtype(
     [
         ("digest", "<u8"),
@@ -48,8 +50,14 @@ RESULT = np.dtype(
         ("fed_errors", "<u4"),
         ("word_errors", "<u4"),
         ("displaced_tracks", "<u4"),
+        ("hard_tracks", "<u4"),
+        ("best_tracks", "<u4"),
         ("leading_pt", "<f4"),
+        ("sum_pt", "<f4"),
+        ("best_sum_pt", "<f4"),
         ("best_sum_pt2", "<f4"),
+        ("second_sum_pt2", "<f4"),
         ("best_z", "<f4"),
+        ("event_score", "<f4"),
     ]
 )

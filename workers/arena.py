@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from hltfarm.proto.events import RawEvent
 from hltfarm.proto.soa import Collection, Schema, aligned_empty
 from hltfarm.workers.cells import PHI_BINS
 from hltfarm.workers.configuration import Configuration
-from hltfarm.workers.kernel import Kernel, Stage
+from hltfarm.workers.kernel import Inference, Kernel, Stage
 from hltfarm.workers.pipeline import CHAIN, COLUMNS
 
 Allocate = Callable[[Schema, int], Collection]
@@ -41,6 +41,7 @@ class Capacity:
             "cells": self.words * self.config.cells.cells_per_word,
             "links": self.words * self.config.tracks.links_per_word,
             "tracks": self.words * self.config.tracks.tracks_per_word,
+            "selected": self.words // self.config.selection.words_per_selected,
         }[per]
 
 
@@ -66,12 +67,27 @@ class Launch:
     scratch: int
 
 
-def plan(arena: Arena, tables: dict[str, Collection], params: dict[str, np.ndarray[Any, Any]]) -> list[Launch]:
-    """The launches of the whole chain over an arena, in order."""
+@dataclass(frozen=True)
+class Infer:
+    """A torch model over rows of a collection of the arena."""
+
+    stage: Stage
+    step: Inference
+
+
+def plan(
+    arena: Arena, tables: dict[str, Collection], params: dict[str, np.ndarray[Any, Any]], kinds: Container[str]
+) -> list[Launch | Infer]:
+    """The steps of the whole chain over an arena, in order; `kinds`: which of the steps with a condition are part of it."""
     structs = {name: c.struct for name, c in (*arena.collections.items(), *tables.items())} | params
-    launches = []
+    launches: list[Launch | Infer] = []
     for stage in CHAIN:
-        for kernel in stage.kernels:
+        for kernel in stage.steps:
+            if kernel.when and kernel.when not in kinds:
+                continue
+            if isinstance(kernel, Inference):
+                launches.append(Infer(stage, kernel))
+                continue
             struct, column = kernel.items.split(".")
             scratch = 0
             if kernel.scratch:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hltfarm.proto.detector.description import Detector
 from hltfarm.proto.soa import Collection
+from hltfarm.workers.dnn.features import FEATURES
 from hltfarm.workers.hits import HITS
 
 TRACK_COLUMNS = ("n_hits", "quality", "pt", "eta", "phi", "tip", "qpt", "cot", "zip", "chi2", "score", "cov", "hit")
@@ -32,10 +33,11 @@ class FitColumns:
 
 @dataclass(frozen=True)
 class EventColumns(FitColumns):
-    """Besides them digis (module, row, col, charge, hit) and hits (columns of the Hits structure)."""
+    """Besides them digis (module, row, col, charge, hit), hits (columns of the Hits structure) and features (see `BatchResult`)."""
 
     digis: dict[str, NDArray[Any]]
     hits: dict[str, NDArray[Any]]
+    features: dict[str, NDArray[Any]]
 
 
 def fit_columns(arena: Mapping[str, Collection], i: int) -> FitColumns:
@@ -60,7 +62,7 @@ def reply_tables(columns: FitColumns) -> dict[str, dict[str, NDArray[Any]]]:
     return {"tracks": tracks, "vertices": {name: columns.vertices[name] for name in VERTEX_COLUMNS}}
 
 
-def event_columns(arena: Mapping[str, Collection], detector: Detector, i: int) -> EventColumns:
+def event_columns(arena: Mapping[str, Collection], detector: Detector, i: int, selector: bool) -> EventColumns:
     """Copy the columns of event i of a batch to the host (NumPy or CuPy collections)."""
     n = detector.n_modules
     begin = _host(arena["ModulePixels"].begin[i * n : (i + 1) * n]).astype(np.int64)
@@ -79,7 +81,7 @@ def event_columns(arena: Mapping[str, Collection], detector: Detector, i: int) -
         "hit": np.where(column["hit"] == 0xFFFFFFFF, -1, column["hit"].astype(np.int64)),
     }
     hits = {c.name: _host(arena["Hits"][c.name][first:last]) for c in HITS.columns}
-    return EventColumns(_tracks(arena, i, first), _vertices(arena, i), digis, hits)
+    return EventColumns(_tracks(arena, i, first), _vertices(arena, i), digis, hits, _features(arena, i) if selector else {})
 
 
 def _tracks(arena: Mapping[str, Collection], i: int, first_hit: int) -> dict[str, NDArray[Any]]:
@@ -91,6 +93,16 @@ def _tracks(arena: Mapping[str, Collection], i: int, first_hit: int) -> dict[str
     hits = columns.pop("hit").astype(np.int64) - first_hit
     hits[np.arange(hits.shape[1]) >= columns["n_hits"][:, None]] = -1
     return {**columns, "hits": hits, "charge": np.sign(columns["qpt"]).astype(np.int32)}
+
+
+def _features(arena: Mapping[str, Collection], i: int) -> dict[str, NDArray[Any]]:
+    """Of the tracks that the selector saw: their rows in `_tracks`, and (n, features) values."""
+    begin, end = (int(x) for x in _host(arena["Events"].track_offset[i : i + 2]))
+    first, last = (int(x) for x in _host(arena["Events"].selected_offset[i : i + 2]))
+    row = np.cumsum(_host(arena["Tracks"].chi2[begin:end]) >= 0) - 1
+    selected = arena["Selected"]
+    values = [_host(selected[name][first:last]) for name in FEATURES]
+    return {"track": row[_host(selected.track[first:last]).astype(np.int64) - begin], "values": np.stack(values, axis=1)}
 
 
 def _vertices(arena: Mapping[str, Collection], i: int) -> dict[str, NDArray[Any]]:

@@ -16,6 +16,8 @@ from hltfarm.proto.detector.description import Detector
 from hltfarm.proto.errors import ConfigError
 from hltfarm.proto.soa import Collection, Schema
 from hltfarm.workers.cells import CELL_CUTS, LAYER_PAIRS, LAYERS, PHI_BINS
+from hltfarm.workers.dnn import SELECTION
+from hltfarm.workers.dnn.selector import Selector
 from hltfarm.workers.fit import FIT_CUTS
 from hltfarm.workers.hits import LIMITS
 from hltfarm.workers.tracks import MAX_TRACK_HITS, TRACK_CUTS
@@ -104,6 +106,26 @@ class FitConfig:
     triplet_min_pt_gev: float = 0.5
     max_tip_cm: float = 0.5
     max_zip_cm: float = 12.0
+
+
+@dataclass(frozen=True)
+class SelectionConfig:
+    """Selection of high-purity tracks, and what the event's quantities count.
+
+    `model`: a model of tracks by name or folder, None: no selector, loose tracks are what counts. `engine`: see workers.dnn.selector.
+    `event_model`: a classifier of events. `min_hits`: fewer hits make fakes count, more lose tracks. `words_per_selected`: capacity, lower
+    takes memory, higher leaves tracks of busy events unscored (they are flagged).
+    """
+
+    model: str | None = None
+    working_point: str | None = None
+    engine: str = "fused"
+    event_model: str | None = None
+    min_hits: int = 4
+    words_per_selected: int = 4
+    hard_min_pt_gev: float = 5.0
+    sum_min_pt_gev: float = 1.0
+    sum_max_pt_gev: float = 1000.0
     displaced_min_tip_cm: float = 0.05
     displaced_min_pt_gev: float = 1.0
 
@@ -112,7 +134,6 @@ class FitConfig:
 class VertexConfig:
     """Vertices; see VERTEX_CUTS."""
 
-    min_quality: int = 2
     min_hits: int = 4
     min_pt_gev: float = 0.5
     eps_cm: float = 0.07
@@ -135,6 +156,7 @@ class Configuration:
     cells: CellConfig
     tracks: TrackConfig = TrackConfig()
     fit: FitConfig = FitConfig()
+    selection: SelectionConfig = SelectionConfig()
     vertices: VertexConfig = VertexConfig()
     max_hits: int = 131072
 
@@ -242,9 +264,9 @@ def fill_tables(config: Configuration, detector: Detector, allocate: Callable[[S
     return {"Layers": layers, "LayerPairs": table}
 
 
-def params(config: Configuration, detector: Detector) -> dict[str, np.ndarray[Any, Any]]:
+def params(config: Configuration, detector: Detector, selector: Selector) -> dict[str, np.ndarray[Any, Any]]:
     """The parameter structs of the stages from hits on. Raises ConfigError for values that the memory layout cannot hold."""
-    c, t, f, v = config.cells, config.tracks, config.fit, config.vertices
+    c, t, f, s, v = config.cells, config.tracks, config.fit, config.selection, config.vertices
     if not 3 <= t.min_track_hits <= t.max_track_hits <= MAX_TRACK_HITS:
         raise ConfigError(
             f"configuration {config.name}: tracks of {t.min_track_hits} to {t.max_track_hits} hits; possible are 3 to {MAX_TRACK_HITS}"
@@ -286,11 +308,18 @@ def params(config: Configuration, detector: Detector) -> dict[str, np.ndarray[An
             triplet_min_pt=f.triplet_min_pt_gev,
             max_tip=f.max_tip_cm,
             max_zip=f.max_zip_cm,
-            displaced_min_tip=f.displaced_min_tip_cm,
-            displaced_min_pt=f.displaced_min_pt_gev,
+        ),
+        "Selection": SELECTION.pack(
+            **selector.params(),
+            min_hits=s.min_hits,
+            words_per_selected=s.words_per_selected,
+            hard_min_pt=s.hard_min_pt_gev,
+            sum_min_pt=s.sum_min_pt_gev,
+            sum_max_pt=s.sum_max_pt_gev,
+            displaced_min_tip=s.displaced_min_tip_cm,
+            displaced_min_pt=s.displaced_min_pt_gev,
         ),
         "VertexCuts": VERTEX_CUTS.pack(
-            min_quality=v.min_quality,
             min_hits=v.min_hits,
             min_pt=v.min_pt_gev,
             eps=v.eps_cm,

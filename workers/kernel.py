@@ -17,7 +17,8 @@ class Kernel:
     `items` names the scalar column ("Struct.column") that holds the number of items when the kernel starts.
     `args` names the structs it takes, in order. `team` is the number of GPU threads that share one item (0: one thread an item,
     the function then has no Team argument). `scratch` names the Params field that holds the bytes of team memory it needs;
-    scratch is zero when a kernel starts and every item leaves it zero.
+    scratch is zero when a kernel starts and every item leaves it zero. `when` names the kind of selector that the kernel belongs to
+    (workers/dnn); without it the kernel runs always.
     """
 
     name: str
@@ -25,6 +26,17 @@ class Kernel:
     args: tuple[str, ...]
     team: int = 0
     scratch: str | None = None
+    when: str = ""
+
+
+@dataclass(frozen=True)
+class Inference:
+    """A torch model between two kernels: reads columns of the struct `of` and writes its column `score`, for `items` rows, in place."""
+
+    name: str
+    items: str
+    of: str
+    when: str
 
 
 @dataclass(frozen=True)
@@ -32,18 +44,22 @@ class Stage:
     """A stage of the chain: folder `name`, header `name`/`name`.cuh, its structs and kernels.
 
     `columns` are the structures the stage adds to the arena, each with what it has one entry per: "events", "words" (of payload),
-    "frames" (event x FED), "modules" (event x module) or "hits". `tables` are filled once from configuration.
+    "frames" (event x FED), "modules" (event x module) or "hits". `tables` are filled once from configuration. `steps` run in order.
     """
 
     name: str
     columns: tuple[tuple[Schema, str], ...]
-    kernels: tuple[Kernel, ...]
+    steps: tuple[Kernel | Inference, ...]
     tables: tuple[Schema, ...] = ()
     params: tuple[Params, ...] = ()
 
     @property
     def schemas(self) -> tuple[Schema, ...]:
         return (*(schema for schema, _ in self.columns), *self.tables)
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        return tuple(step for step in self.steps if isinstance(step, Kernel))
 
     @property
     def header(self) -> str:

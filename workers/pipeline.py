@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hltfarm.proto.soa import Params, Schema
-from hltfarm.workers import batch, cells, clusters, conditions, fit, hits, menu, tracks, unpack, vertices
+from hltfarm.workers import batch, cells, clusters, conditions, dnn, fit, hits, menu, tracks, unpack, vertices
 from hltfarm.workers.kernel import Stage
 
 CHAIN: tuple[Stage, ...] = (
@@ -13,6 +13,7 @@ CHAIN: tuple[Stage, ...] = (
     cells.STAGE,  # hits           -> doublets of hits that point to the beam line
     tracks.STAGE,  # cells         -> chains of cells: track candidates
     fit.STAGE,  # candidates      -> helix parameters, quality, duplicates removed
+    dnn.STAGE,  # loose tracks   -> features, score, high-purity tracks
     vertices.STAGE,  # tracks      -> primary vertices along the beam line
     menu.STAGE,  # event counts   -> path bits, prescales, accept; digest
 )

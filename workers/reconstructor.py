@@ -29,7 +29,10 @@ from hltfarm.workers.arena import Capacity, asked_parts, host_allocate, split
 from hltfarm.workers.backends.cpu import CpuLane
 from hltfarm.workers.batch import result_rows
 from hltfarm.workers.columns import EventColumns, FitColumns, event_columns, fits_asked, reply_tables
-from hltfarm.workers.configuration import Configuration
+from hltfarm.workers.configuration import Configuration, SelectionConfig
+from hltfarm.workers.dnn import FEATURES
+from hltfarm.workers.dnn.scorer import build_engine
+from hltfarm.workers.dnn.selector import EVENT_INPUTS, Selector
 from hltfarm.workers.menu import Menu
 from hltfarm.workers.menu.stage import fill_tables as menu_tables
 
@@ -64,6 +67,16 @@ class BatchResult:
     def digis(self, i: int) -> dict[str, NDArray[Any]]:
         """module, row, col, charge (electrons) and hit (-1: cut) of the distinct pixels of event i, in order of module, column, row."""
         return self._kept_all(i).digis
+
+    def features(self, i: int) -> dict[str, NDArray[Any]]:
+        """What the selector saw of event i: `track` (n,), rows in `tracks(i)`; `values` (n, len(FEATURES)) float32.
+
+        Raises ConfigError without keep=True, or without a selector.
+        """
+        features = self._kept_all(i).features
+        if not features:
+            raise ConfigError("features are computed for a selector; this reconstruction has none")
+        return features
 
     def reply(self, i: int) -> dict[str, dict[str, NDArray[Any]]] | None:
         """Tables `tracks` (loose ones) and `vertices` of event i for a client; None if its columns were not kept."""
@@ -104,6 +117,7 @@ class CpuBackend:
         tables: dict[str, Collection],
         params: dict[str, NDArray[np.void]],
         capacity: Capacity,
+        selector: Selector,
         threads: int,
         events_per_task: int,
     ) -> None:
@@ -111,8 +125,10 @@ class CpuBackend:
         self.device = f"cpu:{threads}"
         self.task = Capacity(events_per_task, capacity.words, capacity.config)
         self._lanes: SimpleQueue[CpuLane] = SimpleQueue()
+        self._selects = selector.track is not None
+        engine = build_engine(selector, "cpu")
         for _ in range(threads):
-            self._lanes.put(CpuLane(detector, self.task, tables, params))
+            self._lanes.put(CpuLane(detector, self.task, tables, params, selector, engine))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reconstruct") if threads > 1 else None
 
     def run(self, events: Sequence[RawEvent], keep: bool, columns: Sequence[bool] | None) -> BatchResult:
@@ -138,7 +154,7 @@ class CpuBackend:
             arena = lane.arena.collections
             kept: Sequence[FitColumns | None]
             if keep:
-                kept = [event_columns(arena, self.detector, i) for i in range(len(events))]
+                kept = [event_columns(arena, self.detector, i, self._selects) for i in range(len(events))]
             else:
                 kept = fits_asked(arena, rows, asked)
             return rows, lane.stage_seconds(), kept
@@ -157,7 +173,7 @@ class Reconstructor:
     """The chain over a detector and a menu on a backend: "cpu", "cuda" or "auto" (cuda where a device is present).
 
     `max_events` and `max_batch_bytes` bound one batch on the device (longer lists are split); an event larger than `max_batch_bytes`
-    raises LimitError. `threads` (CPU): 0 = all cores this process may use. `events_per_task` (CPU): events a thread runs together.
+    raises LimitError. `selector`: other models than those that the configuration names. `threads` (CPU): 0 = all cores this process may use. `events_per_task` (CPU): events a thread runs together.
     Raises BackendError if the backend is not usable here, ConditionsError if the detector is inconsistent.
     """
 
@@ -172,6 +188,7 @@ class Reconstructor:
         threads: int = 0,
         events_per_task: int = 1,
         config: Configuration = configuration.DEFAULT,
+        selector: Selector | None = None,
         profile: bool = False,
     ) -> None:
         if backend not in ("auto", "cpu", "cuda"):
@@ -182,7 +199,8 @@ class Reconstructor:
         detector.validate()
         self.detector, self.menu = detector, menu
         capacity = Capacity(max_events, -(-max_batch_bytes // 128) * 32, config)
-        tables, params = host_tables(detector, menu, config), parameters(detector, config)
+        self.selector = selector if selector is not None else load_selector(config.selection)
+        tables, params = host_tables(detector, menu, config, self.selector), parameters(detector, config, self.selector)
         self._backend: Backend
         if backend == "cuda" or (backend == "auto" and cuda_available()):
             try:
@@ -190,10 +208,10 @@ class Reconstructor:
             except ImportError as e:
                 raise BackendError(f"the cuda backend needs CuPy ({e}); install hltfarm[cuda], or use --backend cpu") from None
 
-            self.backend, self._backend = "cuda", CudaBackend(detector, tables, params, capacity, profile)
+            self.backend, self._backend = "cuda", CudaBackend(detector, tables, params, capacity, self.selector, profile)
         else:
             n = threads or len(os.sched_getaffinity(0))
-            self.backend, self._backend = "cpu", CpuBackend(detector, tables, params, capacity, n, events_per_task)
+            self.backend, self._backend = "cpu", CpuBackend(detector, tables, params, capacity, self.selector, n, events_per_task)
 
     @property
     def device(self) -> str:
@@ -224,18 +242,31 @@ class Reconstructor:
         self.close()
 
 
-def host_tables(detector: Detector, menu: Menu, config: Configuration) -> dict[str, Collection]:
+def load_selector(config: SelectionConfig) -> Selector:
+    """The models that a configuration names. Raises ConfigError if there is no such model or the chain cannot compute it."""
+    if config.model is None and config.event_model is None:
+        return Selector()
+    from hltfarm.workers.models import load
+    from hltfarm.workers.models.registry import find
+
+    track = None if config.model is None else load(find(config.model), FEATURES)
+    event = None if config.event_model is None else load(find(config.event_model), EVENT_INPUTS)
+    return Selector(track, config.working_point, config.engine, event)
+
+
+def host_tables(detector: Detector, menu: Menu, config: Configuration, selector: Selector) -> dict[str, Collection]:
     """Every table that kernels read besides the batch, in host memory, by struct name."""
     return (
         conditions.fill_tables(detector, host_allocate)
         | configuration.fill_tables(config, detector, host_allocate)
+        | selector.tables(host_allocate)
         | menu_tables(menu, host_allocate)
     )
 
 
-def parameters(detector: Detector, config: Configuration) -> dict[str, NDArray[np.void]]:
+def parameters(detector: Detector, config: Configuration, selector: Selector) -> dict[str, NDArray[np.void]]:
     """Every struct that kernels receive by value, by name."""
-    return {"Detector": conditions.detector_params(detector)} | configuration.params(config, detector)
+    return {"Detector": conditions.detector_params(detector)} | configuration.params(config, detector, selector)
 
 
 def cuda_available() -> bool:

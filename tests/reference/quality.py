@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hltfarm.workers.configuration import FitConfig
 from tests.reference.tracks import Candidate
 
-BAD, DUPLICATE, LOOSE = 0, 1, 2
+BAD, DUPLICATE, LOOSE, HIGH_PURITY = 0, 1, 2, 3
 Columns = dict[str, NDArray[Any]]
 f32 = np.float32
 

@@ -18,7 +18,7 @@ from hltfarm.proto.results import EventFlag
 from hltfarm.workers.configuration import SPEED_OF_LIGHT, Configuration
 from tests.reference.cells import make_cells
 from tests.reference.fit import Helix, fit_helix
-from tests.reference.quality import LOOSE, qualities
+from tests.reference.quality import HIGH_PURITY, LOOSE, qualities
 from tests.reference.tracks import Candidate, find_candidates, link_cells, living_cells
 from tests.reference.vertices import find_vertices
 
@@ -97,15 +97,30 @@ def check_tracking(batch: Batch, i: int, event: RawEvent, detector: Detector, co
         check_fit({name: column[t] for name, column in tracks.items()}, helix)
 
     quality = qualities(good, tracks, config.fit)
-    np.testing.assert_array_equal(tracks["quality"], quality)
+    np.testing.assert_array_equal(np.minimum(tracks["quality"], LOOSE), quality)
     assert int(row["tracks"]) == quality.count(LOOSE)
-    long = (tracks["quality"] == LOOSE) & (tracks["n_hits"] >= 4)
-    c = config.fit
-    off_line = (np.abs(tracks["tip"]) >= np.float32(c.displaced_min_tip_cm)) & (tracks["pt"] >= np.float32(c.displaced_min_pt_gev))
-    assert int(row["displaced_tracks"]) == int((long & off_line).sum())
-    assert row["leading_pt"] == tracks["pt"][long].max(initial=0)
+    assert int(row["tracks_high_purity"]) == int((tracks["quality"] == HIGH_PURITY).sum())
+    check_quantities(tracks, row, config)
     check_vertices(batch, i, config)
     return found
+
+
+def check_quantities(tracks: Columns, row: Any, config: Configuration) -> None:
+    """Assert that the event's quantities count its selected tracks."""
+    c = config.selection
+    use = (tracks["quality"] >= min_quality(config)) & (tracks["n_hits"] >= c.min_hits)
+    pt = tracks["pt"][use]
+    off_line = (np.abs(tracks["tip"][use]) >= np.float32(c.displaced_min_tip_cm)) & (pt >= np.float32(c.displaced_min_pt_gev))
+    assert int(row["displaced_tracks"]) == int(off_line.sum())
+    assert int(row["hard_tracks"]) == int((pt >= np.float32(c.hard_min_pt_gev)).sum())
+    assert row["leading_pt"] == pt.max(initial=0)
+    in_sum = np.minimum(pt[pt >= np.float32(c.sum_min_pt_gev)], np.float32(c.sum_max_pt_gev))
+    assert row["sum_pt"] == np.float32(np.floor(in_sum * np.float32(1024)).astype(np.float64).sum() / 1024)
+
+
+def min_quality(config: Configuration) -> int:
+    """Quality of the tracks that count for vertices and quantities."""
+    return LOOSE if config.selection.model is None else HIGH_PURITY
 
 
 def check_fit(track: dict[str, Any], helix: Helix) -> None:
@@ -122,12 +137,15 @@ def check_fit(track: dict[str, Any], helix: Helix) -> None:
 
 def check_vertices(batch: Batch, i: int, config: Configuration) -> None:
     """Assert that the vertices are those of the backend's own tracks, in order."""
-    found, expected = batch.vertices(i), find_vertices(batch.tracks(i), config.vertices)
+    found, expected = batch.vertices(i), find_vertices(batch.tracks(i), config.vertices, min_quality(config))
     assert int(batch.results["vertices"][i]) == len(expected) == len(found["z"])
     np.testing.assert_array_equal(found["ndof"], [v.ndof for v in expected])
     np.testing.assert_allclose(found["z"], [v.z for v in expected], rtol=0, atol=Z_CM)
     np.testing.assert_allclose(found["error"], [v.weight**-0.5 for v in expected], rtol=RELATIVE)
     np.testing.assert_allclose(found["chi2"], [v.chi2 for v in expected], rtol=RELATIVE, atol=1e-6)
     np.testing.assert_allclose(found["sum_pt2"], [v.sum_pt2 for v in expected], rtol=RELATIVE)
-    hardest = (found["z"][0], found["sum_pt2"][0]) if expected else (0, 0)
-    assert (batch.results["best_z"][i], batch.results["best_sum_pt2"][i]) == hardest
+    hardest = (found["z"][0], found["sum_pt2"][0], found["ndof"][0] + 1) if expected else (0, 0, 0)
+    row = batch.results[i]
+    assert (row["best_z"], row["best_sum_pt2"], row["best_tracks"]) == hardest
+    assert row["second_sum_pt2"] == (found["sum_pt2"][1] if len(expected) > 1 else 0)
+    np.testing.assert_allclose(row["best_sum_pt"], expected[0].sum_pt if expected else 0, rtol=RELATIVE)

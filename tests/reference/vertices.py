@@ -29,13 +29,17 @@ class Vertex:
     weight: float = 0.0
     chi2: float = 0.0
     ndof: int = 0
+    sum_pt: float = 0.0
     sum_pt2: float = 0.0
 
 
-def find_vertices(tracks: Columns, config: VertexConfig) -> list[Vertex]:
-    """Vertices of an event, the one with the largest sum of pt^2 first (equal: in order of their numbers); members index `tracks`."""
+def find_vertices(tracks: Columns, config: VertexConfig, min_quality: int) -> list[Vertex]:
+    """Vertices of an event, the one with the largest sum of pt^2 first (equal: in order of their numbers); members index `tracks`.
+
+    `min_quality`: 3 (high purity) after a selector, else 2 (loose).
+    """
     chosen = np.flatnonzero(
-        (tracks["quality"] >= config.min_quality)
+        (tracks["quality"] >= min_quality)
         & (tracks["n_hits"] >= config.min_hits)
         & (tracks["pt"] >= f32(config.min_pt_gev))
         & (tracks["cov"][:, 14] > 0)
@@ -52,6 +56,7 @@ def find_vertices(tracks: Columns, config: VertexConfig) -> list[Vertex]:
         _fit(vertex, z64, w64, config.final_outlier)
         for t in vertex.members:
             vertex.sum_pt2 += pt2[t]
+            vertex.sum_pt += float(pt[t])
         vertex.members = chosen[vertex.members].tolist()
     return sorted(vertices, key=lambda v: -v.sum_pt2)
 

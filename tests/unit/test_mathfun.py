@@ -25,6 +25,7 @@ EACH(atan2_of, hlt::atan2_of(y[i], x[i]))
 EACH(sin_of, hlt::sin_cos_of(x[i]).sin)
 EACH(cos_of, hlt::sin_cos_of(x[i]).cos)
 EACH(asinh_of, hlt::asinh_of(x[i]))
+EACH(exp_of, hlt::exp_of(x[i]))
 """
 
 
@@ -118,6 +119,18 @@ def test_asinh(mathfun: ctypes.CDLL) -> None:
     assert float(np.abs(call(mathfun, "asinh_of", SMALL) - exact).max()) < 3e-16
 
 
+@pytest.mark.parametrize(
+    "x",
+    [
+        pytest.param(RNG.uniform(-708, 709, N), id="all magnitudes"),
+        pytest.param(RNG.uniform(-30, 30, N), id="of a sigmoid"),
+        pytest.param(SMALL, id="small"),
+    ],
+)
+def test_exp(x: Floats, mathfun: ctypes.CDLL) -> None:
+    assert error(np.exp, call(mathfun, "exp_of", x), x) < 1
+
+
 def test_special_arguments(mathfun: ctypes.CDLL) -> None:
     """Zeros, infinities, axes: as the header says."""
     inf, nan, pi = np.inf, np.nan, np.pi
@@ -129,3 +142,5 @@ def test_special_arguments(mathfun: ctypes.CDLL) -> None:
     np.testing.assert_array_equal(call(mathfun, "cos_of", np.zeros(1)), [1])
     values = np.array([0.0, 0.3, 5.0, 1e6])
     np.testing.assert_array_equal(call(mathfun, "asinh_of", -values), -call(mathfun, "asinh_of", values))
+    x = np.array([0.0, -0.0, -inf, -710.0, inf, 710.0, nan])
+    np.testing.assert_array_equal(call(mathfun, "exp_of", x), [1, 1, 0, 0, inf, inf, nan])

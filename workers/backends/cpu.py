@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,7 +12,12 @@ from hltfarm.proto.detector.description import Detector
 from hltfarm.proto.errors import BackendError
 from hltfarm.proto.events import RawEvent
 from hltfarm.proto.soa import Collection, aligned_empty
-from hltfarm.workers.arena import Arena, Capacity, Launch, describe_batch, host_allocate, plan
+from hltfarm.workers.arena import Arena, Capacity, Infer, Launch, describe_batch, host_allocate, plan
+from hltfarm.workers.dnn.scorer import Scorer
+from hltfarm.workers.dnn.selector import Selector
+
+if TYPE_CHECKING:
+    from hltfarm.workers.models.engines import Engine
 
 
 class _Step(ctypes.Structure):
@@ -40,19 +46,26 @@ def load_library() -> ctypes.CDLL:
 
 
 class CpuLane:
-    """One arena with its plan: reconstructs one task of events at a time, on the calling thread.
+    """One arena with its plan: reconstructs one task of events at a time, on the calling thread. torch models run between its kernels.
 
     Not thread-safe: a lane belongs to one thread while it runs. Results stay valid until the lane runs again.
     """
 
     def __init__(
-        self, detector: Detector, capacity: Capacity, tables: dict[str, Collection], params: dict[str, np.ndarray[Any, Any]]
+        self,
+        detector: Detector,
+        capacity: Capacity,
+        tables: dict[str, Collection],
+        params: dict[str, np.ndarray[Any, Any]],
+        selector: Selector,
+        engine: Engine | None = None,
     ) -> None:
         self.detector = detector
         self.arena = Arena(detector, capacity, host_allocate)
         self._tables = tables  # the plan holds bare addresses of their memory
         self._library = load_library()
-        self.launches = plan(self.arena, tables, params)
+        steps = plan(self.arena, tables, params, selector.kinds)
+        self.launches = [step for step in steps if isinstance(step, Launch)]
         self._scratch = aligned_empty(max(128, *(launch.scratch for launch in self.launches)))
         self._scratch[:] = 0  # kernels expect it clean and leave it clean
         self._args = [self._pointers(launch) for launch in self.launches]
@@ -60,6 +73,13 @@ class CpuLane:
             *(self._step(launch, args) for launch, args in zip(self.launches, self._args, strict=True))
         )
         self.seconds = np.zeros(len(self.launches))
+        #: Launches before the torch model, the stage it belongs to, and its seconds.
+        self._torch_at = next((i for i, step in enumerate(steps) if isinstance(step, Infer)), None)
+        self._torch_seconds = 0.0
+        self._scorer = None
+        if self._torch_at is not None:
+            assert engine is not None, "a plan with a torch model needs its engine"
+            self._scorer = Scorer(engine, self.arena["Selected"], selector)
 
     def _pointers(self, launch: Launch) -> Any:
         return (ctypes.c_void_p * len(launch.structs))(*(s.ctypes.data for s in launch.structs))
@@ -76,7 +96,19 @@ class CpuLane:
         raw = self.arena["Raw"].word.view(np.uint8)
         for begin, event in zip(self.arena["Batch"].payload_begin, events, strict=False):
             raw[4 * int(begin) : 4 * int(begin) + event.payload.nbytes] = event.payload
-        self._library.hlt_run(self._steps, len(self._steps), self.seconds.ctypes.data)
+        if self._scorer is None:
+            self._run_steps(0, len(self._steps))
+            return
+        assert self._torch_at is not None
+        self._run_steps(0, self._torch_at)
+        begin = time.perf_counter()
+        self._scorer.score(0, int(self.arena["Batch"].n_selected[0]))
+        self._torch_seconds += time.perf_counter() - begin
+        self._run_steps(self._torch_at, len(self._steps))
+
+    def _run_steps(self, first: int, last: int) -> None:
+        steps = ctypes.addressof(self._steps) + first * ctypes.sizeof(_Step)
+        self._library.hlt_run(steps, last - first, self.seconds.ctypes.data + first * self.seconds.itemsize)
 
     def stage_seconds(self) -> dict[str, float]:
         """Wall time by stage since the last call, in seconds."""
@@ -84,4 +116,7 @@ class CpuLane:
         for launch, t in zip(self.launches, self.seconds, strict=True):
             out[launch.stage.name] = out.get(launch.stage.name, 0.0) + float(t)
         self.seconds[:] = 0
+        if self._scorer is not None:
+            out["dnn"] += self._torch_seconds
+            self._torch_seconds = 0.0
         return out

@@ -19,9 +19,13 @@ from hltfarm.workers.arena import Arena, Capacity, Launch, asked_parts, describe
 from hltfarm.workers.backends import codegen
 from hltfarm.workers.batch import BATCH, RESULTS, result_rows
 from hltfarm.workers.columns import FitColumns, event_columns, fits_asked
+from hltfarm.workers.dnn.scorer import build_engine
 from hltfarm.workers.pipeline import CHAIN
 
 if TYPE_CHECKING:
+    from hltfarm.workers.backends.cuda_torch import GraphScorer
+    from hltfarm.workers.dnn.selector import Selector
+    from hltfarm.workers.models.engines import Engine
     from hltfarm.workers.reconstructor import BatchResult
 
 #: --fmad=false keeps products and sums apart, as the host compiler does with -ffp-contract=off: the same bits on both.
@@ -63,8 +67,15 @@ class CudaLane:
     """One arena on the device with its stream and its captured graph: one batch in flight."""
 
     def __init__(
-        self, detector: Detector, capacity: Capacity, tables: dict[str, Collection], params: dict[str, Any], kernels: dict[str, Any]
-    ):
+        self,
+        detector: Detector,
+        capacity: Capacity,
+        tables: dict[str, Collection],
+        params: dict[str, Any],
+        kernels: dict[str, Any],
+        selector: Selector,
+        engine: Engine | None,
+    ) -> None:
         self.detector = detector
         self.stream = cupy.cuda.Stream(non_blocking=True)
         self.arena = Arena(detector, capacity, device_allocate)
@@ -72,7 +83,8 @@ class CudaLane:
         self._kernels = kernels
         self._batch = pinned_allocate(BATCH, capacity.events)
         self._results = pinned_allocate(RESULTS, capacity.events)
-        self._launches = plan(self.arena, tables, params)
+        self._steps = plan(self.arena, tables, params, selector.kinds)
+        self._scorer = None if engine is None else self._graph_scorer(engine, selector)
         self._sms = cupy.cuda.Device().attributes["MultiProcessorCount"]
         self._items = {"n_events": capacity.events, "one": 1}
         self._begin, self._end = cupy.cuda.Event(), cupy.cuda.Event()
@@ -80,6 +92,13 @@ class CudaLane:
         self._graph = self._capture()
         self.events: Sequence[RawEvent] = ()
         self.asked: Sequence[bool] | None = None  #: of the events, whose tracks and vertices are wanted
+
+    def _graph_scorer(self, engine: Engine, selector: Selector) -> GraphScorer:
+        from hltfarm.workers.backends.cuda_torch import GraphScorer
+        from hltfarm.workers.dnn.scorer import Scorer
+
+        selected, batch = self.arena["Selected"], self.arena["Batch"]
+        return GraphScorer(Scorer(engine, selected, selector), selected.capacity, batch.address("n_selected"))
 
     def _capture(self) -> Any:
         with self.stream:
@@ -95,11 +114,14 @@ class CudaLane:
         batch, results = self.arena["Batch"], self.arena["Results"]
         self._copy(batch.buffer.data.ptr, self._batch.buffer.ctypes.data, batch.layout.nbytes, runtime.memcpyHostToDevice)
         stage = ""
-        for launch in self._launches:
-            if mark and launch.stage.name != stage:
-                self._mark(launch.stage.name)
-                stage = launch.stage.name
-            self._launch(launch)
+        for step in self._steps:
+            if mark and step.stage.name != stage:
+                self._mark(step.stage.name)
+                stage = step.stage.name
+            if isinstance(step, Launch):
+                self._launch(step)
+            else:
+                self._infer(mark)
         if mark:
             self._mark("")
         self._copy(self._results.buffer.ctypes.data, results.buffer.data.ptr, results.layout.nbytes, runtime.memcpyDeviceToHost)
@@ -114,6 +136,13 @@ class CudaLane:
             function.max_dynamic_shared_size_bytes = launch.scratch
         args = (np.uint64(launch.items), np.uint32(launch.scratch // 4), *launch.structs)
         function((blocks,), (threads,), args, shared_mem=launch.scratch)
+
+    def _infer(self, mark: bool) -> None:
+        assert self._scorer is not None, "a plan with a torch model needs its engine"
+        if mark:  # profiled, without a graph: the host may ask for the count
+            self._scorer.run(self.stream, int(self.arena["Batch"].n_selected.get(stream=self.stream)[0]))
+        else:
+            self._scorer.capture(self.stream)
 
     def _mark(self, stage: str) -> None:
         event = cupy.cuda.Event()
@@ -154,6 +183,7 @@ class CudaBackend:
         tables: dict[str, Collection],
         params: dict[str, np.ndarray[Any, Any]],
         capacity: Capacity,
+        selector: Selector,
         profile: bool,
         lanes: int = 2,
     ) -> None:
@@ -168,10 +198,12 @@ class CudaBackend:
         self._profile = profile
         self._batches = 0
         self._registered: list[int] = []
+        self._selects = selector.track is not None
         tables = _to_device(tables)
         kernels = compile_stages()
         try:
-            self._lanes = [CudaLane(detector, capacity, tables, params, kernels) for _ in range(lanes)]
+            engine = build_engine(selector, f"cuda:{device.id}")
+            self._lanes = [CudaLane(detector, capacity, tables, params, kernels, selector, engine) for _ in range(lanes)]
         except cupy.cuda.memory.OutOfMemoryError as e:
             raise BackendError(
                 f"{self.device}: not enough memory for batches of {capacity.events} events ({e}); lower max_events"
@@ -192,7 +224,7 @@ class CudaBackend:
             for stage, t in lane_seconds.items():
                 seconds[stage] = seconds.get(stage, 0.0) + t
             if keep:
-                kept.extend(event_columns(lane.arena.collections, self.detector, i) for i in range(len(lane.events)))
+                kept.extend(event_columns(lane.arena.collections, self.detector, i, self._selects) for i in range(len(lane.events)))
             else:
                 kept.extend(fits_asked(lane.arena.collections, lane_rows, lane.asked))
 

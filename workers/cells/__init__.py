@@ -98,7 +98,7 @@ STAGE = Stage(
     columns=((HIT_CELLS, "hits"), (SORTED_HITS, "hits"), (PHI_BIN_EDGES, "phi_bins"), (CELLS, "cells")),
     tables=(LAYERS, LAYER_PAIRS),
     params=(CELL_CUTS,),
-    kernels=(
+    steps=(
         Kernel(
             "sort_hits",
             "Batch.n_layers",

@@ -48,7 +48,7 @@ MODULE_CLUSTERS = Schema(
 STAGE = Stage(
     "clusters",
     columns=((DIGIS, "words"), (CLUSTERS, "words"), (MODULE_CLUSTERS, "modules")),
-    kernels=(
+    steps=(
         Kernel(
             "cluster_module",
             "Batch.n_modules",

@@ -25,8 +25,6 @@ FIT_CUTS = Params(
         Column("triplet_max_tip", "f4", "largest |tip| of loose triplets", unit="cm"),
         Column("triplet_min_pt", "f4", "least pt of loose triplets", unit="GeV"),
         Column("max_tip", "f4", "largest |tip| of loose tracks of four and more hits", unit="cm"),
-        Column("displaced_min_tip", "f4", "|tip| from which on a loose track of four and more hits counts as displaced", unit="cm"),
-        Column("displaced_min_pt", "f4", "and its least pt", unit="GeV"),
         Column("max_zip", "f4", "largest |zip| of loose tracks", unit="cm"),
     ),
 )
@@ -35,12 +33,11 @@ STAGE = Stage(
     "fit",
     columns=(),
     params=(FIT_CUTS,),
-    kernels=(
+    steps=(
         Kernel("fit_tracks", "Batch.n_tracks", ("FitCuts", "ModuleTable", "Hits", "Tracks")),
         Kernel("classify_tracks", "Batch.n_tracks", ("FitCuts", "CellStates", "Tracks")),
         Kernel("choose_by_cell", "Batch.n_tracks", ("CellStates", "HitUses", "Tracks")),
         Kernel("choose_by_hit", "Batch.n_tracks", ("HitUses", "Tracks")),
-        Kernel("resolve_hits", "Batch.n_tracks", ("FitCuts", "HitUses", "Tracks", "Results")),
-        Kernel("digest_tracks", "Batch.n_tracks", ("Events", "Tracks")),
+        Kernel("resolve_hits", "Batch.n_tracks", ("HitUses", "Tracks", "Results")),
     ),
 )

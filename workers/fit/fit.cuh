@@ -403,7 +403,7 @@ HLT_FN void choose_by_hit(uint32_t t, HitUses const& uses, Tracks const& tracks)
 }
 
 // Item: a track candidate. Applies both: shorter than a track that shares a hit, or a triplet that is not the best at each hit.
-HLT_FN void resolve_hits(uint32_t t, FitCuts const& cuts, HitUses const& uses, Tracks const& tracks, Results const& results) {
+HLT_FN void resolve_hits(uint32_t t, HitUses const& uses, Tracks const& tracks, Results const& results) {
   if (tracks.quality[t] != TRACK_LOOSE) return;
   uint32_t const n = tracks.n_hits[t];
   uint64_t const key = tip_key(tracks, t);
@@ -413,25 +413,7 @@ HLT_FN void resolve_hits(uint32_t t, FitCuts const& cuts, HitUses const& uses, T
     tracks.quality[t] = TRACK_DUPLICATE;
     return;
   }
-  uint32_t const event = tracks.event[t];
-  atomic_add(&results.tracks[event], 1u);
-  if (n < 4) return;
-  atomic_max(&results.leading_pt[event], tracks.pt[t]);
-  bool const displaced = tracks.pt[t] >= cuts.displaced_min_pt && magnitude(tracks.tip[t]) >= cuts.displaced_min_tip;
-  if (displaced) atomic_add(&results.displaced_tracks[event], 1u);
-}
-
-// Item: a track candidate. Its part of the event's digest: everything about it, hits by their place in the event.
-HLT_FN void digest_tracks(uint32_t t, Events const& events, Tracks const& tracks) {
-  uint32_t const event = tracks.event[t], n = tracks.n_hits[t], first_hit = events.hit_offset[event];
-  uint64_t h = mix(uint64_t(t - events.track_offset[event]) << 32 | n << 8 | tracks.quality[t]);
-  for (uint32_t k = 0; k < n; ++k) h = mix(h, tracks.hit_at(t, k) - first_hit);
-  h = mix(h, uint64_t(float_bits(tracks.phi[t])) << 32 | float_bits(tracks.tip[t]));
-  h = mix(h, uint64_t(float_bits(tracks.qpt[t])) << 32 | float_bits(tracks.cot[t]));
-  h = mix(h, uint64_t(float_bits(tracks.zip[t])) << 32 | float_bits(tracks.chi2[t]));
-  h = mix(h, uint64_t(float_bits(tracks.pt[t])) << 32 | float_bits(tracks.eta[t]));
-  for (uint32_t k = 0; k < 15; ++k) h = mix(h, float_bits(tracks.cov_at(t, k)));
-  atomic_add(&events.digest[event], mix(h, float_bits(tracks.score[t])));
+  atomic_add(&results.tracks[tracks.event[t]], 1u);
 }
 
 }  // namespace hlt

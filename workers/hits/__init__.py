@@ -34,7 +34,7 @@ STAGE = Stage(
     "hits",
     columns=((HITS, "hits"),),
     params=(LIMITS,),
-    kernels=(
+    steps=(
         Kernel("number_hits", "Batch.n_events", ("Detector", "HitLimits", "ModuleClusters", "Results"), team=256),
         Kernel("place_events", "Batch.one", ("Batch", "Events", "Results"), team=128),
         Kernel(

@@ -1,7 +1,6 @@
 // menu: the decision on an event from its quantities, and the digest that identifies its reconstruction.
 #pragma once
-#include "backends/portable.cuh"
-#include "views.gen.h"
+#include "dnn/mlp.cuh"
 
 namespace hlt {
 
@@ -21,8 +20,25 @@ HLT_FN double quantity(uint32_t q, Results const& results, uint32_t event) {
     case 10: return results.vertices[event];
     case 11: return results.displaced_tracks[event];
     case 12: return results.leading_pt[event];
-    default: return results.best_sum_pt2[event];
+    case 13: return results.best_sum_pt2[event];
+    case 14: return results.tracks_high_purity[event];
+    case 15: return results.hard_tracks[event];
+    case 16: return results.best_tracks[event];
+    case 17: return results.sum_pt[event];
+    case 18: return results.best_sum_pt[event];
+    case 19: return results.second_sum_pt2[event];
+    default: return results.event_score[event];
   }
+}
+
+// Item: an event. Completes its quantities: sums from fixed point, the classifier's score. O(weights).
+HLT_FN void score_event(uint32_t event, Selection const& selection, ModelInputs const& inputs, ModelLayers const& layers,
+                        ModelWeights const& weights, Events const& events, Results const& results) {
+  results.sum_pt[event] = float(double(events.sum_pt[event]) / 1024.);
+  if (selection.event_layers == 0) return;
+  float const score = mlp(selection.event_layer, selection.event_layers, inputs, selection.event_input, layers, weights,
+                          [&](uint32_t q) { return float(quantity(q, results, event)); });
+  results.event_score[event] = score >= 0.f && score <= 1.f ? score : 0.f;
 }
 
 // Item: an event. Bit p of path_raw: all cuts of path p hold; of path_bits: and the prescale keeps the event, which depends on
@@ -52,6 +68,8 @@ HLT_FN void decide(uint32_t event, Batch const& batch, Events const& events, Pat
   digest = mix(digest, uint64_t(results.doublets[event]) << 32 | results.ntuplets[event]);
   digest = mix(digest, uint64_t(results.tracks[event]) << 32 | results.tracks_high_purity[event]);
   digest = mix(digest, results.vertices[event]);
+  digest = mix(digest, uint64_t(results.displaced_tracks[event]) << 32 | results.hard_tracks[event]);
+  digest = mix(digest, uint64_t(float_bits(results.sum_pt[event])) << 32 | float_bits(results.event_score[event]));
   results.digest[event] = mix(digest, uint64_t(results.fed_errors[event]) << 32 | results.word_errors[event]);
 }
 

@@ -39,7 +39,10 @@ STAGE = Stage(
     "menu",
     columns=(),
     tables=(PATHS, CUTS),
-    kernels=(Kernel("decide", "Batch.n_events", ("Batch", "Events", "Paths", "Cuts", "Results")),),
+    steps=(
+        Kernel("score_event", "Batch.n_events", ("Selection", "ModelInputs", "ModelLayers", "ModelWeights", "Events", "Results")),
+        Kernel("decide", "Batch.n_events", ("Batch", "Events", "Paths", "Cuts", "Results")),
+    ),
 )
 
 

@@ -90,7 +90,7 @@ STAGE = Stage(
         (TRACKS, "tracks"),
     ),
     params=(TRACK_CUTS,),
-    kernels=(
+    steps=(
         Kernel("clear_hits", "Batch.n_hits", ("HitUses",)),
         Kernel("clear_cells", "Batch.n_cells", ("HitCells", "Cells", "CellStates")),
         Kernel("link_cells", "Batch.n_cells", ("Layers", "TrackCuts", "Hits", "HitCells", "Cells", "CellStates")),

@@ -46,7 +46,7 @@ PIXELS = Schema(
 STAGE = Stage(
     "unpack",
     columns=((FRAMES, "frames"), (WORDS, "words"), (MODULE_PIXELS, "modules"), (PIXELS, "words")),
-    kernels=(
+    steps=(
         Kernel(
             "find_frames",
             "Batch.n_events",

@@ -42,8 +42,11 @@ HLT_FN void find_frames(Team const& team, uint32_t event, Detector const& det, B
     results.modules[event] = results.digis[event] = results.pixels[event] = results.clusters[event] = 0;
     results.hits[event] = results.doublets[event] = results.ntuplets[event] = 0;
     results.tracks[event] = results.tracks_high_purity[event] = results.vertices[event] = 0;
-    results.fed_errors[event] = results.word_errors[event] = results.displaced_tracks[event] = 0;
-    results.leading_pt[event] = results.best_sum_pt2[event] = results.best_z[event] = 0.f;
+    results.fed_errors[event] = results.word_errors[event] = 0;
+    results.displaced_tracks[event] = results.hard_tracks[event] = results.best_tracks[event] = 0;
+    results.leading_pt[event] = results.sum_pt[event] = results.best_sum_pt[event] = results.best_sum_pt2[event] = 0.f;
+    results.second_sum_pt2[event] = results.best_z[event] = results.event_score[event] = 0.f;
+    events.sum_pt[event] = 0;
   }
   team.sync();
 

@@ -13,7 +13,6 @@ VERTEX_CUTS = Params(
     "VertexCuts",
     "Selection of tracks, clustering, fit and splitting of vertices",
     (
-        Column("min_quality", "u4", "quality of the tracks at least"),
         Column("min_hits", "u4", "hits of the tracks at least"),
         Column("min_pt", "f4", "transverse momentum of the tracks at least", unit="GeV"),
         Column("eps", "f4", "neighbours are at most so far apart along the beam line", unit="cm"),
@@ -37,7 +36,7 @@ VERTEX_TRACKS = Schema(
         Column("track", "u4", "track"),
         Column("z", "f4", "z at the beam line", unit="cm"),
         Column("error2", "f4", "variance of z", unit="cm^2"),
-        Column("pt2", "f4", "squared transverse momentum", unit="GeV^2"),
+        Column("pt", "f4", "transverse momentum", unit="GeV"),
         Column("neighbours", "u4", "neighbours, 0 for imprecise tracks"),
         Column("parent", "u4", "place of the track it points to; itself for a root"),
         Column("vertex", "u4", "vertex in the order of roots, NONE if noise or an outlier"),
@@ -55,6 +54,7 @@ VERTICES = Schema(
         Column("fit_chi2", "f8", "chi square"),
         Column("fit_ndof", "i4", "degrees of freedom"),
         Column("split", "u4", "1: the second half becomes a vertex of its own"),
+        Column("fit_sum_pt", "f8", "sum of transverse momenta", unit="GeV"),
         Column("fit_sum_pt2", "f8", "sum of squared transverse momenta", unit="GeV^2"),
         Column("z", "f4", "position relative to the beam spot", unit="cm"),
         Column("error", "f4", "its error, scaled by the chi square", unit="cm"),
@@ -68,11 +68,11 @@ STAGE = Stage(
     "vertices",
     columns=((VERTEX_TRACKS, "tracks"), (VERTICES, "tracks")),
     params=(VERTEX_CUTS,),
-    kernels=(
+    steps=(
         Kernel(
             "find_vertices",
             "Batch.n_events",
-            ("VertexCuts", "Events", "Tracks", "VertexTracks", "Vertices", "Results"),
+            ("Selection", "VertexCuts", "Events", "Tracks", "VertexTracks", "Vertices", "Results"),
             team=256,
             scratch="VertexCuts.sort_scratch",
         ),

@@ -1,7 +1,7 @@
 // vertices: tracks -> primary vertices along the beam line. Density clustering in one dimension as in the Patatrack reconstruction;
 // every sum runs over the tracks in their order, so no result depends on threads.
 #pragma once
-#include "fit/fit.cuh"
+#include "dnn/dnn.cuh"
 
 namespace hlt {
 
@@ -48,7 +48,7 @@ HLT_FN void fit_vertex(ZTracks const& tracks, Vertices const& out, uint32_t iv, 
     weight += w;
   }
   double const z = sum / weight;
-  double chi2 = 0., sum_pt2 = 0.;
+  double chi2 = 0., sum_pt = 0., sum_pt2 = 0.;
   int32_t ndof = -1;
   for (uint32_t i = 0; i < tracks.n; ++i) {
     if (tracks.v.vertex[b + i] != iv) continue;
@@ -58,13 +58,16 @@ HLT_FN void fit_vertex(ZTracks const& tracks, Vertices const& out, uint32_t iv, 
       continue;
     }
     chi2 += c;
-    sum_pt2 += double(tracks.v.pt2[b + i]);
+    float const pt = tracks.v.pt[b + i];
+    sum_pt += double(pt);
+    sum_pt2 += double(pt * pt);
     ++ndof;
   }
   out.fit_z[b + iv] = z;
   out.fit_weight[b + iv] = ndof > 0 && chi2 > 0. ? weight * double(ndof) / chi2 : weight;
   out.fit_chi2[b + iv] = chi2;
   out.fit_ndof[b + iv] = ndof;
+  out.fit_sum_pt[b + iv] = sum_pt;
   out.fit_sum_pt2[b + iv] = sum_pt2;
 }
 
@@ -108,7 +111,7 @@ HLT_FN uint64_t digest_vertex(Vertices const& v, uint32_t index, uint32_t place)
 }
 
 // Item: an event. O(tracks * (neighbours + vertices)).
-HLT_FN void find_vertices(Team const& team, uint32_t event, VertexCuts const& cuts, Events const& events, Tracks const& all,
+HLT_FN void find_vertices(Team const& team, uint32_t event, Selection const& selection, VertexCuts const& cuts, Events const& events, Tracks const& all,
                           VertexTracks const& list, Vertices const& out, Results const& results) {
   uint32_t const begin = events.track_offset[event], end = events.track_offset[event + 1];
   uint32_t* const edges = team.scratch();                // Z_BINS + 1
@@ -118,7 +121,7 @@ HLT_FN void find_vertices(Team const& team, uint32_t event, VertexCuts const& cu
   uint32_t n = 0;
   for (uint32_t t0 = begin; t0 < end; t0 += team.size()) {
     uint32_t const t = t0 + team.rank();
-    bool const take = t < end && all.quality[t] >= cuts.min_quality && all.n_hits[t] >= cuts.min_hits && all.pt[t] >= cuts.min_pt &&
+    bool const take = t < end && all.quality[t] >= selection.min_quality && all.n_hits[t] >= cuts.min_hits && all.pt[t] >= cuts.min_pt &&
                       all.cov_at(t, 14) > 0.f;
     uint32_t total;
     uint32_t const i = begin + n + team.exclusive_scan(uint32_t(take), total);
@@ -127,7 +130,7 @@ HLT_FN void find_vertices(Team const& team, uint32_t event, VertexCuts const& cu
       list.track[i] = t;
       list.z[i] = all.zip[t];
       list.error2[i] = all.cov_at(t, 14);
-      list.pt2[i] = all.pt[t] * all.pt[t];
+      list.pt[i] = all.pt[t];
       atomic_add(&cursor[z_bin(all.zip[t], cuts.eps)], 1u);
     }
   }
@@ -226,8 +229,11 @@ HLT_FN void find_vertices(Team const& team, uint32_t event, VertexCuts const& cu
     out.sum_pt2[to] = float(mine);
     if (place == 0) {
       results.best_z[event] = out.z[to];
+      results.best_tracks[event] = uint32_t(out.ndof[to] + 1);
+      results.best_sum_pt[event] = float(out.fit_sum_pt[from]);
       results.best_sum_pt2[event] = out.sum_pt2[to];
     }
+    if (place == 1) results.second_sum_pt2[event] = out.sum_pt2[to];
     atomic_add(&events.digest[event], digest_vertex(out, to, place));
   }
   if (team.rank() == 0) results.vertices[event] = n_vertices;

@@ -1,0 +1,112 @@
+// dnn: loose tracks -> features -> score -> high-purity tracks. Models are tables; torch models run between two kernels of this stage,
+// on the same columns.
+#pragma once
+#include "dnn/features.cuh"
+#include "dnn/mlp.cuh"
+
+namespace hlt {
+
+// Tracks of an event that can be scored: a share of its payload's length.
+HLT_FN uint32_t selected_capacity(Selection const& selection, Batch const& batch, uint32_t event) {
+  return (batch.payload_words[event] + 31) / 32 * 32 / selection.words_per_selected;
+}
+
+// Item: an event. Tracks it gives to the selector; more than fit are flagged, the last ones stay loose. O(1).
+HLT_FN void number_selected(uint32_t event, Selection const& selection, Batch const& batch, Events const& events, Results const& results) {
+  uint32_t const most = selected_capacity(selection, batch, event), n = results.tracks[event];
+  events.selected[event] = smaller(n, most);
+  if (n > most) atomic_or(&results.flags[event], FLAG_TRACK_OVERFLOW);
+}
+
+// Item: the batch.
+HLT_FN void place_selected(Team const& team, uint32_t, Batch const& batch, Events const& events) {
+  scan_events(team, batch, events.selected, events.selected_offset);
+  if (team.rank() == 0) *batch.n_selected = events.selected_offset[*batch.n_events];
+}
+
+// Item: an event. Its loose tracks in their order. O(tracks).
+HLT_FN void list_selected(Team const& team, uint32_t event, Events const& events, Tracks const& tracks, Selected const& out) {
+  uint32_t const first = events.track_offset[event], last = events.track_offset[event + 1];
+  uint32_t at = events.selected_offset[event];
+  uint32_t const end = events.selected_offset[event + 1];
+  for (uint32_t t0 = first; t0 < last; t0 += team.size()) {
+    uint32_t const t = t0 + team.rank();
+    bool const take = t < last && tracks.quality[t] == TRACK_LOOSE;
+    uint32_t total;
+    uint32_t const place = at + team.exclusive_scan(uint32_t(take), total);
+    at += total;
+    if (take && place < end) {
+      out.track[place] = t;
+      out.score[place] = 0.f;
+    }
+  }
+}
+
+// Item: a selected track. Score 1 if it passes every cut that concerns its number of hits, else 0. O(cuts).
+HLT_FN void score_cuts(uint32_t i, Selection const& selection, ModelCuts const& cuts, Tracks const& tracks, Selected const& s) {
+  uint32_t const n = tracks.n_hits[s.track[i]];
+  bool pass = true;
+  for (uint32_t c = 0; c < selection.n_cuts; ++c) {
+    float const x = feature(s, cuts.feature[c], i);
+    bool const concerned = n >= cuts.min_hits[c] && n <= cuts.max_hits[c];
+    pass = pass && !(concerned && !(x >= cuts.low[c] && x <= cuts.high[c]));
+  }
+  s.score[i] = pass ? 1.f : 0.f;
+}
+
+// Item: a selected track. O(weights).
+HLT_FN void score_mlp(uint32_t i, Selection const& selection, ModelInputs const& inputs, ModelLayers const& layers, ModelWeights const& weights,
+                      Selected const& s) {
+  s.score[i] = mlp(selection.first_layer, selection.n_layers, inputs, selection.first_input, layers, weights,
+                   [&](uint32_t column) { return feature(s, column, i); });
+}
+
+// Item: a selected track. Leaf values are added in the order of the trees. O(trees * depth).
+HLT_FN void score_forest(uint32_t i, Selection const& selection, ModelTrees const& trees, ModelNodes const& nodes, Selected const& s) {
+  float sum = selection.forest_base;
+  for (uint32_t t = 0; t < selection.n_trees; ++t) {
+    uint32_t node = trees.root[t];
+    while (nodes.left[node] != NONE) node = feature(s, nodes.feature[node], i) <= nodes.threshold[node] ? nodes.left[node] : nodes.right[node];
+    sum += nodes.value[node];
+  }
+  s.score[i] = sigmoid(sum);
+}
+
+// Item: a selected track. The score goes to the track; from the threshold on it is of high purity.
+HLT_FN void apply_scores(uint32_t i, Selection const& selection, Tracks const& tracks, Selected const& s, Results const& results) {
+  uint32_t const t = s.track[i];
+  float const score = s.score[i];
+  float const clean = score >= 0.f && score <= 1.f ? score : 0.f;  // a model may return anything, not a number too
+  tracks.score[t] = clean;
+  if (clean < (tracks.n_hits[t] == 3 ? selection.triplet_threshold : selection.longer_threshold)) return;
+  tracks.quality[t] = TRACK_HIGH_PURITY;
+  atomic_add(&results.tracks_high_purity[tracks.event[t]], 1u);
+}
+
+// Item: a track candidate. Its part in the event's quantities. Sums in fixed point, 1/1024 GeV.
+HLT_FN void count_quantities(uint32_t t, Selection const& selection, Events const& events, Tracks const& tracks, Results const& results) {
+  if (tracks.quality[t] < selection.min_quality || tracks.n_hits[t] < selection.min_hits) return;
+  uint32_t const event = tracks.event[t];
+  float const pt = tracks.pt[t];
+  atomic_max(&results.leading_pt[event], pt);
+  if (pt >= selection.sum_min_pt) atomic_add(&events.sum_pt[event], uint64_t(smaller(pt, selection.sum_max_pt) * 1024.f));
+  if (pt >= selection.hard_min_pt) atomic_add(&results.hard_tracks[event], 1u);
+  bool const displaced = pt >= selection.displaced_min_pt && magnitude(tracks.tip[t]) >= selection.displaced_min_tip;
+  if (displaced) atomic_add(&results.displaced_tracks[event], 1u);
+}
+
+// Item: a track candidate. Its part of the event's digest: everything about it, hits by their place in the event. The score of a torch
+// model is left out: it is equal to 1e-5 only.
+HLT_FN void digest_tracks(uint32_t t, Selection const& selection, Events const& events, Tracks const& tracks) {
+  uint32_t const event = tracks.event[t], n = tracks.n_hits[t], first_hit = events.hit_offset[event];
+  uint64_t h = mix(uint64_t(t - events.track_offset[event]) << 32 | n << 8 | tracks.quality[t]);
+  for (uint32_t k = 0; k < n; ++k) h = mix(h, tracks.hit_at(t, k) - first_hit);
+  h = mix(h, uint64_t(float_bits(tracks.phi[t])) << 32 | float_bits(tracks.tip[t]));
+  h = mix(h, uint64_t(float_bits(tracks.qpt[t])) << 32 | float_bits(tracks.cot[t]));
+  h = mix(h, uint64_t(float_bits(tracks.zip[t])) << 32 | float_bits(tracks.chi2[t]));
+  h = mix(h, uint64_t(float_bits(tracks.pt[t])) << 32 | float_bits(tracks.eta[t]));
+  for (uint32_t k = 0; k < 15; ++k) h = mix(h, float_bits(tracks.cov_at(t, k)));
+  atomic_add(&events.digest[event], mix(h, selection.exact_scores ? float_bits(tracks.score[t]) : 0u));
+}
+
+}  // namespace hlt
