@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hltfarm.workers.models.contents import CLAMP, Cuts, Forest, MlpWeights
+from hltfarm.workers.models import archive
+from hltfarm.workers.models.contents import CLAMP, Cuts, Exported, Forest, MlpWeights
 from hltfarm.workers.models.manifest import ANY_HITS
+from hltfarm.workers.models.package import Model
 
 
 class Mlp(nn.Module):  # type: ignore[misc]  # torch is untyped here
@@ -131,6 +133,51 @@ class CutNet(nn.Module):  # type: ignore[misc]  # torch is untyped here
     def score_into(self, inputs: Sequence[Tensor], out: Tensor) -> None:
         """Scores into `out` (n,), a view with any stride; inputs as `forward` takes them."""
         out.copy_(self(*inputs))
+
+
+class ExportedNet(nn.Module):  # type: ignore[misc]
+    """The program of a torch.export archive, checked by `archive.exported_program`, on a device. `max_rows`: most that it takes."""
+
+    def __init__(self, exported: Exported, groups: Sequence[int], origin: str, device: torch.device) -> None:
+        super().__init__()
+        program = archive.exported_program(exported.archive, origin, groups)
+        ranges = [int(r.upper) for r in program.range_constraints.values() if r.upper.is_Integer]
+        self.max_rows = min(ranges, default=None)
+        if device.type != "cpu":
+            from torch.export.passes import move_to_device_pass
+
+            program = move_to_device_pass(program, str(device))
+        self.program = program.module()
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """(n, k) float32 tensors -> (n,) scores."""
+        return self.program(*inputs).reshape(-1)
+
+    def score_into(self, inputs: Sequence[Tensor], out: Tensor) -> None:
+        """Scores into `out` (n,), a view with any stride: one copy, the program returns a tensor of its own."""
+        out.copy_(self(*inputs))
+
+    def train(self, mode: bool = True) -> ExportedNet:
+        """An exported program is what it was exported as."""
+        self.training = mode
+        return self
+
+
+def network(model: Model, device: torch.device) -> Any:
+    """The torch module of a model on a device, for inference: `forward(*inputs)` and `score_into(inputs, out)`.
+
+    Raises ConfigError or BackendError for an exported program that is refused.
+    """
+    match model.content:
+        case MlpWeights():
+            net: Any = Mlp(model.content)
+        case Forest():
+            net = ForestNet(model.content)
+        case Cuts():
+            net = CutNet(model.content, model.features)
+        case Exported():
+            net = ExportedNet(model.content, [len(group) for group in model.inputs], f"model {model.name}", device)
+    return net.to(device).eval().requires_grad_(False)
 
 
 def _tensor(array: np.ndarray[Any, Any]) -> Tensor:
