@@ -37,11 +37,16 @@ class Columns:
         return (self.columns == 1 and (rows < 2 or strides[0] == self.strides[0])) or tuple(strides[first:]) == self.strides[first:]
 
     def filled(self, rows: int, values: torch.Generator, device: torch.device) -> Tensor:
-        """A tensor of this layout with random numbers of a few units in size."""
+        """A tensor of this layout with random numbers of a few units in size.
+
+        It starts one element after a boundary of 16 bytes, as slices of columns may: what is traced with it must not assume more.
+        """
         shape = self.shape(rows)
         extent = 1 + sum((n - 1) * stride for n, stride in zip(shape, self.strides, strict=True))
-        memory = torch.randn(extent, generator=values).mul_(4).to(device=device, dtype=self.dtype)
-        return memory.as_strided(shape, self.strides)
+        memory = torch.randn(1 + extent, generator=values).mul_(4)
+        if not self.dtype.is_floating_point:
+            memory.abs_()
+        return memory.to(device=device, dtype=self.dtype).as_strided(shape, self.strides, 1)
 
 
 @dataclass(frozen=True)
@@ -68,12 +73,13 @@ class Layout:
         return next((n for n in range(most, 1, -1) if all(number % n for number in numbers)), max(most, 2))
 
 
-def layout_of(model: Model, by_hits: bool, like: tuple[Sequence[Tensor], Tensor] | None) -> Layout:
-    """The layout of examples, contiguous without any. `by_hits`: cuts that take numbers of hits, (n,) or (n, 1), as second input.
+def layout_of(model: Model, like: tuple[Sequence[Tensor], Tensor] | None) -> Layout:
+    """The layout of examples, contiguous without any. Cuts on tracks take the numbers of hits, (n,) or (n, 1), as second input.
 
     Raises LayoutError if they are not what the model takes.
     """
     widths = [len(group) for group in model.inputs]
+    by_hits = model.kind == "cuts" and model.target == "track"
     if like is None:
         hits = (Columns(None, torch.float32, (1,)),) if by_hits else ()
         return Layout((*(Columns(k, torch.float32, (k, 1)) for k in widths), *hits), Columns(None, torch.float32, (1,)))

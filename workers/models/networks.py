@@ -18,7 +18,6 @@ from torch.nn import functional
 
 from hltfarm.workers.models import archive
 from hltfarm.workers.models.contents import CLAMP, Cuts, Exported, Forest, MlpWeights
-from hltfarm.workers.models.manifest import ANY_HITS
 from hltfarm.workers.models.package import Model
 
 
@@ -108,8 +107,8 @@ class ForestNet(nn.Module):  # type: ignore[misc]  # torch is untyped here
         torch.sigmoid(self.logits(inputs[0]), out=out)
 
 
-class CutNet(nn.Module):  # type: ignore[misc]  # torch is untyped here
-    """The cuts of a `Cuts`. For tracks the second input is the number of hits, (n, 1) or (n,) of any dtype; events have none."""
+class CutNet(nn.Module):  # type: ignore[misc]
+    """The cuts of a `Cuts`. Tracks come with their numbers of hits as second input, (n,) or (n, 1) of any dtype; events without."""
 
     def __init__(self, cuts: Cuts, features: Sequence[str]) -> None:
         super().__init__()
@@ -119,14 +118,13 @@ class CutNet(nn.Module):  # type: ignore[misc]  # torch is untyped here
         self.register_buffer("high", torch.tensor([infinity if cut.max is None else cut.max for cut in cuts.cuts], dtype=torch.float32))
         self.register_buffer("min_hits", torch.tensor([cut.min_hits for cut in cuts.cuts]))
         self.register_buffer("max_hits", torch.tensor([cut.max_hits for cut in cuts.cuts]))
-        self.by_hits = any(cut.min_hits > 0 or cut.max_hits < ANY_HITS for cut in cuts.cuts)
 
     def forward(self, x: Tensor, n_hits: Tensor | None = None) -> Tensor:
         """(n, features) and, for tracks, the numbers of hits -> (n,) scores 0 or 1."""
         values = x[:, self.column]
         holds = (values >= self.low) & (values <= self.high)
         if n_hits is not None:
-            hits = n_hits.reshape(x.shape[0], 1)
+            hits = n_hits.reshape(x.shape[0], 1).to(torch.int64)
             holds = holds | (hits < self.min_hits) | (hits > self.max_hits)
         return holds.all(1).to(torch.float32)
 
