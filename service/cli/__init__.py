@@ -37,6 +37,7 @@ COMMANDS: dict[str, str] = {
     "worker": "roles",
     "load": "load",
     "bench": "bench",
+    "models": "models",
 }
 
 EXIT_FAILED = 1

@@ -99,13 +99,13 @@ class Into(nn.Module):  # type: ignore[misc]  # torch is untyped here
 def build(
     model: Model,
     device: torch.device | str,
-    engine: EngineName = "eager",
+    engine: str = "eager",
     *,
     max_rows: int,
     cache_dir: Path | None = None,
     like: tuple[Sequence[Tensor], Tensor] | None = None,
     rows: int | None = None,
-) -> Engine:
+) -> TorchEngine:
     """An engine for a model, compiled, warmed up and compared with the eager one on random rows.
 
     `max_rows`: most rows of a run. `like`: inputs and scores as they will be passed; only their dtypes and strides matter (default:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -145,6 +147,27 @@ def parse(text: bytes, origin: Path | str) -> Manifest:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
         raise ConfigError(f"{origin}: {first_problem(error)}") from None
+
+
+def read(directory: Path) -> Manifest:
+    """Manifest of a package, its other files unseen. Raises ConfigError."""
+    path = directory / MANIFEST
+    return parse(read_file(path, MAX_MANIFEST_BYTES), path)
+
+
+def read_file(path: Path, limit: int) -> bytes:
+    """The bytes of a regular file of at most `limit` bytes. Raises ConfigError."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ConfigError(f"{path}: not a regular file")
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    if len(data) > limit:
+        raise ConfigError(f"{path}: {status.st_size} bytes; at most {limit} are read")
+    return data
 
 
 def first_problem(error: ValidationError) -> str:

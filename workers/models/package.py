@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from pydantic import ValidationError
 from hltfarm.proto.errors import ConfigError
 from hltfarm.workers.models import archive, contents, manifest
 from hltfarm.workers.models.contents import Content, Cuts, Exported, Forest, MlpWeights
-from hltfarm.workers.models.manifest import ARCHIVE, FILES, FORMAT, MANIFEST, MAX_MANIFEST_BYTES, WEIGHTS, Kind, Manifest, Target
+from hltfarm.workers.models.manifest import ARCHIVE, FILES, FORMAT, MANIFEST, WEIGHTS, Kind, Manifest, Target
 
 MAX_FILE_BYTES = 1 << 28
 #: In blake2b: 32 hexadecimal digits.
@@ -92,11 +91,11 @@ def load(directory: Path | str, known: Collection[str] | None = None) -> Model:
     path = directory / MANIFEST
     if not directory.is_dir():
         raise ConfigError(f"{directory}: no such directory; a model package is a directory with {MANIFEST}")
-    described = manifest.parse(_read(path, MAX_MANIFEST_BYTES), path)
+    described = manifest.read(directory)
     for feature in described.features:
         if known is not None and feature not in known:
             raise ConfigError(f"{path}: features: {feature!r} is unknown; known are {', '.join(known)}")
-    data = {name: _read(directory / name, MAX_FILE_BYTES) for name in FILES[described.kind]}
+    data = {name: manifest.read_file(directory / name, MAX_FILE_BYTES) for name in FILES[described.kind]}
     for name, given in described.files.items():
         if digest(data[name]) != given:
             raise ConfigError(f"{directory / name}: the digest is {digest(data[name])}, {MANIFEST} says {given}: the file was changed")
@@ -215,21 +214,6 @@ def _tensors(data: bytes, path: Path) -> dict[str, NDArray[Any]]:
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(f"{error}".split())
         raise ConfigError(f"{path}: not a safetensors file with float32, float16 or int32 tensors: {reason}") from None
-
-
-def _read(path: Path, limit: int) -> bytes:
-    """The bytes of a regular file of at most `limit` bytes. Raises ConfigError."""
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ConfigError(f"{path}: not a regular file")
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from None
-    if len(data) > limit:
-        raise ConfigError(f"{path}: {status.st_size} bytes; at most {limit} are read")
-    return data
 
 
 def _write(path: Path, data: bytes) -> None:
