@@ -14,6 +14,7 @@ from hltfarm.proto.events import RawEvent
 from hltfarm.proto.soa import Collection, Schema, aligned_empty
 from hltfarm.workers.cells import PHI_BINS
 from hltfarm.workers.configuration import Configuration
+from hltfarm.workers.dnn import PROFILE_BINS
 from hltfarm.workers.kernel import Inference, Kernel, Stage
 from hltfarm.workers.pipeline import CHAIN, COLUMNS
 
@@ -41,6 +42,7 @@ class Capacity:
             "cells": self.words * self.config.cells.cells_per_word,
             "links": self.words * self.config.tracks.links_per_word,
             "tracks": self.words * self.config.tracks.tracks_per_word,
+            "z_edges": self.events * (PROFILE_BINS + 1),
             "selected": self.words // self.config.selection.words_per_selected,
         }[per]
 

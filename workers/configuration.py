@@ -16,7 +16,7 @@ from hltfarm.proto.detector.description import Detector
 from hltfarm.proto.errors import ConfigError
 from hltfarm.proto.soa import Collection, Schema
 from hltfarm.workers.cells import CELL_CUTS, LAYER_PAIRS, LAYERS, PHI_BINS
-from hltfarm.workers.dnn import SELECTION
+from hltfarm.workers.dnn import PROFILE_BINS, SELECTION
 from hltfarm.workers.dnn.selector import Selector
 from hltfarm.workers.fit import FIT_CUTS
 from hltfarm.workers.hits import LIMITS
@@ -230,6 +230,29 @@ def configuration(name: str) -> Configuration:
         raise ConfigError(f"configuration {name!r} is unknown; known are {', '.join(CONFIGURATIONS)}") from None
 
 
+def with_models(
+    config: Configuration,
+    model: str | None = None,
+    working_point: str | None = None,
+    engine: str | None = None,
+    event_model: str | None = None,
+) -> Configuration:
+    """A configuration with other models than its own; None leaves it as it is, the model "none" is no model.
+
+    A model other than the configured one has its own default working point.
+    """
+    selection = config.selection
+    if model is not None:
+        selection = replace(selection, model=None if model == "none" else model, working_point=None)
+    if working_point is not None:
+        selection = replace(selection, working_point=working_point)
+    if engine is not None:
+        selection = replace(selection, engine=engine)
+    if event_model is not None:
+        selection = replace(selection, event_model=None if event_model == "none" else event_model)
+    return replace(config, selection=selection)
+
+
 def fill_tables(config: Configuration, detector: Detector, allocate: Callable[[Schema, int], Collection]) -> dict[str, Collection]:
     """Layers and LayerPairs. Raises ConfigError if the configuration names layers that the detector does not have."""
     number = {layer.name: i for i, layer in enumerate(detector.layers)}
@@ -318,6 +341,7 @@ def params(config: Configuration, detector: Detector, selector: Selector) -> dic
             sum_max_pt=s.sum_max_pt_gev,
             displaced_min_tip=s.displaced_min_tip_cm,
             displaced_min_pt=s.displaced_min_pt_gev,
+            profile_scratch=4 * PROFILE_BINS,
         ),
         "VertexCuts": VERTEX_CUTS.pack(
             min_hits=v.min_hits,

@@ -55,6 +55,7 @@ class Job:
     device: str
     menu: Menu
     config: Configuration
+    selector: str
     seconds: float
     ids: list[int]
     rows: NDArray[np.void]
@@ -118,7 +119,18 @@ def reconstruct(
                 kept += [(result.hits(i), result.tracks(i), result.vertices(i)) for i in range(last - first)]
         ids = [loaded[i % distinct].id.event for i in range(n)]
         columns = ([k[0] for k in kept], [k[1] for k in kept], [k[2] for k in kept])
-        return Job(reconstructor.backend, reconstructor.device, menu, config, seconds, ids, np.concatenate(rows), stages, *columns)
+        return Job(
+            reconstructor.backend,
+            reconstructor.device,
+            menu,
+            config,
+            reconstructor.selector.name,
+            seconds,
+            ids,
+            np.concatenate(rows),
+            stages,
+            *columns,
+        )
 
 
 def _chunks(n: int, size: int) -> Iterator[tuple[int, int]]:
@@ -178,6 +190,7 @@ def write_json(job: Job, path: Path) -> None:
         "events_per_second": job.events_per_second,
         "stages": {stage: 1e3 * t / n for stage, t in job.stages.items()},
         "configuration": job.config.name,
+        "selector": job.selector,
         "menu": job.menu.hash,
         "per_event": per_event(job),
     }
@@ -214,7 +227,7 @@ def print_summary(job: Job) -> None:
     out = Console()
     plural = "" if n == 1 else "s"
     title = f"{n} event{plural} on {job.backend} ({job.device}): {job.events_per_second:.1f} events/s"
-    out.print(f"{title}; configuration {job.config.name}, menu {job.menu.hash}", soft_wrap=True)
+    out.print(f"{title}; configuration {job.config.name}, selector {job.selector}, menu {job.menu.hash}", soft_wrap=True)
     table = Table()
     table.add_column("per event")
     table.add_column("mean", justify="right")

@@ -31,7 +31,6 @@ from hltfarm.workers.batch import result_rows
 from hltfarm.workers.columns import EventColumns, FitColumns, event_columns, fits_asked, reply_tables
 from hltfarm.workers.configuration import Configuration, SelectionConfig
 from hltfarm.workers.dnn import FEATURES
-from hltfarm.workers.dnn.scorer import build_engine
 from hltfarm.workers.dnn.selector import EVENT_INPUTS, Selector
 from hltfarm.workers.menu import Menu
 from hltfarm.workers.menu.stage import fill_tables as menu_tables
@@ -103,6 +102,8 @@ class Backend(Protocol):
 
     def run(self, events: Sequence[RawEvent], keep: bool, columns: Sequence[bool] | None) -> BatchResult: ...
 
+    def use(self, tables: dict[str, Collection], params: dict[str, NDArray[np.void]], selector: Selector) -> None: ...
+
     def register(self, buffer: memoryview) -> None: ...
 
     def close(self) -> None: ...
@@ -126,9 +127,11 @@ class CpuBackend:
         self.task = Capacity(events_per_task, capacity.words, capacity.config)
         self._lanes: SimpleQueue[CpuLane] = SimpleQueue()
         self._selects = selector.track is not None
-        engine = build_engine(selector, "cpu")
+        self._threads = threads
+        if selector.uses_torch:
+            _one_torch_thread()
         for _ in range(threads):
-            self._lanes.put(CpuLane(detector, self.task, tables, params, selector, engine))
+            self._lanes.put(CpuLane(detector, self.task, tables, params, selector))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reconstruct") if threads > 1 else None
 
     def run(self, events: Sequence[RawEvent], keep: bool, columns: Sequence[bool] | None) -> BatchResult:
@@ -161,6 +164,19 @@ class CpuBackend:
         finally:
             self._lanes.put(lane)
 
+    def use(self, tables: dict[str, Collection], params: dict[str, NDArray[np.void]], selector: Selector) -> None:
+        """Other tables and models from the next run on. Raises BackendError if a torch model cannot be built; all stays as it was then."""
+        if selector.uses_torch:
+            _one_torch_thread()
+        lanes = [self._lanes.get() for _ in range(self._threads)]
+        try:
+            for lane in lanes:
+                lane.use(tables, params, selector)
+        finally:
+            for lane in lanes:
+                self._lanes.put(lane)
+        self._selects = selector.track is not None
+
     def register(self, buffer: memoryview) -> None:
         """Nothing to do: the CPU reads any memory."""
 
@@ -173,7 +189,8 @@ class Reconstructor:
     """The chain over a detector and a menu on a backend: "cpu", "cuda" or "auto" (cuda where a device is present).
 
     `max_events` and `max_batch_bytes` bound one batch on the device (longer lists are split); an event larger than `max_batch_bytes`
-    raises LimitError. `selector`: other models than those that the configuration names. `threads` (CPU): 0 = all cores this process may use. `events_per_task` (CPU): events a thread runs together.
+    raises LimitError. `selector`: other models than those that the configuration names. `threads` (CPU): 0 = all cores this process
+    may use. `events_per_task` (CPU): events a thread runs together.
     Raises BackendError if the backend is not usable here, ConditionsError if the detector is inconsistent.
     """
 
@@ -197,7 +214,7 @@ class Reconstructor:
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}")
         detector.validate()
-        self.detector, self.menu = detector, menu
+        self.detector, self.menu, self.config = detector, menu, config
         capacity = Capacity(max_events, -(-max_batch_bytes // 128) * 32, config)
         self.selector = selector if selector is not None else load_selector(config.selection)
         tables, params = host_tables(detector, menu, config, self.selector), parameters(detector, config, self.selector)
@@ -228,6 +245,16 @@ class Reconstructor:
             raise ConfigError(f"columns has {len(columns)} entries for {len(events)} events; give one for each event")
         return self._backend.run(events, keep, columns)
 
+    def use(self, *, menu: Menu | None = None, selector: Selector | None = None) -> None:
+        """Another menu, or other models, from the next `run` on; memory and kernels stay. Nothing changes if it raises.
+
+        Raises ConfigError for models that the chain cannot compute, BackendError for a torch model that cannot be built here.
+        """
+        menu, selector = menu or self.menu, selector or self.selector
+        tables = host_tables(self.detector, menu, self.config, selector)
+        self._backend.use(tables, parameters(self.detector, self.config, selector), selector)
+        self.menu, self.selector = menu, selector
+
     def register(self, buffer: memoryview) -> None:
         """Pin memory that payloads will lie in (the slot ring), so that the device copies straight from it."""
         self._backend.register(buffer)
@@ -240,6 +267,13 @@ class Reconstructor:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _one_torch_thread() -> None:
+    """torch works in the thread of its lane alone: events are spread over threads already."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def load_selector(config: SelectionConfig) -> Selector:

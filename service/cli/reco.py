@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from hltfarm.service.cli.options import EngineOption, ModelOption, WorkingPointOption
+
 
 def reco(
     source: Annotated[Path, typer.Argument(help="A .hlt sample file or a pixeltrack-standalone data directory.")],
@@ -16,6 +18,9 @@ def reco(
     threads: Annotated[int, typer.Option(min=0, max=1024, help="CPU threads; 0: all cores of this process.")] = 0,
     menu: Annotated[Path | None, typer.Option(help="Trigger menu (YAML); default: the built-in one.")] = None,
     config: Annotated[str, typer.Option(help="Reconstruction: default, or patatrack-phase1 for comparisons.")] = "default",
+    model: ModelOption = None,
+    working_point: WorkingPointOption = None,
+    engine: EngineOption = None,
     profile: Annotated[bool, typer.Option(help="CUDA: time every stage of every batch (slower).")] = False,
     json: Annotated[Path | None, typer.Option(help="Write counts, decision and digest of every event to this file.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write hits, tracks and vertices to this .npz file.")] = None,
@@ -23,7 +28,7 @@ def reco(
     """Reconstruct events and decide on them; print rates and means."""
     from hltfarm.loadgen.source import open_source
     from hltfarm.service.cli.serve import menu_text
-    from hltfarm.workers.configuration import configuration
+    from hltfarm.workers.configuration import configuration, with_models
     from hltfarm.workers.menu import DEFAULT_MENU, Menu
     from hltfarm.workers.reconstruct import print_summary, reconstruct, write_json, write_npz
 
@@ -32,7 +37,7 @@ def reco(
     job = reconstruct(
         events_of,
         Menu.parse(text, "built-in menu"),
-        configuration(config),
+        with_models(configuration(config), model, working_point, engine),
         backend=backend,
         events=events,
         batch=batch,

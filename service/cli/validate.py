@@ -7,12 +7,17 @@ from typing import Annotated
 
 import typer
 
+from hltfarm.service.cli.options import EngineOption, ModelOption, WorkingPointOption
+
 
 def validate(
     source: Annotated[Path, typer.Argument(help="A .hlt sample file or a pixeltrack-standalone data directory, with truth.")],
     out: Annotated[Path, typer.Option(help="Folder for validation.json, index.html and the figures; made if it is missing.")],
     backend: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is a device.")] = "auto",
     config: Annotated[str, typer.Option(help="Reconstruction: default, or patatrack-phase1 for comparisons.")] = "default",
+    model: ModelOption = None,
+    working_point: WorkingPointOption = None,
+    engine: EngineOption = None,
     events: Annotated[int | None, typer.Option(min=1, help="Events to validate; default: all of the source.")] = None,
     batch: Annotated[int, typer.Option(min=1, max=4096, help="Events that are reconstructed together.")] = 16,
     threads: Annotated[int, typer.Option(min=0, max=1024, help="CPU threads; 0: all cores of this process.")] = 0,
@@ -30,11 +35,11 @@ def validate(
     from hltfarm.loadgen.validation.plots import draw
     from hltfarm.loadgen.validation.report import summary, write_report
     from hltfarm.proto.errors import SampleError
-    from hltfarm.workers.configuration import configuration
+    from hltfarm.workers.configuration import configuration, with_models
     from hltfarm.workers.menu import DEFAULT_MENU, Menu
     from hltfarm.workers.reconstructor import Reconstructor
 
-    opened, chosen = open_source(source), configuration(config)
+    opened, chosen = open_source(source), with_models(configuration(config), model, working_point, engine)
     n = min(events or len(opened), len(opened))
     if n == 0:
         raise SampleError(f"{opened.name}: no events in it")

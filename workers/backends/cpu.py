@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +15,6 @@ from hltfarm.proto.soa import Collection, aligned_empty
 from hltfarm.workers.arena import Arena, Capacity, Infer, Launch, describe_batch, host_allocate, plan
 from hltfarm.workers.dnn.scorer import Scorer
 from hltfarm.workers.dnn.selector import Selector
-
-if TYPE_CHECKING:
-    from hltfarm.workers.models.engines import Engine
 
 
 class _Step(ctypes.Structure):
@@ -58,12 +55,16 @@ class CpuLane:
         tables: dict[str, Collection],
         params: dict[str, np.ndarray[Any, Any]],
         selector: Selector,
-        engine: Engine | None = None,
     ) -> None:
         self.detector = detector
         self.arena = Arena(detector, capacity, host_allocate)
-        self._tables = tables  # the plan holds bare addresses of their memory
         self._library = load_library()
+        self.use(tables, params, selector)
+
+    def use(self, tables: dict[str, Collection], params: dict[str, np.ndarray[Any, Any]], selector: Selector) -> None:
+        """Other tables and models from the next run on. Raises BackendError for a torch model that cannot be built; nothing changes then."""
+        scorer = Scorer(self.arena["Selected"], selector) if selector.uses_torch else None
+        self._tables = tables  # the plan holds bare addresses of their memory
         steps = plan(self.arena, tables, params, selector.kinds)
         self.launches = [step for step in steps if isinstance(step, Launch)]
         self._scratch = aligned_empty(max(128, *(launch.scratch for launch in self.launches)))
@@ -76,10 +77,7 @@ class CpuLane:
         #: Launches before the torch model, the stage it belongs to, and its seconds.
         self._torch_at = next((i for i, step in enumerate(steps) if isinstance(step, Infer)), None)
         self._torch_seconds = 0.0
-        self._scorer = None
-        if self._torch_at is not None:
-            assert engine is not None, "a plan with a torch model needs its engine"
-            self._scorer = Scorer(engine, self.arena["Selected"], selector)
+        self._scorer = scorer
 
     def _pointers(self, launch: Launch) -> Any:
         return (ctypes.c_void_p * len(launch.structs))(*(s.ctypes.data for s in launch.structs))

@@ -19,13 +19,11 @@ from hltfarm.workers.arena import Arena, Capacity, Launch, asked_parts, describe
 from hltfarm.workers.backends import codegen
 from hltfarm.workers.batch import BATCH, RESULTS, result_rows
 from hltfarm.workers.columns import FitColumns, event_columns, fits_asked
-from hltfarm.workers.dnn.scorer import build_engine
 from hltfarm.workers.pipeline import CHAIN
 
 if TYPE_CHECKING:
     from hltfarm.workers.backends.cuda_torch import GraphScorer
     from hltfarm.workers.dnn.selector import Selector
-    from hltfarm.workers.models.engines import Engine
     from hltfarm.workers.reconstructor import BatchResult
 
 #: --fmad=false keeps products and sums apart, as the host compiler does with -ffp-contract=off: the same bits on both.
@@ -74,31 +72,35 @@ class CudaLane:
         params: dict[str, Any],
         kernels: dict[str, Any],
         selector: Selector,
-        engine: Engine | None,
     ) -> None:
         self.detector = detector
         self.stream = cupy.cuda.Stream(non_blocking=True)
         self.arena = Arena(detector, capacity, device_allocate)
-        self._tables = tables
         self._kernels = kernels
         self._batch = pinned_allocate(BATCH, capacity.events)
         self._results = pinned_allocate(RESULTS, capacity.events)
-        self._steps = plan(self.arena, tables, params, selector.kinds)
-        self._scorer = None if engine is None else self._graph_scorer(engine, selector)
         self._sms = cupy.cuda.Device().attributes["MultiProcessorCount"]
         self._items = {"n_events": capacity.events, "one": 1}
         self._begin, self._end = cupy.cuda.Event(), cupy.cuda.Event()
         self._marks: list[tuple[str, Any]] = []
-        self._graph = self._capture()
         self.events: Sequence[RawEvent] = ()
         self.asked: Sequence[bool] | None = None  #: of the events, whose tracks and vertices are wanted
+        self.use(tables, params, selector)
 
-    def _graph_scorer(self, engine: Engine, selector: Selector) -> GraphScorer:
+    def use(self, tables: dict[str, Collection], params: dict[str, Any], selector: Selector) -> None:
+        """Other tables and models from the next batch on; the lane must be idle. Raises BackendError; nothing changes then."""
+        scorer = self._graph_scorer(selector) if selector.uses_torch else None
+        self._tables = tables  # the graph holds bare addresses of their memory
+        self._steps = plan(self.arena, tables, params, selector.kinds)
+        self._scorer = scorer
+        self._graph = self._capture()
+
+    def _graph_scorer(self, selector: Selector) -> GraphScorer:
         from hltfarm.workers.backends.cuda_torch import GraphScorer
         from hltfarm.workers.dnn.scorer import Scorer
 
         selected, batch = self.arena["Selected"], self.arena["Batch"]
-        return GraphScorer(Scorer(engine, selected, selector), selected.capacity, batch.address("n_selected"))
+        return GraphScorer(Scorer(selected, selector), selected.capacity, batch.address("n_selected"))
 
     def _capture(self) -> Any:
         with self.stream:
@@ -202,8 +204,7 @@ class CudaBackend:
         tables = _to_device(tables)
         kernels = compile_stages()
         try:
-            engine = build_engine(selector, f"cuda:{device.id}")
-            self._lanes = [CudaLane(detector, capacity, tables, params, kernels, selector, engine) for _ in range(lanes)]
+            self._lanes = [CudaLane(detector, capacity, tables, params, kernels, selector) for _ in range(lanes)]
         except cupy.cuda.memory.OutOfMemoryError as e:
             raise BackendError(
                 f"{self.device}: not enough memory for batches of {capacity.events} events ({e}); lower max_events"
@@ -244,6 +245,14 @@ class CudaBackend:
             for lane in busy:  # only after an error: nothing may read the payloads any more
                 lane.stream.synchronize()
         return BatchResult(np.concatenate(rows) if rows else np.empty(0, RESULT), seconds, kept if keep or columns is not None else None)
+
+    def use(self, tables: dict[str, Collection], params: dict[str, np.ndarray[Any, Any]], selector: Selector) -> None:
+        """Other tables and models from the next run on. Raises BackendError if a torch model cannot be built; all stays as it was then."""
+        tables = _to_device(tables)
+        cupy.cuda.Device().synchronize()
+        for lane in self._lanes:
+            lane.use(tables, params, selector)
+        self._selects = selector.track is not None
 
     def register(self, buffer: memoryview) -> None:
         """Page-lock foreign memory. Raises BackendError if the driver refuses."""

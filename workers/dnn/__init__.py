@@ -5,10 +5,10 @@ backend; any other model is a torch program that reads the feature columns and w
 """
 
 from hltfarm.proto.soa import Column, Params, Schema
-from hltfarm.workers.dnn.features import FEATURE_COLUMNS, FEATURES
+from hltfarm.workers.dnn.features import FEATURE_COLUMNS, FEATURES, PROFILE_BINS
 from hltfarm.workers.kernel import Inference, Kernel, Stage
 
-__all__ = ["FEATURES", "STAGE"]
+__all__ = ["FEATURES", "PROFILE_BINS", "STAGE"]
 
 #: Largest width of a dense network in the kernels, inputs included, and what rows of its weights are padded to.
 MLP_MAX_WIDTH, MLP_BLOCK = 128, 16
@@ -37,6 +37,7 @@ SELECTION = Params(
         Column("sum_max_pt", "f4", "a harder track counts as this much in the sum", unit="GeV"),
         Column("displaced_min_tip", "f4", "least |tip| of displaced tracks", unit="cm"),
         Column("displaced_min_pt", "f4", "and their least pt", unit="GeV"),
+        Column("profile_scratch", "u4", "team memory of the profile", unit="bytes"),
     ),
 )
 
@@ -44,6 +45,12 @@ SELECTED = Schema(
     "Selected",
     "Tracks that the selector scores, by event; an event starts at Events.selected_offset",
     (Column("track", "u4", "track"), Column("score", "f4", "score, 0 .. 1"), *FEATURE_COLUMNS),
+)
+
+Z_PROFILE = Schema(
+    "ZProfile",
+    "Loose tracks of four and more hits along the beam line; PROFILE_BINS + 1 entries an event",
+    (Column("below", "u4", "tracks in the bins of zip before this one"),),
 )
 
 MODEL_INPUTS = Schema(
@@ -91,14 +98,26 @@ SELECTOR, CUTS, MLP, FOREST, TORCH = "selector", "cuts", "mlp", "forest", "torch
 
 STAGE = Stage(
     "dnn",
-    columns=((SELECTED, "selected"),),
+    columns=((SELECTED, "selected"), (Z_PROFILE, "z_edges")),
     tables=(MODEL_INPUTS, MODEL_LAYERS, MODEL_WEIGHTS, MODEL_TREES, MODEL_NODES, MODEL_CUTS),
     params=(SELECTION,),
     steps=(
         Kernel("number_selected", "Batch.n_events", ("Selection", "Batch", "Events", "Results"), when=SELECTOR),
         Kernel("place_selected", "Batch.one", ("Batch", "Events"), team=128, when=SELECTOR),
-        Kernel("list_selected", "Batch.n_events", ("Events", "Tracks", "Selected"), team=512, when=SELECTOR),
-        Kernel("make_features", "Batch.n_selected", ("Tracks", "Selected"), when=SELECTOR),
+        Kernel(
+            "list_selected",
+            "Batch.n_events",
+            ("Events", "Tracks", "ZProfile", "Selected"),
+            team=512,
+            scratch="Selection.profile_scratch",
+            when=SELECTOR,
+        ),
+        Kernel(
+            "make_features",
+            "Batch.n_selected",
+            ("Detector", "FitCuts", "ModuleTable", "Hits", "HitCells", "HitUses", "Tracks", "ZProfile", "Selected"),
+            when=SELECTOR,
+        ),
         Kernel("score_cuts", "Batch.n_selected", ("Selection", "ModelCuts", "Tracks", "Selected"), when=CUTS),
         Kernel("score_mlp", "Batch.n_selected", ("Selection", "ModelInputs", "ModelLayers", "ModelWeights", "Selected"), when=MLP),
         Kernel("score_forest", "Batch.n_selected", ("Selection", "ModelTrees", "ModelNodes", "Selected"), when=FOREST),

@@ -24,8 +24,10 @@ HLT_FN void place_selected(Team const& team, uint32_t, Batch const& batch, Event
   if (team.rank() == 0) *batch.n_selected = events.selected_offset[*batch.n_events];
 }
 
-// Item: an event. Its loose tracks in their order. O(tracks).
-HLT_FN void list_selected(Team const& team, uint32_t event, Events const& events, Tracks const& tracks, Selected const& out) {
+// Item: an event. Its loose tracks in their order, and the profile of zip of those of four and more hits. O(tracks + bins).
+HLT_FN void list_selected(Team const& team, uint32_t event, Events const& events, Tracks const& tracks, ZProfile const& profile,
+                          Selected const& out) {
+  uint32_t* const counts = team.scratch();
   uint32_t const first = events.track_offset[event], last = events.track_offset[event + 1];
   uint32_t at = events.selected_offset[event];
   uint32_t const end = events.selected_offset[event + 1];
@@ -39,7 +41,22 @@ HLT_FN void list_selected(Team const& team, uint32_t event, Events const& events
       out.track[place] = t;
       out.score[place] = 0.f;
     }
+    if (take && tracks.n_hits[t] >= 4) atomic_add(&counts[profile_bin(tracks.zip[t])], 1u);
   }
+  team.sync();
+  uint32_t* const below = profile.below + uint64_t(event) * (PROFILE_BINS + 1);
+  uint32_t sum = 0;
+  for (uint32_t b0 = 0; b0 < PROFILE_BINS; b0 += team.size()) {
+    uint32_t const b = b0 + team.rank();
+    uint32_t total;
+    uint32_t const before = sum + team.exclusive_scan(b < PROFILE_BINS ? counts[b] : 0u, total);
+    sum += total;
+    if (b >= PROFILE_BINS) continue;
+    below[b] = before;
+    counts[b] = 0;
+  }
+  if (team.rank() == 0) below[PROFILE_BINS] = sum;
+  team.sync();
 }
 
 // Item: a selected track. Score 1 if it passes every cut that concerns its number of hits, else 0. O(cuts).
@@ -55,8 +72,8 @@ HLT_FN void score_cuts(uint32_t i, Selection const& selection, ModelCuts const& 
 }
 
 // Item: a selected track. O(weights).
-HLT_FN void score_mlp(uint32_t i, Selection const& selection, ModelInputs const& inputs, ModelLayers const& layers, ModelWeights const& weights,
-                      Selected const& s) {
+HLT_FN void score_mlp(uint32_t i, Selection const& selection, ModelInputs const& inputs, ModelLayers const& layers,
+                      ModelWeights const& weights, Selected const& s) {
   s.score[i] = mlp(selection.first_layer, selection.n_layers, inputs, selection.first_input, layers, weights,
                    [&](uint32_t column) { return feature(s, column, i); });
 }
@@ -66,7 +83,8 @@ HLT_FN void score_forest(uint32_t i, Selection const& selection, ModelTrees cons
   float sum = selection.forest_base;
   for (uint32_t t = 0; t < selection.n_trees; ++t) {
     uint32_t node = trees.root[t];
-    while (nodes.left[node] != NONE) node = feature(s, nodes.feature[node], i) <= nodes.threshold[node] ? nodes.left[node] : nodes.right[node];
+    while (nodes.left[node] != NONE)
+      node = feature(s, nodes.feature[node], i) <= nodes.threshold[node] ? nodes.left[node] : nodes.right[node];
     sum += nodes.value[node];
   }
   s.score[i] = sigmoid(sum);

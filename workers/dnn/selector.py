@@ -42,8 +42,6 @@ class Selector:
         if self.track is not None:
             self._check(self.track, "track", dnn.FEATURES)
             self.track.thresholds(self.working_point)
-            if self.uses_torch and self.track.kind in ("cuts", "forest"):
-                raise ConfigError(f"model {self.track.name} is of kind {self.track.kind}, which only the engine fused computes")
             if not self.uses_torch and self.track.kind == "pt2":
                 raise ConfigError(f"model {self.track.name} is a torch program; use the engine eager, compile or aot")
         if self.event is not None:
@@ -139,20 +137,27 @@ class Selector:
 
 
 def over_all_features(model: Model) -> Model:
-    """A track network whose inputs are all features in their order; those it does not know have a scale of 0.
+    """The same model of tracks with all features as inputs, in their order; a torch program stays as it is.
 
-    So a torch module reads the feature columns as one tensor, wherever the model's own features lie among them.
+    So a torch module reads the feature columns as one tensor, wherever the model's own features lie among them. Weights of the features
+    that it does not know are 0.
     """
+    if model.kind == "pt2":
+        return model
+    manifest = model.manifest.model_copy(update={"features": dnn.FEATURES})
+    if isinstance(model.content, Cuts):
+        return replace(model, manifest=manifest)
+    at = [dnn.FEATURES.index(f) for f in model.features]
+    if isinstance(model.content, Forest):
+        return replace(model, manifest=manifest, content=replace(model.content, feature=np.array(at, np.int32)[model.content.feature]))
     weights = model.content
     assert isinstance(weights, MlpWeights)
-    at = [dnn.FEATURES.index(f) for f in model.features]
     n = len(dnn.FEATURES)
     mean, scale = np.zeros(n, np.float32), np.zeros(n, np.float32)
     mean[at], scale[at] = weights.mean, weights.scale
     first, bias = weights.layers[0]
     wide = np.zeros((len(bias), n), np.float32)
     wide[:, at] = first
-    manifest = model.manifest.model_copy(update={"features": dnn.FEATURES})
     return replace(model, manifest=manifest, content=MlpWeights(mean, scale, ((wide, bias), *weights.layers[1:])))
 
 

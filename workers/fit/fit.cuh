@@ -414,6 +414,7 @@ HLT_FN void resolve_hits(uint32_t t, HitUses const& uses, Tracks const& tracks, 
     return;
   }
   atomic_add(&results.tracks[tracks.event[t]], 1u);
+  for (uint32_t k = 0; k < n; ++k) atomic_add(&uses.loose[tracks.hit_at(t, k)], 1u);
 }
 
 }  // namespace hlt

@@ -52,6 +52,7 @@ HIT_USES = Schema(
         Column("first", "u4", "first of them in UsedCells"),
         Column("cursor", "u4", "next free entry while the list is filled"),
         Column("longest", "u4", "hits of the longest loose track through the hit"),
+        Column("loose", "u4", "loose tracks through the hit, duplicates left out"),
         Column("best", "u8", "least (|tip|, track) of the loose tracks through the hit"),
     ),
 )

@@ -14,7 +14,7 @@ constexpr uint64_t NO_KEY = ~0ull;
 
 // Item: a hit.
 HLT_FN void clear_hits(uint32_t h, HitUses const& uses) {
-  uses.cells[h] = uses.longest[h] = 0;
+  uses.cells[h] = uses.longest[h] = uses.loose[h] = 0;
   uses.best[h] = NO_KEY;
 }
 

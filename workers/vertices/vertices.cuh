@@ -111,8 +111,8 @@ HLT_FN uint64_t digest_vertex(Vertices const& v, uint32_t index, uint32_t place)
 }
 
 // Item: an event. O(tracks * (neighbours + vertices)).
-HLT_FN void find_vertices(Team const& team, uint32_t event, Selection const& selection, VertexCuts const& cuts, Events const& events, Tracks const& all,
-                          VertexTracks const& list, Vertices const& out, Results const& results) {
+HLT_FN void find_vertices(Team const& team, uint32_t event, Selection const& selection, VertexCuts const& cuts, Events const& events,
+                          Tracks const& all, VertexTracks const& list, Vertices const& out, Results const& results) {
   uint32_t const begin = events.track_offset[event], end = events.track_offset[event + 1];
   uint32_t* const edges = team.scratch();                // Z_BINS + 1
   uint32_t* const cursor = team.scratch() + Z_BINS + 1;  // Z_BINS
