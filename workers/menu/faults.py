@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeAlias
 
-from pydantic_core import ErrorDetails
-
 #: Way from the top of the document to a value: keys of mappings and indices (from 0) of lists.
 Location: TypeAlias = tuple[str | int, ...]
 
@@ -76,8 +74,11 @@ def number(value: float) -> str:
     return str(int(value)) if isinstance(value, int) or (value.is_integer() and abs(value) < 1e15) else repr(value)
 
 
-def worded(error: ErrorDetails, known_keys: Iterable[str]) -> str:
-    """One of pydantic's errors in the words of a menu's author. `known_keys`: those of the mapping that an unknown key is in."""
+def worded(error: Any, known_keys: Iterable[str]) -> str:
+    """One item of pydantic's `ValidationError.errors()` in the words of a menu's author.
+
+    `known_keys`: those of the mapping that an unknown key is in.
+    """
     value, context = error["input"], error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":
