@@ -28,6 +28,16 @@ def sample() -> Any:
     return open_source(Path(__file__).resolve().parents[2] / "loadgen" / "data" / "demo.hlt")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def profiler() -> None:
+    """The profiler sees kernels of graphs that were captured after its first use only."""
+    import torch
+
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]):
+        torch.zeros(1, device="cuda").add_(1)
+        torch.cuda.synchronize()
+
+
 def chain(sample: Any, engine: str, **options: Any) -> Reconstructor:
     selector = Selector(selectors.mlp(1), engine=engine)
     return Reconstructor(sample.detector(), Menu.parse(DEFAULT_MENU), backend="cuda", selector=selector, **options)

@@ -20,6 +20,8 @@ Allocate = Callable[[Schema, int], Collection]
 #: How a model is computed: by kernels of the chain, or by torch in between.
 ENGINES = ("fused", "eager", "compile", "aot")
 
+NONE = 0xFFFFFFFF  # of the kernels (portable.cuh)
+
 #: Quantities that an event classifier may see: all but its own score.
 EVENT_INPUTS = QUANTITIES[: QUANTITIES.index("event_score")]
 
@@ -203,8 +205,8 @@ def _forest_tables(forest: Forest | None, features: NDArray[np.uint32], allocate
         trees.root[:] = forest.root
         leaf = forest.left < 0
         nodes.feature[:] = np.where(leaf, 0, features[np.where(leaf, 0, forest.feature)])
-        nodes.left[:] = np.where(leaf, 0xFFFFFFFF, forest.left)
-        nodes.right[:] = np.where(leaf, 0xFFFFFFFF, forest.right)
+        nodes.left[:] = np.where(leaf, NONE, forest.left.astype(np.int64))
+        nodes.right[:] = np.where(leaf, NONE, forest.right.astype(np.int64))
         nodes.threshold[:], nodes.value[:] = forest.threshold, forest.value
     return {"ModelTrees": trees, "ModelNodes": nodes}
 
