@@ -27,6 +27,7 @@ PACKAGES = [
     "hltfarm.workers.cells",
     "hltfarm.workers.tracks",
     "hltfarm.workers.fit",
+    "hltfarm.workers.inference",
     "hltfarm.workers.dnn",
     "hltfarm.workers.vertices",
     "hltfarm.workers.menu",

@@ -82,8 +82,7 @@ def runs(tensor: str, columns: Sequence[tuple[Collection, str]], split: bool) ->
 
 def _single(collection: Collection, name: str) -> Run:
     column = collection.schema[name]
-    step = collection.layout.plane_bytes(column) if column.planes > 1 else 0
-    names = (name,) * column.planes
+    names, step = (name,) * column.planes, collection.layout.plane_bytes(column)
     return Run(collection, names, column.type, column.scalar, collection.layout.offsets[name], step, column.shape or (1,))
 
 

@@ -44,8 +44,40 @@ def pipeline(
     print_report(points)
 
 
+def names(text: str) -> list[str]:
+    """Names from a comma-separated list; "none" is an empty one."""
+    return [] if text == "none" else [name.strip() for name in text.split(",")]
+
+
+def inference(
+    models: Annotated[str | None, typer.Option(help="Models, of simple,masked,multihead,resnet,deepset,graph, or none.")] = None,
+    sizes: Annotated[str | None, typer.Option(help="Sizes in elements (default: 1000 to 1000000, on CUDA to 10000000).")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+    runs: Annotated[int, typer.Option(min=3, help="Runs of each point, fewer where they take long.")] = 100,
+    engines: Annotated[str | None, typer.Option(help="Engines, of eager,compile,aot, or none.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Draw the figures into this folder.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes and one small network, less than a minute.")] = False,
+) -> None:
+    """Models on the columns where they lie, against copies; eager, compiled and ahead-of-time engines by number of parameters."""
+    from rich.console import Console
+
+    from hltfarm.workers.inference.command import plan, run
+
+    chosen = plan(
+        device,
+        quick=quick,
+        runs=runs,
+        models=None if models is None else names(models),
+        sizes=None if sizes is None else numbers(sizes),
+        engines=None if engines is None else names(engines),
+    )
+    run(chosen, json, plots, Console(width=160))
+
+
 def register(app: typer.Typer) -> None:
     """Add the command group."""
     group = typer.Typer(help="Benchmarks.", no_args_is_help=True)
     group.command()(pipeline)
+    group.command()(inference)
     app.add_typer(group, name="bench")

@@ -10,7 +10,7 @@ import pytest
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-@pytest.mark.parametrize("page", ["event-walk.md", "adding-a-stage.md"])
+@pytest.mark.parametrize("page", ["event-walk.md", "adding-a-stage.md", "direct-inference.md"])
 def test_page_runs_as_written(page: str) -> None:
     result = doctest.testfile(str(DOCS / page), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.attempted > 0
