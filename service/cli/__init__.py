@@ -39,6 +39,7 @@ COMMANDS: dict[str, str] = {
     "load": "load",
     "bench": "bench",
     "models": "models",
+    "train": "train",
 }
 
 EXIT_FAILED = 1

@@ -1,0 +1,192 @@
+"""`hltfarm train`: a model from samples, as a package that the farm loads, and a report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hltfarm.service.cli.options import ModelOption, WorkingPointOption
+
+
+class Kind(StrEnum):
+    """What is trained."""
+
+    MLP = "mlp"
+    FOREST = "forest"
+
+
+class Target(StrEnum):
+    """What is scored."""
+
+    TRACK = "track"
+    EVENT = "event"
+
+
+def train(
+    sources: Annotated[list[Path] | None, typer.Argument(help="Samples with truth, for a selector of tracks.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the report; the model package becomes a folder of its name in it.")] = Path(
+        "training"
+    ),
+    kind: Annotated[Kind, typer.Option(help="A dense network, or boosted trees (needs LightGBM).")] = Kind.MLP,
+    target: Annotated[Target, typer.Option(help="A selector of tracks, or a classifier of events.")] = Target.TRACK,
+    name: Annotated[str, typer.Option(help="Of the model.")] = "track-mlp",
+    version: Annotated[int, typer.Option(min=1, help="Of the model.")] = 1,
+    events: Annotated[int | None, typer.Option(min=1, help="Events of each sample; default: all.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Decides split, first weights and order of rows.")] = 1,
+    test: Annotated[list[Path] | None, typer.Option(help="Samples to measure on; default: a part of the events of SOURCES.")] = None,
+    signal: Annotated[list[Path] | None, typer.Option(help="Samples that a classifier of events should accept.")] = None,
+    background: Annotated[list[Path] | None, typer.Option(help="Samples that it should reject.")] = None,
+    hidden: Annotated[str, typer.Option(help="Widths of the hidden layers of a network.")] = "64,32",
+    epochs: Annotated[int, typer.Option(min=1, help="Of a network, at most.")] = 30,
+    trees: Annotated[int, typer.Option(min=1, max=4096, help="Of a forest, at most.")] = 200,
+    leaves: Annotated[int, typer.Option(min=2, max=1024, help="Of a tree.")] = 32,
+    efficiency: Annotated[
+        list[float] | None, typer.Option(help="Working points; default: 0.995 0.99 0.98, for events 0.98 0.95 0.9.")
+    ] = None,
+    default: Annotated[float | None, typer.Option(help="Working point that is used unless another one is asked for.")] = None,
+    triplet_weight: Annotated[float, typer.Option(min=0.01, max=100, help="Of a triplet in the loss; longer tracks weigh 1.")] = 3.0,
+    half: Annotated[bool, typer.Option(help="Store the weights of a network as float16.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace a model package of this name.")] = False,
+    config: Annotated[str, typer.Option(help="Reconstruction: default, or patatrack-phase1.")] = "default",
+    model: ModelOption = None,
+    working_point: WorkingPointOption = None,
+    backend: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is a device.")] = "auto",
+    batch: Annotated[int, typer.Option(min=1, max=4096, help="Events that are reconstructed together.")] = 16,
+    threads: Annotated[int, typer.Option(min=0, max=1024, help="CPU threads of the reconstruction; 0: all cores of this process.")] = 0,
+) -> None:
+    """Train a selector of tracks against truth, or a classifier of events, and write it as a model package.
+
+    Needs the extra `train` (LightGBM, Matplotlib). --model and --working-point name the selector that a classifier of events works with.
+    """
+    from rich.console import Console
+    from rich.progress import track
+    from rich.table import Table
+
+    from hltfarm.loadgen.training import samples
+    from hltfarm.loadgen.training.figures import draw
+    from hltfarm.loadgen.training.forest import ForestConfig
+    from hltfarm.loadgen.training.job import TrainConfig, save_package
+    from hltfarm.loadgen.training.job import train as run
+    from hltfarm.loadgen.training.measure import selection
+    from hltfarm.loadgen.training.page import PAGE, summary, write_report
+    from hltfarm.loadgen.training.perceptron import MlpConfig
+    from hltfarm.loadgen.training.rows import joined
+    from hltfarm.proto.errors import ConfigError
+    from hltfarm.workers.configuration import PATATRACK_PHASE1, configuration, with_models
+
+    tracks, testing = target == Target.TRACK, list(test or [])
+    _check_samples(tracks, sources or [], signal or [], background or [], testing)
+    points = tuple(efficiency or ((0.995, 0.99, 0.98) if tracks else (0.98, 0.95, 0.9)))
+    chosen = default if default is not None else (0.99 if tracks else 0.95)
+    for point in points:
+        if not 0 < point <= 1:
+            raise ConfigError(f"--efficiency {point:g}: must be above 0 and at most 1")
+    if chosen not in points:
+        raise ConfigError(
+            f"--default {chosen:g} is not one of the working points {', '.join(f'{p:g}' for p in points)}; add it with --efficiency"
+        )
+    settings = TrainConfig(
+        kind=kind.value,
+        seed=seed,
+        mlp=MlpConfig(hidden=_widths(hidden), epochs=epochs),
+        forest=ForestConfig(trees=trees, leaves=leaves),
+        efficiencies=points,
+        default=f"{chosen:g}",
+        triplet_weight=triplet_weight,
+        half=half,
+    )
+    package = out / name
+    if package.exists() and not overwrite:
+        raise ConfigError(f"{package} exists; choose another --name or --out, or --overwrite it")
+    out.mkdir(parents=True, exist_ok=True)
+    console = Console(stderr=True)
+
+    def watch(steps: Sequence[int], what: str) -> Iterable[int]:
+        return track(steps, what, console=console, transient=True, disable=not console.is_terminal)
+
+    def report(step: int, loss: float, stop: float) -> None:
+        if console.is_terminal:
+            console.print(f"{'tree' if kind == Kind.FOREST else 'epoch'} {step + 1}: loss {loss:.5f}, validation {stop:.5f}", end="\r")
+
+    reconstruction = with_models(configuration(config), None if tracks else model, None if tracks else working_point)
+    reading = samples.Reading(reconstruction, events, backend, batch, threads)
+    if tracks:
+        rows = samples.track_rows(sources or [], reading, watch)
+        unseen = samples.track_rows(testing, reading, watch) if testing else None
+    else:
+        rows, unseen = samples.event_rows(signal or [], background or [], reading, watch), None
+    about: dict[str, Any] = {
+        "command": _command(sys.argv[1:]),
+        "samples": [p.name for p in sources or []]
+        if tracks
+        else {"signal": [p.name for p in signal or []], "background": [p.name for p in background or []]},
+        "test_samples": [p.name for p in testing],
+        "configuration": reconstruction.name,
+        "seed": seed,
+    }
+    trained = run(rows, unseen, settings, report)
+    document = {"model": f"{name}-{version}", **about, **trained.document}
+    if tracks and testing:
+        others = [samples.loose_tracks(p, samples.Reading(PATATRACK_PHASE1, events, backend, batch, threads), watch) for p in testing]
+        other = joined(others)
+        count = sum(part.events for part in others)
+        document["selections"] = {
+            f"loose, {PATATRACK_PHASE1.name}": selection(other, other.label | ~other.label, count),
+            **document["selections"],
+        }
+    saved = save_package(trained, package, name, version, settings, rows, about, overwrite=overwrite)
+    write_report(document, draw(document, out), out)
+    stdout = Console()
+    title, head, lines = summary(document)
+    shown = Table(*head, title=title, title_justify="left")
+    for line in lines:
+        shown.add_row(*line)
+    stdout.print(shown)
+    stdout.print(f"model: {package} ({saved.hash})", soft_wrap=True)
+    stdout.print(f"report: {out / PAGE}", soft_wrap=True)
+
+
+def _check_samples(tracks: bool, sources: list[Path], signal: list[Path], background: list[Path], test: list[Path]) -> None:
+    """Raise ConfigError unless the samples are those that the target needs."""
+    from hltfarm.proto.errors import ConfigError
+
+    if tracks and (signal or background):
+        raise ConfigError("--signal and --background are for --target event; a selector of tracks takes samples with truth as SOURCES")
+    if tracks and not sources:
+        raise ConfigError("a selector of tracks needs at least one sample with truth")
+    if not tracks and (sources or test):
+        raise ConfigError(
+            "a classifier of events takes its samples as --signal and --background, and is measured on a part of their events"
+        )
+    if not tracks and not (signal and background):
+        raise ConfigError("a classifier of events needs --signal and --background")
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """The command line, files and folders by their names: where they lie on this machine tells nobody anything."""
+    return shlex.join(["hltfarm", *(Path(a).name if "/" in a else a for a in arguments)])
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    """Widths from "64,32". Raises ConfigError."""
+    from hltfarm.proto.errors import ConfigError
+    from hltfarm.workers.models.contents import MAX_LAYERS, MAX_WIDTH
+
+    try:
+        widths = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--hidden {text!r}: not a list of widths such as 64,32") from None
+    if not all(1 <= width <= MAX_WIDTH for width in widths) or len(widths) >= MAX_LAYERS:
+        raise ConfigError(f"--hidden {text!r}: up to {MAX_LAYERS - 1} widths, each 1 to {MAX_WIDTH}")
+    return widths
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(train)
