@@ -35,6 +35,7 @@ PACKAGES = [
     "hltfarm.loadgen",
     "hltfarm.loadgen.load",
     "hltfarm.loadgen.simulation",
+    "hltfarm.loadgen.training",
     "hltfarm.loadgen.validation",
 ]
 
