@@ -75,8 +75,13 @@ def _problem(compiler: str) -> str | None:
 
 def needed(elf: bytes) -> list[str]:
     """Names of the libraries that a 64-bit little-endian ELF file asks for. Empty for anything else."""
-    if elf[:6] != b"\x7fELF\x02\x01":
+    try:
+        return _needed(elf) if elf[:6] == b"\x7fELF\x02\x01" else []
+    except (struct.error, ValueError):  # cut off
         return []
+
+
+def _needed(elf: bytes) -> list[str]:
     table, entry_bytes, entries = struct.unpack_from("<Q", elf, 32)[0], *struct.unpack_from("<HH", elf, 54)
     segments = [struct.unpack_from("<IIQQQQ", elf, table + i * entry_bytes) for i in range(entries)]
     tags: list[tuple[int, int]] = []

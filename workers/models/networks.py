@@ -82,8 +82,8 @@ class ForestNet(nn.Module):  # type: ignore[misc]  # torch is untyped here
         here = np.arange(len(forest.left))
         self.depth = forest.depth
         # A leaf leads to itself: after `depth` steps every row stands on a leaf of every tree.
-        children = np.stack([np.where(leaf, here, forest.right), np.where(leaf, here, forest.left)], axis=1)
-        self.register_buffer("children", torch.from_numpy(children.astype(np.int64).reshape(-1)))
+        branches = np.stack([np.where(leaf, here, forest.right), np.where(leaf, here, forest.left)], axis=1)
+        self.register_buffer("branches", torch.from_numpy(branches.astype(np.int64).reshape(-1)))
         self.register_buffer("feature", torch.from_numpy(np.where(leaf, 0, forest.feature).astype(np.int64)))
         self.register_buffer("threshold", _tensor(forest.threshold))
         self.register_buffer("value", _tensor(forest.value))
@@ -95,7 +95,7 @@ class ForestNet(nn.Module):  # type: ignore[misc]  # torch is untyped here
         node = self.root.unsqueeze(0).expand(x.shape[0], -1)
         for _ in range(self.depth):
             goes_left = torch.gather(x, 1, self.feature[node]) <= self.threshold[node]
-            node = self.children[2 * node + goes_left]
+            node = self.branches[2 * node + goes_left]
         return self.value[node].sum(1) + self.base
 
     def forward(self, x: Tensor) -> Tensor:
@@ -119,18 +119,22 @@ class CutNet(nn.Module):  # type: ignore[misc]
         self.register_buffer("min_hits", torch.tensor([cut.min_hits for cut in cuts.cuts]))
         self.register_buffer("max_hits", torch.tensor([cut.max_hits for cut in cuts.cuts]))
 
-    def forward(self, x: Tensor, n_hits: Tensor | None = None) -> Tensor:
-        """(n, features) and, for tracks, the numbers of hits -> (n,) scores 0 or 1."""
+    def passes(self, x: Tensor, n_hits: Tensor | None = None) -> Tensor:
+        """(n, features) and, for tracks, the numbers of hits -> (n,) bool."""
         values = x[:, self.column]
         holds = (values >= self.low) & (values <= self.high)
         if n_hits is not None:
             hits = n_hits.reshape(x.shape[0], 1).to(torch.int64)
             holds = holds | (hits < self.min_hits) | (hits > self.max_hits)
-        return holds.all(1).to(torch.float32)
+        return holds.all(1)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Inputs as `passes` takes them -> (n,) scores 0 or 1."""
+        return self.passes(*inputs).to(torch.float32)
 
     def score_into(self, inputs: Sequence[Tensor], out: Tensor) -> None:
-        """Scores into `out` (n,), a view with any stride; inputs as `forward` takes them."""
-        out.copy_(self(*inputs))
+        """Scores into `out` (n,), a view with any stride; the conversion from bool writes it."""
+        out.copy_(self.passes(*inputs))
 
 
 class ExportedNet(nn.Module):  # type: ignore[misc]
