@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import zipfile
@@ -317,6 +318,14 @@ def test_inputs_that_do_not_fit(good: bytes) -> None:
     buffer = io.BytesIO()
     torch.export.save(torch.export.export(Net().eval(), (torch.zeros(4, 3), torch.zeros(4, 2))), buffer)
     refused(buffer.getvalue(), "input 'x' is float32 (4, 3); expected float32 (n, 3) with a dynamic first dimension")
+
+
+def test_the_page_on_models_shows_how(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python of docs/models.md, as it stands there."""
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", (repository / "docs" / "models.md").read_text(), re.DOTALL)
+    exec(code, {})
+    assert load("my-model").inputs == (("pt", "eta", "chi2"),)
 
 
 def test_modules_that_cannot_be_exported() -> None:
