@@ -8,6 +8,49 @@ constexpr uint32_t MLP_MAX_WIDTH = 128;  // of inputs and of every layer
 constexpr uint32_t MLP_BLOCK = 16;       // outputs computed together, in registers; rows of weights are padded to it
 constexpr float MLP_CLAMP = 8.f;         // of normalised inputs
 
+// MLP_BLOCK sums side by side. Each is a sum of its own, in the order of the inputs, so the width of the machine does not matter.
+#if defined(__CUDACC__)
+struct Lanes {
+  float v[MLP_BLOCK];
+  HLT_FN void load(float const* from) { HLT_UNROLL for (uint32_t j = 0; j < MLP_BLOCK; ++j) v[j] = from[j]; }
+  HLT_FN void add(float x, float const* row) { HLT_UNROLL for (uint32_t j = 0; j < MLP_BLOCK; ++j) v[j] += x * row[j]; }
+  HLT_FN void store_positive(float* to) const { HLT_UNROLL for (uint32_t j = 0; j < MLP_BLOCK; ++j) to[j] = v[j] > 0.f ? v[j] : 0.f; }
+};
+#else
+struct Lanes {
+  typedef float Four __attribute__((vector_size(16)));
+  static_assert(MLP_BLOCK == 16, "four vectors of four");
+  Four a, b, c, d;  // by name: the compiler keeps an array in memory
+  static Four read(float const* from) {
+    Four v;
+    __builtin_memcpy(&v, from, sizeof v);
+    return v;
+  }
+  static void write(Four v, float* to) {
+    Four const positive = v > 0.f ? v : Four{};
+    __builtin_memcpy(to, &positive, sizeof positive);
+  }
+  void load(float const* from) {
+    a = read(from);
+    b = read(from + 4);
+    c = read(from + 8);
+    d = read(from + 12);
+  }
+  void add(float x, float const* row) {
+    a += x * read(row);
+    b += x * read(row + 4);
+    c += x * read(row + 8);
+    d += x * read(row + 12);
+  }
+  void store_positive(float* to) const {
+    write(a, to);
+    write(b, to + 4);
+    write(c, to + 8);
+    write(d, to + 12);
+  }
+};
+#endif
+
 HLT_FN float sigmoid(float x) { return float(1. / (1. + exp_of(-double(x)))); }
 
 // Score of one element; `value(column)` gives an input. Weights are stored input by input (a row of all outputs each).
@@ -25,17 +68,10 @@ HLT_FN float mlp(uint32_t first_layer, uint32_t n_layers, ModelInputs const& inp
     float const* const w = weights.value + layers.weights[l];
     float const* const b = weights.value + layers.biases[l];
     for (uint32_t o = 0; o < n_out; o += MLP_BLOCK) {
-      float sum[MLP_BLOCK];
-      HLT_UNROLL
-      for (uint32_t j = 0; j < MLP_BLOCK; ++j) sum[j] = b[o + j];
-      for (uint32_t k = 0; k < n_in; ++k) {
-        float const* const row = w + k * n_out + o;
-        float const input = x[k];
-        HLT_UNROLL
-        for (uint32_t j = 0; j < MLP_BLOCK; ++j) sum[j] += input * row[j];
-      }
-      HLT_UNROLL
-      for (uint32_t j = 0; j < MLP_BLOCK; ++j) y[o + j] = sum[j] > 0.f ? sum[j] : 0.f;
+      Lanes sum;
+      sum.load(b + o);
+      for (uint32_t k = 0; k < n_in; ++k) sum.add(x[k], w + k * n_out + o);
+      sum.store_positive(y + o);
     }
     for (uint32_t o = 0; o < n_out; ++o) x[o] = y[o];
   }
