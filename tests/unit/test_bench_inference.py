@@ -27,7 +27,7 @@ from hltfarm.workers.inference.harness import Results, Settings, Skipped, run_vi
 from hltfarm.workers.inference.networks import DeepSet, GraphNet, MaskedNet, seeded
 
 CPU = torch.device("cpu")
-TIMING = {"runs", "wall_ms", "wall_spread_ms", "gpu_ms", "gpu_spread_ms"}
+TIMING = {"runs", "wall_ms", "wall_spread_ms", "wall_median_ms", "gpu_ms", "gpu_spread_ms"}
 
 
 def case_named(name: str) -> Case:

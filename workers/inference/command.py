@@ -84,7 +84,6 @@ def _options(chosen: Plan) -> dict[str, Any]:
         "engines": engines.engines,
         "parameters": engines.parameters,
         "batches": engines.batches,
-        "float32_matmul": "highest",
         "threads": torch.get_num_threads(),
     }
 

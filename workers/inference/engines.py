@@ -36,7 +36,7 @@ class EngineSettings:
 
     device: torch.device
     engines: tuple[EngineName, ...] = ENGINES
-    parameters: tuple[int, ...] = (69_000, 1_000_000, 4_000_000, 16_000_000, 60_000_000)
+    parameters: tuple[int, ...] = (69_000, 600_000, 6_000_000, 60_000_000)
     batches: tuple[int, ...] = (64, 1024)
     runs: int = 100
     budget_s: float = 0.25

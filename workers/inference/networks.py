@@ -138,6 +138,6 @@ class GraphNet(nn.Module):  # type: ignore[misc]
 
 def seeded(make: Callable[[], nn.Module], seed: int, device: torch.device) -> nn.Module:
     """A network for inference with weights that the seed alone decides; torch's random state stays as it is."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make().eval().requires_grad_(False).to(device)

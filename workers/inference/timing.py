@@ -15,11 +15,12 @@ WARM_UP_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Timing:
-    """Mean and standard deviation over `runs` runs, in milliseconds. `gpu_ms` is None on a CPU."""
+    """Mean, standard deviation and median over `runs` runs, in milliseconds. `gpu_ms` is None on a CPU."""
 
     runs: int
     wall_ms: float
     wall_spread_ms: float
+    wall_median_ms: float
     gpu_ms: float | None
     gpu_spread_ms: float | None
 
@@ -44,7 +45,7 @@ def measure(run: Callable[[], object], device: torch.device, runs: int, budget_s
         wall.append(1e3 * took)
         gpu.append(1e3 * on_gpu)
     means = (float(np.mean(gpu)), float(np.std(gpu))) if device.type == "cuda" else (None, None)
-    return Timing(len(wall), float(np.mean(wall)), float(np.std(wall)), *means)
+    return Timing(len(wall), float(np.mean(wall)), float(np.std(wall)), float(np.median(wall)), *means)
 
 
 def _once(run: Callable[[], object]) -> tuple[float, float]:
