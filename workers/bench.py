@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from hltfarm.workers.configuration import DEFAULT, Configuration
 from hltfarm.workers.menu import DEFAULT_MENU, Menu
 from hltfarm.workers.reconstruct import Job, Source, reconstruct
 
@@ -35,12 +36,12 @@ class Point:
     stages_us: dict[str, float]
 
 
-def measure(source: Source, backend: str, batch: int, threads: int, events: int, repeat: int) -> Point:
+def measure(source: Source, backend: str, batch: int, threads: int, events: int, repeat: int, config: Configuration = DEFAULT) -> Point:
     """Measure one setting `repeat` times."""
     menu = Menu.parse(DEFAULT_MENU)
 
     def once(profile: bool) -> Job:
-        return reconstruct(source, menu, backend=backend, events=events, batch=batch, threads=threads, profile=profile)
+        return reconstruct(source, menu, config, backend=backend, events=events, batch=batch, threads=threads, profile=profile)
 
     jobs = [once(False) for _ in range(repeat)]
     rates = [job.events_per_second for job in jobs]
@@ -51,13 +52,21 @@ def measure(source: Source, backend: str, batch: int, threads: int, events: int,
     return Point(jobs[0].backend, jobs[0].device, batch, threads, events, float(np.median(rates)), min(rates), max(rates), per_event)
 
 
-def run_pipeline(source: Source, backend: str, batches: Sequence[int], threads: Sequence[int], events: int, repeat: int) -> list[Point]:
+def run_pipeline(
+    source: Source,
+    backend: str,
+    batches: Sequence[int],
+    threads: Sequence[int],
+    events: int,
+    repeat: int,
+    config: Configuration = DEFAULT,
+) -> list[Point]:
     """All combinations that make sense: CPU by threads (one event a task), CUDA by batch size."""
     points = []
     if backend in ("cpu", "both"):
-        points += [measure(source, "cpu", 64, n, max(32, events // 8), repeat) for n in threads]
+        points += [measure(source, "cpu", 64, n, max(32, events // 8), repeat, config) for n in threads]
     if backend in ("cuda", "both"):
-        points += [measure(source, "cuda", b, 0, min(events, 200 * b) if b < 8 else events, repeat) for b in batches]
+        points += [measure(source, "cuda", b, 0, min(events, 200 * b) if b < 8 else events, repeat, config) for b in batches]
     return points
 
 

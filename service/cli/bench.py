@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from hltfarm.service.cli.options import EngineOption, ModelOption
+
 
 def numbers(text: str) -> list[int]:
     """Positive integers from a comma-separated list. Raises ConfigError for anything else."""
@@ -28,20 +30,50 @@ def pipeline(
     threads: Annotated[str, typer.Option(help="CPU: numbers of threads.")] = "1,2",
     events: Annotated[int, typer.Option(min=32, help="Events per measurement (CPU: an eighth of it).")] = 4096,
     repeat: Annotated[int, typer.Option(min=1, help="Measurements of each setting; the median counts.")] = 3,
+    model: ModelOption = None,
+    engine: EngineOption = None,
     json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
 ) -> None:
     """The chain in process: events per second and time of each stage."""
     from hltfarm.loadgen.source import open_source
     from hltfarm.proto.errors import ConfigError
     from hltfarm.workers.bench import print_report, run_pipeline, write_report
+    from hltfarm.workers.configuration import DEFAULT, with_models
 
     if backend not in ("cpu", "cuda", "both"):
         raise ConfigError(f"--backend {backend!r}: use cpu, cuda or both")
     opened = open_source(source)
-    points = run_pipeline(opened, backend, numbers(batches), numbers(threads), events, repeat)
+    points = run_pipeline(opened, backend, numbers(batches), numbers(threads), events, repeat, with_models(DEFAULT, model, engine=engine))
     if json:
         write_report(points, opened, json)
     print_report(points)
+
+
+def selector(
+    model: Annotated[str, typer.Argument(help="A shipped model or a folder with one.")],
+    backend: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is a device.")] = "auto",
+    rows: Annotated[int, typer.Option(min=32, max=1 << 24, help="Tracks that are scored.")] = 100_000,
+    runs: Annotated[int, typer.Option(min=3, help="Runs of each engine.")] = 100,
+    engines: Annotated[str, typer.Option(help="Of fused,eager,compile,aot.")] = "fused,eager,compile,aot",
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+) -> None:
+    """One selector of tracks, computed in every way: time, and how the scores differ."""
+    from hltfarm.proto.errors import ConfigError
+    from hltfarm.workers.dnn import FEATURES
+    from hltfarm.workers.models import load
+    from hltfarm.workers.models.registry import find
+    from hltfarm.workers.reconstructor import cuda_available
+    from hltfarm.workers.selector_bench import measure, print_report, write_report
+
+    if backend not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"--backend {backend!r}: use auto, cpu or cuda")
+    chosen = load(find(model), FEATURES)
+    if backend == "auto":
+        backend = "cuda" if cuda_available() else "cpu"
+    points = measure(chosen, backend, rows, runs, names(engines))
+    if json:
+        write_report(points, chosen, json)
+    print_report(points, chosen)
 
 
 def names(text: str) -> list[str]:
@@ -80,4 +112,5 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Benchmarks.", no_args_is_help=True)
     group.command()(pipeline)
     group.command()(inference)
+    group.command()(selector)
     app.add_typer(group, name="bench")
