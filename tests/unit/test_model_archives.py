@@ -274,6 +274,7 @@ def subgraph(graph: dict[str, Any]) -> None:
         (retarget("relu.default", "torch.ops.aten.from_file.default"), ["from_file.default' is refused"]),
         (retarget("relu.default", "torch.ops.aten.as_strided.default"), ["as_strided.default' is refused"]),
         (retarget("relu.default", "torch.ops.aten.set_.source_Tensor"), ["is refused"]),
+        (retarget("relu.default", "torch.ops.aten._cdist_forward.default"), ["_cdist_forward.default' is refused"]),
         (retarget("relu.default", "torch.ops.aten.relu.nonsense"), ["relu.nonsense' is unknown to torch"]),
         (retarget("relu.default", "torch.ops.aten.relu.redispatch"), ["relu.redispatch' is unknown to torch"]),
         (retarget("relu.default", "torch.ops.aten.nonzero.default"), ["size depends on data"]),
@@ -326,6 +327,30 @@ def test_the_page_on_models_shows_how(repository: Path, tmp_path: Path, monkeypa
     (code,) = re.findall(r"```python\n(.*?)```", (repository / "docs" / "models.md").read_text(), re.DOTALL)
     exec(code, {})
     assert load("my-model").inputs == (("pt", "eta", "chi2"),)
+
+
+class Writes(torch.nn.Module):
+    """In place on what is its own, or on what is not."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what = what
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.what == "input":
+            x[:, 0].clamp_(0, 1)
+        if self.what == "buffer":
+            self.calls.add_(1)
+        return (x * 2).relu_().mean(1).sigmoid_() + 0 * self.calls
+
+
+@pytest.mark.parametrize(("what", "target"), [("input", "'x'"), ("buffer", "'calls'")])
+def test_programs_that_write_elsewhere(what: str, target: str) -> None:
+    """The features of a track are not the model's to change."""
+    with pytest.raises(ConfigError, match=f"writes into {target}; a model must leave its inputs"):
+        export(Writes(what), [3])
+    assert export(Writes("nothing"), [3]).archive
 
 
 def test_modules_that_cannot_be_exported() -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import warnings
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,9 +95,16 @@ def exported_program(data: bytes, origin: object, groups: Sequence[int]) -> Any:
         writer.write_bytes("data/sample_inputs/model.pt", b"")
     buffer.seek(0)
     try:
-        return torch.export.load(buffer)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own deprecations
+            loaded = torch.export.load(buffer)
+            functional = loaded.run_decompositions({})
     except Exception as error:
         raise BackendError(f"{origin}: torch {torch.__version__} cannot load the program: {_brief(error)}") from error
+    for spec in functional.graph_signature.output_specs:
+        if spec.kind != torch.export.graph_signature.OutputKind.USER_OUTPUT:
+            raise ConfigError(f"{origin}: {PROGRAM}: writes into {spec.target!r:.80}; a model must leave its inputs and itself as they are")
+    return loaded
 
 
 def _entries(data: bytes, origin: object) -> dict[str, bytes]:

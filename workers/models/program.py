@@ -28,9 +28,11 @@ _SYMPY = {"Symbol", "Integer", "Add", "Mul", "Max", "Min", "Mod", "PythonMod", "
 _SYMPY |= {"Identity", "Equality", "Unequality", "GreaterThan", "LessThan", "StrictGreaterThan", "StrictLessThan", "And", "Or", "Not"}
 _OPERATORS = ("add", "sub", "mul", "floordiv", "mod", "neg", "eq", "ne", "lt", "le", "gt", "ge", "getitem", "and_", "or_", "not_")
 _ARITHMETIC = {f"_operator.{name}" for name in _OPERATORS} | {f"torch.sym_{name}" for name in ("max", "min", "not")}
-#: Operators that reach beyond their tensors: files, memory that bounds checks do not cover, other streams.
+#: Operators that reach beyond their tensors (files, memory that bounds checks do not cover, other streams), and those that are
+#: internal to torch and trust their arguments.
 _FORBIDDEN = re.compile(
-    r"from_file|_?as_strided.*|set_.*|_?resize.*|_unsafe.*|record_stream|pin_memory|_pin_memory|.*_quantized.*|rename.*|data"
+    r"_(?!assert_tensor_metadata$|softmax$|log_softmax$|to_copy$|native_batch_norm_legit_no_training$).*"
+    r"|from_file|as_strided.*|set_.*|resize.*|record_stream|pin_memory|.*quantized.*|rename.*|data"
 )
 #: Members of the unions in the program that stand for objects, subgraphs or functions.
 _FORBIDDEN_KEYS = frozenset({"as_custom_obj", "as_graph", "as_operator", "custom_obj", "token", "as_opaque_obj"})
