@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -29,6 +28,7 @@ class Target(StrEnum):
 
 
 def train(
+    context: typer.Context,
     sources: Annotated[list[Path] | None, typer.Argument(help="Samples with truth, for a selector of tracks.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the report; the model package becomes a folder of its name in it.")] = Path(
         "training"
@@ -122,7 +122,7 @@ def train(
     else:
         rows, unseen = samples.event_rows(signal or [], background or [], reading, watch), None
     about: dict[str, Any] = {
-        "command": _command(sys.argv[1:]),
+        "command": _command(context),
         "samples": [p.name for p in sources or []]
         if tracks
         else {"signal": [p.name for p in signal or []], "background": [p.name for p in background or []]},
@@ -168,9 +168,24 @@ def _check_samples(tracks: bool, sources: list[Path], signal: list[Path], backgr
         raise ConfigError("a classifier of events needs --signal and --background")
 
 
-def _command(arguments: Sequence[str]) -> str:
-    """The command line, files and folders by their names: where they lie on this machine tells nobody anything."""
-    return shlex.join(["hltfarm", *(Path(a).name if "/" in a else a for a in arguments)])
+def _command(context: typer.Context) -> str:
+    """The command line as far as it was given, files and folders by their names: where they lie on this machine tells nobody anything."""
+    words = ["hltfarm", "train"]
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE":
+            continue
+        value = context.params[name]
+        for entry in value if isinstance(value, list | tuple) else [value]:
+            text = entry.name if isinstance(entry, Path) else str(entry)
+            if parameter.param_type_name == "argument":
+                words.append(text)
+            elif isinstance(entry, bool):
+                words.append(parameter.opts[0] if entry else parameter.secondary_opts[0])
+            else:
+                words += [parameter.opts[0], text]
+    return shlex.join(words)
 
 
 def _widths(text: str) -> tuple[int, ...]:
