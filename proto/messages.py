@@ -5,6 +5,7 @@ The event path does not use these: its frames are binary (wire.py).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -24,11 +25,45 @@ class RunState(StrEnum):
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that decides the result of an event, apart from the event."""
+    """Everything that decides the result of an event, apart from the event.
+
+    Models and engine: empty is what the reconstruction's configuration says, the model "none" is no model.
+    """
 
     run: int
     detector: str = "phase1"  # "phase1" or a data directory with conditions
     menu: str = ""  # YAML text; empty: the default menu
+    model: str = ""  # selector of tracks: a shipped model, or a folder on the workers' machines
+    working_point: str = ""  # of the selector; empty: its own default
+    engine: str = ""  # how the selector is computed
+    event_model: str = ""  # classifier of events, as `model`
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that takes part in the decision, as a worker loaded it.
+
+    `working_point`: the one that selects tracks; empty for a classifier of events, on whose score the menu cuts.
+    """
+
+    target: str  # "track" or "event"
+    name: str
+    version: int
+    hash: str
+    kind: str
+    engine: str
+    working_point: str
+    features: tuple[str, ...]  # what it reads, in this order
+    working_points: dict[str, dict[str, float]]  # thresholds of every one that it has
+
+    @property
+    def label(self) -> str:
+        """Name and hash, for metrics and messages."""
+        return f"{self.name}:{self.hash}"
+
+
+def models_text(models: Sequence[ModelInfo]) -> str:
+    """Labels of models in one word, "none" without one."""
+    return ",".join(model.label for model in models) or "none"
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,5 +148,6 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     stage_duration: dict[str, Histogram]
     batch_events: Histogram
     menu_hash: str
+    models: tuple[ModelInfo, ...] = ()  # known, as the menu's hash is, from the first worker that is ready
     problems: list[str]  # why the state is RunningDegraded or Error, in words
     info: dict[str, Any] = {}

@@ -19,10 +19,10 @@ from typing import TypeAlias
 import msgspec
 import numpy as np
 
-from hltfarm.proto.messages import RunConfig
+from hltfarm.proto.messages import ModelInfo, RunConfig
 from hltfarm.proto.results import RESULT
 
-VERSION = 2
+VERSION = 3
 
 #: An event in a slot. `size`: payload bytes. `flags`: wire.EventFlags that concern the worker (WANT_COLUMNS).
 DESCRIPTOR = np.dtype(
@@ -62,7 +62,10 @@ class PathInfo(msgspec.Struct, frozen=True):
 
 
 class Configured(msgspec.Struct, frozen=True, kw_only=True, tag="configured"):
-    """`error` is None on success. `fatal`: the configuration itself is wrong, no worker can do it. Backend and device are final."""
+    """`error` is None on success. `fatal`: the configuration itself is wrong, no worker can do it. Backend and device are final.
+
+    All workers of a run must report the same menu and the same models.
+    """
 
     generation: int
     error: str | None = None
@@ -71,6 +74,7 @@ class Configured(msgspec.Struct, frozen=True, kw_only=True, tag="configured"):
     device: str = ""
     menu_hash: str = ""
     paths: tuple[PathInfo, ...] = ()
+    models: tuple[ModelInfo, ...] = ()
 
 
 class Results(msgspec.Struct, frozen=True, kw_only=True, tag="results"):

@@ -17,7 +17,7 @@ from hltfarm.proto import worker_link as link
 from hltfarm.proto.columns import Tables, encode_columns
 from hltfarm.proto.errors import HltfarmError, InputError
 from hltfarm.proto.events import EventId, RawEvent
-from hltfarm.proto.messages import RunConfig
+from hltfarm.proto.messages import ModelInfo, RunConfig
 from hltfarm.proto.slots import SlotView
 from hltfarm.proto.wire import EventFlags
 
@@ -52,11 +52,12 @@ class Reconstruction(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A reconstruction and what the farm has to know of its menu."""
+    """A reconstruction and what the farm has to know of its menu and its models."""
 
     reconstruction: Reconstruction
     menu_hash: str
     paths: tuple[link.PathInfo, ...]
+    models: tuple[ModelInfo, ...] = ()
 
 
 Build = Callable[[RunConfig], Built]
@@ -161,6 +162,7 @@ class Engine:
             device=reconstruction.device,
             menu_hash=built.menu_hash,
             paths=built.paths,
+            models=built.models,
         )
 
     def _run(self, batch: list[Descriptor]) -> Finished:

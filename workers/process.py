@@ -52,6 +52,7 @@ class WorkerSettings:
         """The reconstruction for a run. Raises ConfigError, ConditionsError, BackendError."""
         from hltfarm.workers.menu import DEFAULT_MENU, Menu  # compiled kernels: only a process that computes loads them
         from hltfarm.workers.reconstructor import Reconstructor
+        from hltfarm.workers.run_models import configuration_of, loaded
 
         menu = Menu.parse(config.menu or DEFAULT_MENU)
         reconstructor = Reconstructor(
@@ -61,8 +62,10 @@ class WorkerSettings:
             max_events=self.max_events,
             max_batch_bytes=self.max_batch_bytes,
             threads=self.threads,
+            config=configuration_of(config),
         )
-        return Built(reconstructor, menu.hash, tuple(link.PathInfo(path.name, path.stream) for path in menu.paths))
+        paths = tuple(link.PathInfo(path.name, path.stream) for path in menu.paths)
+        return Built(reconstructor, menu.hash, paths, loaded(reconstructor.selector))
 
 
 def run_worker(settings: WorkerSettings, build: Build | None = None) -> None:

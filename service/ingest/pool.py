@@ -11,7 +11,7 @@ import numpy as np
 import zmq
 
 from hltfarm.proto import worker_link as link
-from hltfarm.proto.messages import RunConfig, WorkerStatus
+from hltfarm.proto.messages import ModelInfo, RunConfig, WorkerStatus
 from hltfarm.service.ingest.dispatch import Dispatcher
 from hltfarm.service.ingest.flow import EventFlow
 from hltfarm.service.ingest.settings import IngestSettings
@@ -59,6 +59,7 @@ class WorkerPool:
         self._config: RunConfig | None = None
         self._generation = 0
         self.menu_hash = ""  #: of the present configuration, empty until the first worker is ready
+        self.models: tuple[ModelInfo, ...] = ()  #: that the first worker loaded
         self.fatal: str | None = None  #: why no worker can take the present configuration
 
     # -- configuration -----------------------------------------------------------------------------------------------------
@@ -67,7 +68,7 @@ class WorkerPool:
         """Give every worker a new configuration; nothing may be in flight."""
         self._generation += 1
         self._config = config
-        self.menu_hash, self.fatal = "", None
+        self.menu_hash, self.models, self.fatal = "", (), None
         for peer in self._peers.values():
             if peer.up and not peer.leaving:
                 self._configure(peer)
@@ -172,10 +173,13 @@ class WorkerPool:
                 self.fatal = message.error
             return
         if not self.menu_hash:
-            self.menu_hash = message.menu_hash
+            self.menu_hash, self.models = message.menu_hash, message.models
             self._stats.menu(message.paths)
         elif self.menu_hash != message.menu_hash:
             self._set_ready(peer, False, f"compiled menu {message.menu_hash}, the others {self.menu_hash}")
+            return
+        elif self.models != message.models:
+            self._set_ready(peer, False, f"loaded the models {_text(message.models)}, the others {_text(self.models)}")
             return
         self._set_ready(peer, True)
 
@@ -280,3 +284,8 @@ class WorkerPool:
                 )
             )
         return out
+
+
+def _text(models: tuple[ModelInfo, ...]) -> str:
+    """What the models of two workers can differ in."""
+    return ", ".join(f"{model.label} at {model.working_point or 'no working point'} ({model.engine})" for model in models) or "none"

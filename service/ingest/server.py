@@ -259,6 +259,7 @@ class IngestServer:
             stage_duration={stage: histo.frozen() for stage, histo in stats.stages.items()},
             batch_events=stats.batch_events.frozen(),
             menu_hash=self._pool.menu_hash,
+            models=self._pool.models if self._config is not None else (),
             problems=list(self._problems),
             info={
                 "stale_answers": stats.stale_answers,
