@@ -13,16 +13,18 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
-from sqlalchemy import BigInteger, Engine, String, Text, create_engine, event, func, select
+import msgspec
+from sqlalchemy import BigInteger, Engine, String, Text, create_engine, event, func, inspect, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import StaticPool
 
 from hltfarm.proto.errors import BackendError, ConfigError
-from hltfarm.proto.messages import LedgerCounts, RunConfig
+from hltfarm.proto.messages import LedgerCounts, ModelInfo, RunConfig
 
 LARGEST_RUN = 2**32 - 1  # the wire format gives a run number 32 bits
+_CONFIG = ("detector", "menu", "model", "working_point", "engine", "event_model")
 _LEDGER = ("received", "accepted", "rejected", "error", "in_flight", "duplicates")
 
 
@@ -38,12 +40,14 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """One run. Times are UTC. `ledger` is the last one known, None before the run ended (or if nobody saw its end)."""
+    """One run. Times are UTC. `ledger` is the last one known, None before the run ended (or if nobody saw its end).
 
-    number: int
-    detector: str
-    menu: str
+    `config`: what was asked for; `models`: what the workers loaded, None until one of them said so.
+    """
+
+    config: RunConfig
     menu_hash: str
+    models: tuple[ModelInfo, ...] | None
     outcome: Outcome
     created: datetime
     started: datetime | None
@@ -61,6 +65,11 @@ class _Run(_Base):
     detector: Mapped[str] = mapped_column(Text)
     menu: Mapped[str] = mapped_column(Text)
     menu_hash: Mapped[str] = mapped_column(String(128))
+    model: Mapped[str] = mapped_column(Text)
+    working_point: Mapped[str] = mapped_column(String(16))
+    engine: Mapped[str] = mapped_column(String(16))
+    event_model: Mapped[str] = mapped_column(Text)
+    models: Mapped[str | None] = mapped_column(Text)  # JSON
     outcome: Mapped[str] = mapped_column(String(16))
     created_s: Mapped[float]  # unix seconds, so that no database touches the time zone
     started_s: Mapped[float | None]
@@ -80,10 +89,9 @@ def _time(seconds: float | None) -> datetime | None:
 def _record(row: _Run) -> RunRecord:
     ledger = None if row.received is None else LedgerCounts(**{name: getattr(row, name) or 0 for name in _LEDGER})
     return RunRecord(
-        number=row.number,
-        detector=row.detector,
-        menu=row.menu,
+        config=RunConfig(run=row.number, **{name: getattr(row, name) for name in _CONFIG}),
         menu_hash=row.menu_hash,
+        models=None if row.models is None else msgspec.json.decode(row.models, type=tuple[ModelInfo, ...]),
         outcome=Outcome(row.outcome),
         created=datetime.fromtimestamp(row.created_s, UTC),
         started=_time(row.started_s),
@@ -128,26 +136,28 @@ class RunRegistry:
         self._database = _engine(url)
         try:
             _Base.metadata.create_all(self._database)
+            columns = {column["name"] for column in inspect(self._database).get_columns(_Run.__tablename__)}
         except SQLAlchemyError as error:
             raise BackendError(f"run registry: cannot open {url!r}: {error}") from error
+        if missing := [column.name for column in _Run.__table__.columns if column.name not in columns]:
+            raise ConfigError(f"run registry {url!r} is of another version (it has no {', '.join(missing)}); move it away")
 
     def close(self) -> None:
         """Release the database connections."""
         self._database.dispose()
 
-    def allocate(self, detector: str, menu: str, menu_hash: str, number: int | None = None) -> RunConfig:
-        """Give out the next run number (or `number`, if it is above every earlier one) for a configuration."""
+    def allocate(self, config: RunConfig, menu_hash: str) -> RunConfig:
+        """The configuration with the next run number (run 0), or with its own if that is above every earlier one."""
         for _ in range(8):  # another registry on the same database may be faster
             with Session(self._database) as session:
                 last = session.scalar(select(func.max(_Run.number))) or 0
-                chosen = last + 1 if number is None else number
+                chosen = config.run or last + 1
                 if not last < chosen <= LARGEST_RUN:
                     raise ConfigError(f"run {chosen} cannot be used: numbers increase, the last was {last}; leave it out to get {last + 1}")
                 session.add(
                     _Run(
                         number=chosen,
-                        detector=detector,
-                        menu=menu,
+                        **{name: getattr(config, name) for name in _CONFIG},
                         menu_hash=menu_hash,
                         outcome=Outcome.CONFIGURED,
                         created_s=self._clock(),
@@ -157,7 +167,7 @@ class RunRegistry:
                     session.commit()
                 except IntegrityError:
                     continue
-            return RunConfig(run=chosen, detector=detector, menu=menu)
+            return msgspec.structs.replace(config, run=chosen)
         raise BackendError("run registry: no run number could be reserved; is another farm using the same database?")
 
     def begin(self, number: int) -> None:
@@ -165,6 +175,11 @@ class RunRegistry:
         with Session(self._database) as session, session.begin():
             row = self._row(session, number)
             row.started_s, row.outcome = self._clock(), Outcome.RUNNING
+
+    def decided_by(self, number: int, models: Sequence[ModelInfo]) -> None:
+        """The models that the run's workers loaded."""
+        with Session(self._database) as session, session.begin():
+            self._row(session, number).models = msgspec.json.encode(models).decode()
 
     def finish(self, number: int, outcome: Outcome, ledger: LedgerCounts | None) -> None:
         """The run ended; `ledger` is its final accounting, None if nobody saw it."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hltfarm.service.cli.options import EngineOption, ModelOption, WorkingPointOption
+from hltfarm.service.cli.options import EngineOption, EventModelOption, ModelOption, WorkingPointOption
 
 
 def reco(
@@ -21,23 +21,23 @@ def reco(
     model: ModelOption = None,
     working_point: WorkingPointOption = None,
     engine: EngineOption = None,
+    event_model: EventModelOption = None,
     profile: Annotated[bool, typer.Option(help="CUDA: time every stage of every batch (slower).")] = False,
     json: Annotated[Path | None, typer.Option(help="Write counts, decision and digest of every event to this file.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write hits, tracks and vertices to this .npz file.")] = None,
 ) -> None:
     """Reconstruct events and decide on them; print rates and means."""
     from hltfarm.loadgen.source import open_source
-    from hltfarm.service.cli.serve import menu_text
     from hltfarm.workers.configuration import configuration, with_models
     from hltfarm.workers.menu import DEFAULT_MENU, Menu
+    from hltfarm.workers.menu.yaml_source import read_file
     from hltfarm.workers.reconstruct import print_summary, reconstruct, write_json, write_npz
 
     events_of = open_source(source)
-    text = menu_text(menu) or DEFAULT_MENU
     job = reconstruct(
         events_of,
-        Menu.parse(text, "built-in menu"),
-        with_models(configuration(config), model, working_point, engine),
+        Menu.parse(DEFAULT_MENU, "built-in menu") if menu is None else Menu.parse(read_file(menu), str(menu)),
+        with_models(configuration(config), model, working_point, engine, event_model),
         backend=backend,
         events=events,
         batch=batch,

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from hltfarm.service.cli.options import ENGINE, EVENT_MODEL, MODEL, WORKING_POINT
 from hltfarm.service.cli.serve import LARGEST_THREADS, cores, menu_text
 
 
@@ -30,26 +31,36 @@ def control(
             help="Detector of such configurations: phase1, or a folder on the workers' machines.", envvar="HLTFARM_CONTROL_DETECTOR"
         ),
     ] = "phase1",
+    model: Annotated[str | None, typer.Option(help=MODEL, envvar="HLTFARM_CONTROL_MODEL")] = None,
+    working_point: Annotated[str | None, typer.Option(help=WORKING_POINT, envvar="HLTFARM_CONTROL_WORKING_POINT")] = None,
+    engine: Annotated[str | None, typer.Option(help=ENGINE, envvar="HLTFARM_CONTROL_ENGINE")] = None,
+    event_model: Annotated[str | None, typer.Option(help=EVENT_MODEL, envvar="HLTFARM_CONTROL_EVENT_MODEL")] = None,
     run: Annotated[int | None, typer.Option(min=1, help="Number of the first run.", envvar="HLTFARM_CONTROL_RUN")] = None,
     autostart: Annotated[
         bool, typer.Option("--autostart/--no-autostart", help="Configure and start a run at once.", envvar="HLTFARM_CONTROL_AUTOSTART")
     ] = False,
 ) -> None:
-    """Serve the control plane (HTTP) of ingests that run elsewhere."""
+    """Serve the control plane (HTTP) of ingests that run elsewhere. A folder of a model is one on the workers' machines."""
     import asyncio
 
     from hltfarm.service.control.alone import run_control
     from hltfarm.service.control.settings import ControlSettings
     from hltfarm.service.logs import log_to
+    from hltfarm.workers.run_models import check
 
     settings = ControlSettings(
         ingests=tuple(ingest),
         database=database,
         menu=menu_text(menu),
         detector=detector,
+        model=model or "",
+        working_point=working_point or "",
+        engine=engine or "",
+        event_model=event_model or "",
         first_run=run,
         autostart=autostart,
     )
+    check(settings.defaults)
     log_to()
     asyncio.run(run_control(settings, http, lambda url: typer.echo(f"hltfarm: API at {url} (documentation: {url}/docs)")))
 

@@ -5,28 +5,37 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from hltfarm.service.cli.options import EngineOption, EventModelOption, ModelOption, WorkingPointOption
+
+if TYPE_CHECKING:
+    from hltfarm.proto.messages import RunConfig
 
 LARGEST_THREADS = 1024
 
 
 def menu_text(menu: Path | None) -> str:
     """Text of a menu file, checked; empty for the built-in one. Raises ConfigError with one line that names the file."""
-    from hltfarm.proto.errors import ConfigError
     from hltfarm.workers.menu.menu import Menu
+    from hltfarm.workers.menu.yaml_source import read_file
 
     if menu is None:
         return ""
-    try:
-        text = menu.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"menu {menu} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"menu {menu} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    text = read_file(menu)
     Menu.parse(text, origin=str(menu))
     return text
+
+
+def model_name(model: str | None) -> str:
+    """A model for the workers of this machine: a folder becomes an absolute path, a name stays, None is empty. Raises ConfigError."""
+    from hltfarm.workers.models.registry import find, shipped
+
+    if model is None or model == "none" or model.partition("@")[0] in shipped():
+        return model or ""
+    return str(find(model).resolve())
 
 
 def detector_name(detector: str) -> str:
@@ -54,6 +63,15 @@ def backend_name(backend: str) -> str:
     return backend
 
 
+def check_models(run: RunConfig) -> None:
+    """Load the models of a run as a worker would. Raises ConfigError if that cannot work."""
+    from hltfarm.workers.reconstructor import load_selector
+    from hltfarm.workers.run_models import check, configuration_of
+
+    check(run)
+    load_selector(configuration_of(run).selection)
+
+
 def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))
@@ -67,6 +85,10 @@ def serve(
     ingest: Annotated[str, typer.Option(help="Where clients send events, a ZeroMQ endpoint.")] = "tcp://127.0.0.1:7400",
     menu: Annotated[Path | None, typer.Option(help="Menu file (YAML); the built-in menu if not given.")] = None,
     detector: Annotated[str, typer.Option(help="phase1, or a folder with conditions.")] = "phase1",
+    model: ModelOption = None,
+    working_point: WorkingPointOption = None,
+    engine: EngineOption = None,
+    event_model: EventModelOption = None,
     run: Annotated[int | None, typer.Option(min=1, help="Number of the first run (default: the one after the last).")] = None,
     autostart: Annotated[bool, typer.Option("--autostart/--no-autostart", help="Configure and start a run at once.")] = True,
     data: Annotated[Path, typer.Option(help="Folder for the run registry and the error stream; one farm at a time.")] = Path(
@@ -77,17 +99,27 @@ def serve(
     """Run a whole farm on this machine until it is interrupted: control plane, ingest and workers."""
     import asyncio
 
+    from hltfarm.proto.messages import RunConfig
     from hltfarm.service.logs import log_to
     from hltfarm.service.supervisor.local import LocalFarmSettings, run_local_farm
 
+    config = RunConfig(
+        run=0,
+        detector=detector_name(detector),
+        menu=menu_text(menu),
+        model=model_name(model),
+        working_point=working_point or "",
+        engine=engine or "",
+        event_model=model_name(event_model),
+    )
+    check_models(config)
     settings = LocalFarmSettings(
         workers=workers,
         backend=backend_name(backend),
         threads=threads or max(1, cores() // workers),
         http=http,
         clients_url=ingest,
-        menu=menu_text(menu),
-        detector=detector_name(detector),
+        config=config,
         data=data,
         first_run=run,
         autostart=autostart,

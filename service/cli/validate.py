@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hltfarm.service.cli.options import EngineOption, ModelOption, WorkingPointOption
+from hltfarm.service.cli.options import EngineOption, EventModelOption, ModelOption, WorkingPointOption
 
 
 def validate(
@@ -18,6 +18,7 @@ def validate(
     model: ModelOption = None,
     working_point: WorkingPointOption = None,
     engine: EngineOption = None,
+    event_model: EventModelOption = None,
     events: Annotated[int | None, typer.Option(min=1, help="Events to validate; default: all of the source.")] = None,
     batch: Annotated[int, typer.Option(min=1, max=4096, help="Events that are reconstructed together.")] = 16,
     threads: Annotated[int, typer.Option(min=0, max=1024, help="CPU threads; 0: all cores of this process.")] = 0,
@@ -39,7 +40,7 @@ def validate(
     from hltfarm.workers.menu import DEFAULT_MENU, Menu
     from hltfarm.workers.reconstructor import Reconstructor
 
-    opened, chosen = open_source(source), with_models(configuration(config), model, working_point, engine)
+    opened, chosen = open_source(source), with_models(configuration(config), model, working_point, engine, event_model)
     n = min(events or len(opened), len(opened))
     if n == 0:
         raise SampleError(f"{opened.name}: no events in it")

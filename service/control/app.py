@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from hltfarm.service.control import health, problems, runs, scrape, workers
+from hltfarm.service.control import health, problems, runs, scrape, served_models, workers
 from hltfarm.service.control.context import Context, Processes
 from hltfarm.service.control.farm import FarmControl
 from hltfarm.service.control.link import Link
@@ -57,6 +57,6 @@ def create_app(
 
     app = FastAPI(title="hltfarm control", version=version("hltfarm"), description=DESCRIPTION, lifespan=lifespan)
     problems.install(app)
-    for part in (runs, workers, health, scrape):
+    for part in (runs, workers, health, served_models, scrape):
         app.include_router(part.router)
     return app

@@ -12,8 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
+import msgspec
+
 from hltfarm.proto.errors import HltfarmError, StateError
-from hltfarm.proto.messages import LedgerCounts, RunConfig, RunState
+from hltfarm.proto.messages import LedgerCounts, ModelInfo, RunConfig, RunState
 from hltfarm.service.control.link import FarmView, IngestView, Link, UnreachableError
 from hltfarm.service.control.merge import without
 from hltfarm.service.control.readiness import RateMeter, Rates, Readiness
@@ -22,6 +24,7 @@ from hltfarm.service.control.transitions import LONG, Transition, Transitions
 from hltfarm.service.runcontrol import OPEN, target
 from hltfarm.service.runs import Outcome, RunRegistry
 from hltfarm.workers.menu.menu import DEFAULT_MENU, Menu
+from hltfarm.workers.run_models import check
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -50,6 +53,7 @@ class FarmControl:
         self._open_run: int | None = None  # a run that the registry holds as running
         self._ending: Outcome | None = None  # what ends it, if we know
         self._ledger: LedgerCounts | None = None  # the last one seen of the open run
+        self._models: tuple[ModelInfo, ...] | None = None  # the registry has them of the open run
         self._earlier = LedgerCounts()  # totals of its ingests without it
         self._first_run = settings.first_run
         self._autostart = settings.autostart
@@ -135,7 +139,7 @@ class FarmControl:
     async def _begin_automatically(self) -> None:
         known = self.config  # what an operator configured outlives the ingest
         try:
-            await (self.configure() if known is None else self.configure(known.detector, known.menu))
+            await self.configure(self.settings.defaults if known is None else msgspec.structs.replace(known, run=0))
             if await self.until(lambda view: view.state is RunState.CONFIGURED, self.settings.transition_timeout_s):
                 await self.command("start")
         except (UnreachableError, StateError) as error:
@@ -146,22 +150,27 @@ class FarmControl:
 
     # ---------------------------------------------------------------- commands
 
-    async def configure(self, detector: str | None = None, menu: str | None = None, run: int | None = None) -> Transition:
-        """Give the farm a new run's configuration. Raises `ConfigError`, `StateError`, `UnreachableError`, `RefusedError`."""
+    async def configure(self, asked: RunConfig) -> Transition:
+        """Give the farm a new run's configuration; run 0 takes the next number.
+
+        Raises `ConfigError`, `StateError`, `UnreachableError`, `RefusedError`.
+        """
         async with self._commands:
             await self._check("configure")
-            return await self._configure(detector or self.settings.detector, self.settings.menu if menu is None else menu, run)
+            return await self._configure(asked)
 
-    async def _configure(self, detector: str, menu: str, run: int | None) -> Transition:
-        menu_hash = Menu.parse(menu or DEFAULT_MENU).hash
-        if run is None and self._first_run is not None:
-            run, self._first_run = self._first_run, None
-        config = await self._call(lambda: self._registry.allocate(detector, menu, menu_hash, run))
+    async def _configure(self, asked: RunConfig) -> Transition:
+        menu_hash = Menu.parse(asked.menu or DEFAULT_MENU).hash
+        check(asked)
+        if not asked.run and self._first_run is not None:
+            asked, self._first_run = msgspec.structs.replace(asked, run=self._first_run), None
+        config = await self._call(lambda: self._registry.allocate(asked, menu_hash))
         view = await self._send("configure", config=config)
         self.config = config
         transition = self.transitions.begin("configure", config.run, self.now)
         await self._observe(view)
-        log.info("run %d configured", config.run, extra={"run": config.run, "detector": detector, "menu": menu_hash})
+        told = {"run": config.run, "detector": config.detector, "menu": menu_hash, "model": config.model}
+        log.info("run %d configured", config.run, extra=told)
         return self.transitions.get(transition.id) or transition
 
     async def command(self, op: str) -> Transition | None:
@@ -184,7 +193,7 @@ class FarmControl:
                 self.transitions.abandon("the farm was reset", self.now)
             if op == "start" and run is not None:
                 await self._call(lambda: self._registry.begin(run))
-                self._open_run, self._ending, self._ledger = run, None, None
+                self._open_run, self._ending, self._ledger, self._models = run, None, None, None
             transition = self.transitions.begin(op, run, self.now) if op in LONG else None
             await self._observe(view)
             log.info("command %s", op, extra={"run": run, "state": str(view.state)})
@@ -206,7 +215,7 @@ class FarmControl:
         config = self.config
         if config is None:
             raise StateError("this control process did not configure the farm; configure it first", ("configure", "reset"))
-        transition = await self._configure(config.detector, config.menu, None)
+        transition = await self._configure(msgspec.structs.replace(config, run=0))
         if not await self.until(lambda view: view.state is RunState.CONFIGURED, self.settings.transition_timeout_s):
             raise StateError("the farm did not become Configured again", ("configure", "reset"))
         return transition.run
@@ -225,6 +234,9 @@ class FarmControl:
             return
         if snapshot.run == run:
             self._ledger, self._earlier = snapshot.ledger, without(snapshot.totals, snapshot.ledger)
+            if snapshot.menu_hash and snapshot.models != self._models:
+                self._models = models = snapshot.models
+                await self._call(lambda: self._registry.decided_by(run, models))
         elif self._ending is Outcome.RESET and snapshot.run is None and snapshot.totals.received >= self._earlier.received:
             self._ledger = without(snapshot.totals, self._earlier)  # a reset ingest has no run, but what it counted last was this one
         if snapshot.run != run or snapshot.state not in OPEN:
@@ -237,11 +249,10 @@ class FarmControl:
     async def _adopt(self, present: int | None) -> None:
         """After a restart of the control: the run that still goes on stays open, all others were interrupted."""
         for record in await self._call(self._registry.open_runs):
-            if record.number == present:
-                self._open_run = present
-                self.config = RunConfig(run=record.number, detector=record.detector, menu=record.menu)
+            if record.config.run == present:
+                self._open_run, self.config, self._models = present, record.config, record.models
             else:
-                await self._call(partial(self._registry.finish, record.number, Outcome.INTERRUPTED, None))
+                await self._call(partial(self._registry.finish, record.config.run, Outcome.INTERRUPTED, None))
 
     async def registry(self, call: Callable[[RunRegistry], T]) -> T:
         """Ask the run registry, off the event loop."""

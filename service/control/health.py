@@ -1,12 +1,11 @@
-"""Health and models on the paths of the KServe v2 protocol."""
+"""Health on the paths of the KServe v2 protocol."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, HTTPException, Response
+from fastapi import APIRouter, Response
 
 from hltfarm.service.control.context import ContextDep
-from hltfarm.service.control.models import Live, ModelList, Ready, Server
-from hltfarm.service.control.runs import NOT_FOUND
+from hltfarm.service.control.models import Live, Ready, Server
 
 router = APIRouter(prefix="/v2", tags=["health"])
 
@@ -34,21 +33,3 @@ async def ready(context: ContextDep, response: Response) -> Ready:
     if reasons:
         response.status_code = 503
     return Ready(ready=not reasons, reasons=reasons)
-
-
-@router.get("/models")
-async def models() -> ModelList:
-    """Models that take part in the decision: none, the menu cuts on counts."""
-    return ModelList(models=[])
-
-
-@router.get("/models/{name}", responses=NOT_FOUND)
-async def model(name: str) -> None:
-    """Metadata of a model; there is none yet."""
-    raise HTTPException(404, f"model {name!r} is not loaded; no model is")
-
-
-@router.get("/models/{name}/ready", responses=NOT_FOUND)
-async def model_ready(name: str) -> None:
-    """Readiness of a model; there is none yet."""
-    raise HTTPException(404, f"model {name!r} is not loaded; no model is")

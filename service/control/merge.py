@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from hltfarm.proto.messages import Histogram, LedgerCounts, Snapshot, WorkerStatus
+from hltfarm.proto.messages import Histogram, LedgerCounts, Snapshot, WorkerStatus, models_text
 from hltfarm.service.runcontrol import combined
 
 
@@ -71,6 +71,9 @@ def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
         problems.append(f"the ingests run different menus: {', '.join(h or 'none' for h in hashes)}")
     if len(runs) > 1:
         problems.append(f"the ingests are in different runs: {', '.join(str(run) for run in runs)}")
+    models = list(dict.fromkeys(models_text(s.models) for s in snapshots if s.menu_hash))
+    if len(models) > 1:
+        problems.append(f"the ingests decide with different models: {'; '.join(models)}")
     return Snapshot(
         state=combined([s.state for s in snapshots]),
         run=max(runs, default=None),
@@ -92,7 +95,8 @@ def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
         event_latency=add_histograms([s.event_latency for s in snapshots]),
         stage_duration={stage: add_histograms(parts) for stage, parts in stages.items()},
         batch_events=add_histograms([s.batch_events for s in snapshots]),
-        menu_hash=hashes[0],
+        menu_hash=next((h for h in hashes if h), ""),
+        models=next((s.models for s in snapshots if s.menu_hash), ()),
         problems=problems,
         info=_add_int({key: value for key, value in s.info.items() if isinstance(value, int)} for s in snapshots),
     )

@@ -20,7 +20,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from hltfarm.proto.errors import WireCode
-from hltfarm.proto.messages import Histogram, RunState, Snapshot
+from hltfarm.proto.messages import Histogram, RunState, Snapshot, models_text
 from hltfarm.service.control.link import FarmView
 
 DECISIONS = ("accept", "reject", "error")
@@ -91,7 +91,8 @@ def farm_families(given: MetricsInput) -> Iterator[Metric]:
         "hlt_run_state", "1 for the present run state, 0 for the others.", "state", ((s, float(s is view.state)) for s in RunState)
     )
     config = GaugeMetricFamily("hlt_config_info", "1; the labels tell the configuration.", labels=["menu", "model", "version"])
-    config.add_metric([snapshot.menu_hash if snapshot else "", "", given.version], 1.0)
+    model = models_text(snapshot.models) if snapshot and snapshot.run is not None and snapshot.menu_hash else ""
+    config.add_metric([snapshot.menu_hash if snapshot else "", model, given.version], 1.0)
     yield config
     if given.supervised is not None:
         yield _gauge("hlt_workers_quarantined", "Workers taken out of service after repeated exits.", given.supervised.quarantined)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from hltfarm.proto.messages import LedgerCounts, RunState, WorkerStatus
+from hltfarm.proto.messages import LedgerCounts, ModelInfo, RunConfig, RunState, WorkerStatus
 from hltfarm.service.control.transitions import Progress, Transition
 from hltfarm.service.runs import Outcome, RunRecord
 
@@ -23,12 +24,54 @@ class Problem(BaseModel):
 
 
 class ConfigureRequest(BaseModel):
-    """What the next run is to be; everything has a default."""
+    """What the next run is to be; everything has a default: what the control was started with.
+
+    A model is a shipped one (NAME or NAME@VERSION), an absolute folder on the workers' machines, or `none`; the empty text, here as for
+    its working point and engine, is what the configuration of the reconstruction says.
+    """
 
     model_config = ConfigDict(extra="forbid")
     detector: str | None = Field(default=None, min_length=1, description="phase1, or a folder with conditions on the ingest's machine")
     menu: str | None = Field(default=None, max_length=1 << 20, description="menu as YAML text; the empty text is the built-in menu")
+    model: str | None = Field(default=None, max_length=4096, description="selector of tracks")
+    working_point: str | None = Field(
+        default=None, max_length=8, description="of the selector, e.g. 0.99; the default of another model than the control's is its own"
+    )
+    engine: str | None = Field(default=None, max_length=16, description="of the selector: fused (kernels), or torch: eager, compile, aot")
+    event_model: str | None = Field(default=None, max_length=4096, description="classifier of events; a menu cuts on event_score")
     run: int | None = Field(default=None, ge=1, lt=1 << 32, description="run number, above every earlier one; default: the next one")
+
+    def config(self, defaults: RunConfig) -> RunConfig:
+        """The run that is asked for, with `defaults` where nothing is said."""
+        given = self.model_dump(exclude_none=True)
+        if self.model is not None:
+            given.setdefault("working_point", "")
+        return msgspec.structs.replace(defaults, **given)
+
+
+class LoadedModel(BaseModel):
+    """A model that takes part in the decision. `working_point` is null for a classifier of events: the menu cuts on its score."""
+
+    name: str
+    version: int
+    hash: str = Field(description="of all that it computes and decides")
+    kind: str
+    target: str = Field(description="track or event")
+    engine: str
+    working_point: str | None
+
+    @classmethod
+    def of(cls, info: ModelInfo) -> LoadedModel:
+        """From the message."""
+        return cls(
+            name=info.name,
+            version=info.version,
+            hash=info.hash,
+            kind=info.kind,
+            target=info.target,
+            engine=info.engine,
+            working_point=info.working_point or None,
+        )
 
 
 class Ledger(BaseModel):
@@ -107,6 +150,8 @@ class Status(BaseModel):
     legal: list[str]
     run: int | None
     menu_hash: str | None
+    selector: LoadedModel | None = Field(description="of tracks; null where there is none, or no worker is ready yet")
+    event_model: LoadedModel | None = Field(description="classifier of events, likewise")
     ledger: Ledger | None = Field(description="of the present run")
     totals: Ledger | None = Field(description="since the ingests started")
     rates: RatesModel
@@ -127,6 +172,11 @@ class RunModel(BaseModel):
     detector: str
     menu: str
     menu_hash: str
+    model: str = Field(description="as asked for; empty: what the configuration of the reconstruction says")
+    working_point: str
+    engine: str
+    event_model: str
+    models: list[LoadedModel] | None = Field(description="what the workers loaded; null if the run was not started")
     outcome: Outcome
     created: datetime
     started: datetime | None
@@ -137,10 +187,15 @@ class RunModel(BaseModel):
     def of(cls, record: RunRecord) -> RunModel:
         """From the registry's record."""
         return cls(
-            number=record.number,
-            detector=record.detector,
-            menu=record.menu,
+            number=record.config.run,
+            detector=record.config.detector,
+            menu=record.config.menu,
             menu_hash=record.menu_hash,
+            model=record.config.model,
+            working_point=record.config.working_point,
+            engine=record.config.engine,
+            event_model=record.config.event_model,
+            models=None if record.models is None else [LoadedModel.of(info) for info in record.models],
             outcome=record.outcome,
             created=record.created,
             started=record.started,
@@ -232,9 +287,3 @@ class Server(BaseModel):
     name: str
     version: str
     extensions: list[str]
-
-
-class ModelList(BaseModel):
-    """Models that take part in the decision."""
-
-    models: list[str]

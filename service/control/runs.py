@@ -11,6 +11,7 @@ from hltfarm.service.control.models import (
     ConfigureRequest,
     IngestModel,
     Ledger,
+    LoadedModel,
     Problem,
     RatesModel,
     RunList,
@@ -38,11 +39,14 @@ def status_of(context: Context) -> Status:
     """The farm by the last look."""
     farm, view = context.farm, context.farm.view
     snapshot = view.snapshot
+    models = {} if snapshot is None else {info.target: LoadedModel.of(info) for info in snapshot.models}
     return Status(
         state=view.state,
         legal=list(legal(view.state)),
         run=None if snapshot is None else snapshot.run,
         menu_hash=None if snapshot is None else snapshot.menu_hash,
+        selector=models.get("track"),
+        event_model=models.get("event"),
         ledger=None if snapshot is None else Ledger.of(snapshot.ledger),
         totals=None if snapshot is None else Ledger.of(snapshot.totals),
         rates=RatesModel.model_validate(farm.rates),
@@ -81,7 +85,7 @@ async def status(context: ContextDep) -> Status:
 async def configure(context: ContextDep, response: Response, request: ConfigureRequest | None = None) -> TransitionModel:
     """Give the farm its configuration and the next run number. The body may be left out."""
     asked = request or ConfigureRequest()
-    transition = await context.farm.configure(asked.detector, asked.menu, asked.run)
+    transition = await context.farm.configure(asked.config(context.farm.settings.defaults))
     return _accepted(context, response, transition)
 
 
@@ -150,7 +154,7 @@ async def runs(
 ) -> RunList:
     """The run registry, newest first."""
     records = await context.farm.registry(lambda registry: registry.page(limit, before))
-    more = records[-1].number if len(records) == limit and records[-1].number > 1 else None
+    more = records[-1].config.run if len(records) == limit and records[-1].config.run > 1 else None
     return RunList(runs=[RunModel.of(record) for record in records], next=more)
 
 

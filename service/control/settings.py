@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hltfarm.proto.messages import RunConfig
+
 
 class ControlSettings(BaseModel):
     """Everything that a control process is told from outside. Durations in seconds."""
@@ -18,6 +20,15 @@ class ControlSettings(BaseModel):
     """Detector of a configure command that names none."""
     menu: str = ""
     """Menu (YAML text) of a configure command that brings none; empty: the built-in menu."""
+    model: str = ""
+    """Selector of tracks of a configure command that names none: a shipped model, or a folder on the workers' machines; "none": none.
+    Empty, here and below: what the configuration of the reconstruction says."""
+    working_point: str = ""
+    """Its working point."""
+    engine: str = ""
+    """How it is computed."""
+    event_model: str = ""
+    """Classifier of events of a configure command that names none."""
     first_run: int | None = Field(default=None, ge=1)
     """Number of the first run; later ones follow. None continues the registry's numbers."""
     autostart: bool = False
@@ -31,3 +42,16 @@ class ControlSettings(BaseModel):
     rate_window_s: float = Field(default=10.0, gt=0)
     progress_s: float = Field(default=10.0, gt=0)
     """Readiness: with events in flight, a decision must have come within this time; workers must have reported within it."""
+
+    @property
+    def defaults(self) -> RunConfig:
+        """What a configure command that says nothing asks for; run 0 is the next one."""
+        return RunConfig(
+            run=0,
+            detector=self.detector,
+            menu=self.menu,
+            model=self.model,
+            working_point=self.working_point,
+            engine=self.engine,
+            event_model=self.event_model,
+        )

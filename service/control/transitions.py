@@ -42,7 +42,9 @@ def reached(command: str, run: int | None, view: FarmView) -> bool:
     if view.snapshot is None:
         return False
     if command == "configure":
-        return view.state is RunState.CONFIGURED and view.snapshot.run == run
+        # The first worker that has built it settles that it can be built; a farm without workers is configured for those that come.
+        built = bool(view.snapshot.menu_hash) or not any(worker.up for worker in view.snapshot.workers)
+        return view.state is RunState.CONFIGURED and view.snapshot.run == run and built
     if command == "drain":
         # Licensed events may be on their way until the clients confirm that their licence is withdrawn.
         empty = view.snapshot.ledger.in_flight == 0 and not view.snapshot.info.get("reserved_events")
@@ -73,7 +75,8 @@ class Transitions:
             elif view.state is RunState.ERROR and view.snapshot is not None:
                 self._end(item, Progress.FAILED, now, "; ".join(view.problems) or "the farm went into Error")
             elif now - item.began > self._timeout_s:
-                self._end(item, Progress.FAILED, now, f"not completed within {self._timeout_s:g} s; the farm is {view.state}")
+                problems = "".join(f"; {problem}" for problem in view.problems)
+                self._end(item, Progress.FAILED, now, f"not completed within {self._timeout_s:g} s; the farm is {view.state}{problems}")
 
     def abandon(self, reason: str, now: float) -> None:
         """Fail everything that is pending."""

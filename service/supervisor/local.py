@@ -23,6 +23,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from hltfarm.proto.errors import BackendError, ConfigError, HltfarmError, StateError
+from hltfarm.proto.messages import RunConfig
 from hltfarm.service.control.app import create_app
 from hltfarm.service.control.context import Context
 from hltfarm.service.control.link import FarmLink
@@ -39,15 +40,14 @@ HLTFARM = (sys.executable, "-P", "-c", "from hltfarm.service.cli import main; ma
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalFarmSettings:
-    """A farm on one machine. `threads`: CPU threads of each worker. Durations in seconds."""
+    """A farm on one machine. `threads`: CPU threads of each worker; `config`: of runs that are told nothing else. Durations in seconds."""
 
     workers: int
     backend: str
     threads: int
     http: str
     clients_url: str
-    menu: str
-    detector: str
+    config: RunConfig
     data: Path
     first_run: int | None = None
     autostart: bool = True
@@ -140,8 +140,12 @@ async def run_local_farm(settings: LocalFarmSettings, started: Callable[[str], N
             control = ControlSettings(
                 ingests=(folder.endpoint("control"),),
                 database=f"sqlite:///{settings.data.resolve()}/runs.db",
-                detector=settings.detector,
-                menu=settings.menu,
+                detector=settings.config.detector,
+                menu=settings.config.menu,
+                model=settings.config.model,
+                working_point=settings.config.working_point,
+                engine=settings.config.engine,
+                event_model=settings.config.event_model,
                 first_run=settings.first_run,
                 autostart=settings.autostart,
             )
