@@ -110,10 +110,7 @@ def test_eager(name: str, models: dict[str, Model], record_property: Callable[[s
 
 
 @needs_compiler
-@pytest.mark.parametrize(
-    ("engine", "name"),
-    [("compile", "mlp"), ("compile", "pt2"), ("aot", "mlp"), ("aot", "pt2"), pytest.param("aot", "forest", marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize(("engine", "name"), [("compile", "mlp"), ("compile", "pt2"), ("aot", "mlp"), ("aot", "pt2")])
 def test_compiled(engine: str, name: str, models: dict[str, Model], cache: Path) -> None:
     reason = no_compiler()
     if reason:
