@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,10 @@ def profiler() -> None:
     """The profiler sees kernels of graphs that were captured after its first use only."""
     import torch
 
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]):
+    with (
+        warnings.catch_warnings(action="ignore"),  # it says which traces it will not keep
+        torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]),
+    ):
         torch.zeros(1, device="cuda").add_(1)
         torch.cuda.synchronize()
 
@@ -48,7 +52,7 @@ def activities(run: Any, folder: Path) -> list[dict[str, Any]]:
     import torch
 
     kinds = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-    with torch.profiler.profile(activities=kinds) as profile:
+    with warnings.catch_warnings(action="ignore"), torch.profiler.profile(activities=kinds) as profile:
         run()
         torch.cuda.synchronize()
     profile.export_chrome_trace(str(folder / "trace.json"))

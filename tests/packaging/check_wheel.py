@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ROOTS = ("proto", "service", "workers", "loadgen")
-DATA_SUFFIXES = (".py", ".cuh", ".h", ".hlt", ".yaml", ".html", ".css", ".js", ".typed")
+DATA_SUFFIXES = (".py", ".cuh", ".h", ".hlt", ".yaml", ".html", ".css", ".js", ".json", ".safetensors", ".typed")
 
 #: Runs in the fresh environment, away from the source tree. Only the CUDA backend may lack a module: cupy, an extra of its own.
 IMPORT_ALL = """
