@@ -4,11 +4,33 @@ from __future__ import annotations
 
 import msgspec
 
-from hltfarm.proto.messages import Histogram, LedgerCounts, RunConfig, RunState, Snapshot, WorkerStatus
+from hltfarm.proto.messages import Histogram, LedgerCounts, ModelInfo, RunConfig, RunState, Snapshot, WorkerStatus
 from hltfarm.service.control.link import FarmView, IngestView, RefusedError, UnreachableError, view_of
 from hltfarm.service.runcontrol import RunControl
 
 ENDPOINT = "ipc:///fake"
+SELECTOR = ModelInfo(
+    target="track",
+    name="tiny",
+    version=3,
+    hash="fedcba9876543210",
+    kind="mlp",
+    engine="fused",
+    working_point="0.98",
+    features=("log_pt", "tip"),
+    working_points={"0.99": {"triplets": 0.5, "longer": 0.25}, "0.98": {"triplets": 0.75, "longer": 0.5}},
+)
+CLASSIFIER = ModelInfo(
+    target="event",
+    name="busy",
+    version=1,
+    hash="0011223344556677",
+    kind="mlp",
+    engine="fused",
+    working_point="",
+    features=("vertices",),
+    working_points={"0.95": {"event": 0.5}},
+)
 
 
 def snapshot(**changes: object) -> Snapshot:
@@ -55,14 +77,18 @@ class FakeLink:
         self.refusal: str | None = None
         self.in_flight = 0
         self.received = 0
+        self.built = True  # whether the workers have built the configuration, and with which models
+        self.models: tuple[ModelInfo, ...] = ()
         self.sent: list[tuple[str, RunConfig | None, str | None]] = []
         self.closed = False
 
     def snapshot(self) -> Snapshot:
         """What the ingest says of itself."""
         ledger = LedgerCounts(received=self.received, rejected=self.received - self.in_flight, in_flight=self.in_flight)
-        workers = snapshot().workers
-        return snapshot(state=self.machine.state, run=self.run, ledger=ledger, totals=ledger, workers=workers)
+        given = snapshot(state=self.machine.state, run=self.run, ledger=ledger, totals=ledger)
+        if not self.built:
+            return msgspec.structs.replace(given, menu_hash="", problems=["worker w0: configuring"])
+        return msgspec.structs.replace(given, models=self.models if self.run is not None else ())
 
     async def look(self) -> FarmView:
         """See `Link.look`."""

@@ -9,7 +9,7 @@ from hltfarm.proto.messages import RunState, Snapshot
 from hltfarm.service.control.link import IngestView, UnreachableError, refusal, view_of
 from hltfarm.service.control.merge import merge
 from hltfarm.service.control.transitions import reached
-from tests.unit.farm_fake import snapshot
+from tests.unit.farm_fake import SELECTOR, snapshot
 
 GONE = IngestView("b", None, "ingest b did not answer")
 
@@ -61,10 +61,29 @@ def test_sums_and_disagreements() -> None:
     assert len(farm.problems) == 2
 
 
+def test_the_farm_tells_of_ingests_with_different_models() -> None:
+    unknown = snapshot(menu_hash="")
+    farm = merge([unknown, snapshot(models=(SELECTOR,))])
+    assert (farm.models, farm.menu_hash) == ((SELECTOR,), "0123456789abcdef")
+    assert not any("models" in problem for problem in farm.problems), "an ingest without a ready worker decides nothing"
+    farm = merge([snapshot(), snapshot(models=(SELECTOR,))])
+    assert farm.problems == ["the ingests decide with different models: none; tiny:fedcba9876543210"]
+
+
 def drained(**changes: object) -> bool:
     ledger = snapshot().ledger
     given: Snapshot = snapshot(state=RunState.DRAINING, ledger=type(ledger)(received=5, rejected=5), **changes)
     return reached("drain", 7, view_of([IngestView("a", given)]))
+
+
+def test_a_configuration_is_done_when_a_worker_has_built_it() -> None:
+    def done(**changes: object) -> bool:
+        return reached("configure", 7, view_of([IngestView("a", snapshot(state=RunState.CONFIGURED, **changes))]))
+
+    assert done()
+    assert not done(run=6)
+    assert not done(menu_hash="")
+    assert done(menu_hash="", workers=[]), "it waits for workers that will come"
 
 
 def test_a_drain_waits_until_no_client_may_send() -> None:

@@ -15,7 +15,7 @@ from hltfarm.service.control.app import create_app
 from hltfarm.service.control.link import FarmView, IngestView, view_of
 from hltfarm.service.control.models import ProcessModel
 from hltfarm.service.control.settings import ControlSettings
-from tests.unit.farm_fake import ENDPOINT, snapshot
+from tests.unit.farm_fake import CLASSIFIER, ENDPOINT, SELECTOR, snapshot
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -119,7 +119,22 @@ def test_every_number_of_a_known_snapshot() -> None:
     assert samples["hlt_worker_restarts_total", (("worker", "w0"),)] == 2, "without a supervisor the ingest's count stands"
     assert not [name for name, _labels in samples if name == "hlt_workers_quarantined"], "nobody here could know it"
     info = [dict(labels) for name, labels in samples if name == "hlt_config_info"]
-    assert [entry["menu"] for entry in info] == ["0123456789abcdef"]
+    assert [(entry["menu"], entry["model"]) for entry in info] == [("0123456789abcdef", "none")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"models": (SELECTOR,)}, "tiny:fedcba9876543210"),
+        ({"models": (SELECTOR, CLASSIFIER)}, "tiny:fedcba9876543210,busy:0011223344556677"),
+        ({"menu_hash": ""}, ""),  # no worker has said what it loaded
+        ({"run": None}, ""),
+    ],
+)
+def test_the_configuration_names_the_models(changes: dict[str, object], expected: str) -> None:
+    _text, samples = scrape(FixedLink(snapshot(**changes)))
+    (info,) = [dict(labels) for name, labels in samples if name == "hlt_config_info"]
+    assert info["model"] == expected
 
 
 def test_supervisor_counts_restarts_and_quarantine() -> None:
