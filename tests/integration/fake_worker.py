@@ -1,7 +1,8 @@
 """A worker process with a reconstruction that is told by the run's "menu" (JSON here) what to do; run as a script by the ingest tests.
 
 {"kill": [events on which the process dies], "raise": [events on which the batch fails], "hang": [events on which it sleeps],
- "refuse": "text of a ConfigError", "break": "text of a BackendError", "delay_s": seconds a batch, "rows": length of the columns}
+ "refuse": "text of a ConfigError", "break": "text of a BackendError", "delay_s": seconds a batch, "rows": length of the columns,
+ "models": {name of a worker: name of the model that it says it loaded}}
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from hltfarm.proto.errors import BackendError, ConfigError
 from hltfarm.proto.events import RawEvent
-from hltfarm.proto.messages import RunConfig
+from hltfarm.proto.messages import ModelInfo, RunConfig
 from hltfarm.proto.results import RESULT
 from hltfarm.proto.worker_link import PathInfo
 from hltfarm.workers.engine import Built
@@ -61,7 +62,25 @@ def build(config: RunConfig) -> Built:
         raise ConfigError(plan["refuse"])
     if "break" in plan:
         raise BackendError(plan["break"])
-    return Built(FakeReconstruction(plan), "hash", (PathInfo("odd", "physics"),))
+    loaded = plan.get("models", {}).get(sys.argv[2])
+    models = () if loaded is None else (model(loaded),)
+    return Built(FakeReconstruction(plan), "hash", (PathInfo("odd", "physics"),), models)
+
+
+def model(name: str) -> ModelInfo:
+    """A model of which only the name matters."""
+    points = {"0.99": {"triplets": 0.5, "longer": 0.5}}
+    return ModelInfo(
+        target="track",
+        name=name,
+        version=1,
+        hash="0",
+        kind="cuts",
+        engine="fused",
+        working_point="0.99",
+        features=("pt",),
+        working_points=points,
+    )
 
 
 if __name__ == "__main__":

@@ -126,6 +126,10 @@ def test_an_endpoint_that_is_taken_ends_the_farm_with_one_line_that_says_so(fold
         (["--menu", "/no/such/menu.yaml"], "menu /no/such/menu.yaml cannot be read"),
         (["--detector", "/no/such/folder"], "detector '/no/such/folder'"),
         (["--workers", "0"], "--workers"),
+        (["--model", "nothing"], "model 'nothing' is neither a directory nor shipped"),
+        (["--event-model", "/no/such/model"], "model '/no/such/model'"),
+        (["--engine", "warp"], "engine 'warp'"),
+        (["--model", "none", "--working-point", "0.99"], "without a selector"),
     ],
 )
 def test_bad_options_end_with_one_line(options: list[str], said: str, tmp_path: Path) -> None:

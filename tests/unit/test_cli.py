@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -12,6 +13,7 @@ import typer
 from hltfarm.proto.errors import BackendError, ConfigError, SampleError, StateError
 from hltfarm.service import cli
 
+DEMO = Path(__file__).resolve().parents[2] / "loadgen" / "data" / "demo.hlt"
 COMMAND = [sys.executable, "-P", "-c", "from hltfarm.service.cli import main; main()"]
 
 
@@ -63,6 +65,9 @@ def test_version() -> None:
         (["load", "--source", "x", "--rate", "-5"], "rate -5 Hz"),
         (["load", "--source", "x", "--arrival", "odd"], "uniform, poisson"),
         (["load", "--source", "/nonexistent/sample.hlt"], "/nonexistent/sample.hlt"),
+        (["control", "--model", "nothing"], "model 'nothing' is not shipped"),
+        (["control", "--model", "/models/x", "--working-point", "tight"], "working point 'tight'"),
+        (["control", "--event-model", "./x"], "absolute path"),
     ],
 )
 def test_bad_arguments_end_with_one_line(arguments: list[str], expected: str) -> None:
@@ -72,6 +77,23 @@ def test_bad_arguments_end_with_one_line(arguments: list[str], expected: str) ->
     assert result.stderr.startswith("hltfarm: error: ")
     assert result.stderr.count("\n") == 1
     assert expected in result.stderr
+
+
+def test_options_of_a_role_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HLTFARM_CONTROL_ENGINE", "warp")
+    result = hltfarm("control")
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "engine 'warp' is unknown; use fused, eager, compile, aot" in result.stderr
+
+
+@pytest.mark.parametrize("size", [40, 200_000])
+def test_errors_of_a_menu_name_its_file(size: int, tmp_path: Path) -> None:
+    menu = tmp_path / "bad.yaml"
+    menu.write_text("version: 1\npaths: oops #" + "x" * size)
+    result = hltfarm("reco", str(DEMO), "--menu", str(menu))
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert str(menu) in result.stderr
+    assert ("too large for a menu" in result.stderr) == (size > 1 << 17)
 
 
 def test_a_group_without_a_command_shows_its_help() -> None:

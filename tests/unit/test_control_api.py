@@ -328,6 +328,8 @@ def test_control_plane_imports_neither_torch_nor_cupy() -> None:
         "import sys\n"
         "import hltfarm.service.control.app, hltfarm.service.control.link, hltfarm.service.supervisor.processes\n"
         "import hltfarm.service.cli.serve, hltfarm.service.cli.roles\n"
+        "from hltfarm.proto.messages import RunConfig\n"
+        "hltfarm.service.cli.serve.check_models(RunConfig(run=0, model='none'))\n"
         "print(sorted({'torch', 'cupy'} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
