@@ -24,6 +24,8 @@ from hltfarm.workers.models import Forest, MlpWeights, Model, save
 
 #: Upper cuts on these are what the comparison with a cut-based selection tightens.
 CUT_FEATURES = ("tip_significance", "log_chi2")
+#: Softer and harder tracks weigh as much as those at these ends.
+HARD_PT_GEV = (1.0, 50.0)
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class TrainConfig:
     efficiencies: tuple[float, ...] = (0.995, 0.99, 0.98)
     default: str = "0.99"
     triplet_weight: float = 3.0  # of a triplet in the loss, others 1; higher: purer triplets, longer tracks lose purity
+    hard_exponent: float = 0.5  # of pt, in the weight of true tracks; 0: hard tracks, which are few, pay for the purity of soft ones
     half: bool = False
 
 
@@ -92,11 +95,13 @@ def train(rows: Rows, test: Rows | None, config: TrainConfig, report: Report) ->
 
 
 def row_weights(rows: Rows, config: TrainConfig) -> Floats:
-    """Weights in the loss: triplets count more than longer tracks; signal and background events count the same as a whole."""
+    """Weights in the loss: triplets count more than longer tracks, hard true tracks more than soft ones; signal and background events
+    count the same as a whole."""
     if rows.groups == ("event",):
         true = float(rows.label.mean())
         return np.where(rows.label, 0.5 / max(true, 1e-9), 0.5 / max(1 - true, 1e-9))
-    return np.where(rows.group == 0, config.triplet_weight, 1.0)
+    weight = np.where(rows.group == 0, config.triplet_weight, 1.0)
+    return weight * np.where(rows.label, np.clip(rows.about["pt"], *HARD_PT_GEV) ** config.hard_exponent, 1.0)
 
 
 def halved(content: MlpWeights) -> MlpWeights:

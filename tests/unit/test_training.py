@@ -366,9 +366,10 @@ def test_parts_without_rows_are_named() -> None:
 
 
 def test_weights_of_rows() -> None:
-    tracks = row_weights(rows_of(100), TINY)
-    assert set(tracks[rows_of(100).group == 0]) == {3.0}
-    assert set(tracks[rows_of(100).group == 1]) == {1.0}
+    rows = replace(rows_of(5), label=np.array([0, 0, 1, 1, 1], bool), group=np.array([0, 1, 0, 1, 1]))
+    rows = replace(rows, about={"pt": np.array([30.0, 30.0, 16.0, 0.5, 900.0])})
+    assert row_weights(rows, TINY) == pytest.approx([3.0, 1.0, 12.0, 1.0, np.sqrt(50)])
+    assert row_weights(rows, replace(TINY, hard_exponent=0.0)) == pytest.approx([3.0, 1.0, 3.0, 1.0, 1.0])
     events = rows_of(1000, groups=GROUPS["event"])
     weight = row_weights(events, TINY)
     assert weight[events.label].sum() == pytest.approx(weight[~events.label].sum())
