@@ -170,8 +170,9 @@ class CpuBackend:
             _one_torch_thread()
         lanes = [self._lanes.get() for _ in range(self._threads)]
         try:
-            for lane in lanes:
-                lane.use(tables, params, selector)
+            programs = [lane.prepare(tables, params, selector) for lane in lanes]
+            for lane, program in zip(lanes, programs, strict=True):
+                lane.use(program)
         finally:
             for lane in lanes:
                 self._lanes.put(lane)

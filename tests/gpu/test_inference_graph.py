@@ -95,7 +95,7 @@ def test_tensors_are_the_columns(sample: Any, engine: str) -> None:
         lanes = reconstructor._backend._lanes  # type: ignore[attr-defined]
         seen = set()
         for lane in lanes:
-            selected, addresses = lane.arena["Selected"], lane._scorer._scorer.views.addresses()
+            selected, addresses = lane.arena["Selected"], lane._program.scorer._scorer.views.addresses()
             assert addresses["input 0"].pointer == selected.address(FEATURES[0])
             assert addresses["score"].pointer == selected.address("score")
             assert addresses["input 0"].strides[0] == 1

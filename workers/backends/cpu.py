@@ -42,8 +42,69 @@ def load_library() -> ctypes.CDLL:
     return library
 
 
+class Program:
+    """What a lane runs: the launches of its kernels as the library takes them, and the torch model between two of them.
+
+    It owns the tables and the team memory, which the library gets as bare addresses.
+    """
+
+    def __init__(
+        self,
+        arena: Arena,
+        tables: dict[str, Collection],
+        params: dict[str, np.ndarray[Any, Any]],
+        selector: Selector,
+        library: ctypes.CDLL,
+    ) -> None:
+        self._tables = tables
+        self._library = library
+        steps = plan(arena, tables, params, selector.kinds)
+        launches = [step for step in steps if isinstance(step, Launch)]
+        scratch = aligned_empty(max(128, *(launch.scratch for launch in launches)))
+        scratch[:] = 0  # kernels expect it clean and leave it clean
+        self._scratch = scratch
+        self._launches = launches
+        self._args = [(ctypes.c_void_p * len(x.structs))(*(s.ctypes.data for s in x.structs)) for x in launches]
+        self._steps = (_Step * len(launches))(*(self._step(x, args) for x, args in zip(launches, self._args, strict=True)))
+        self._seconds = np.zeros(len(launches))
+        self._count = arena["Batch"].n_selected
+        #: Launches before the torch model, and its wall time.
+        self._torch_at = next((i for i, step in enumerate(steps) if isinstance(step, Infer)), len(launches))
+        self._torch_seconds = 0.0
+        self._scorer = Scorer(arena["Selected"], selector) if selector.uses_torch else None
+
+    def _step(self, launch: Launch, args: Any) -> _Step:
+        function = self._library.hlt_find(launch.kernel.name.encode())
+        if not function:
+            raise BackendError(f"the compiled CPU kernels lack {launch.kernel.name}; they are older than the sources, reinstall hltfarm")
+        return _Step(function, launch.items, ctypes.addressof(args), self._scratch.ctypes.data)
+
+    def run(self) -> None:
+        """All steps in order. The GIL is released while kernels run."""
+        self._run(0, self._torch_at)
+        if self._scorer is not None:
+            begin = time.perf_counter()
+            self._scorer.score(0, int(self._count[0]))
+            self._torch_seconds += time.perf_counter() - begin
+        self._run(self._torch_at, len(self._launches))
+
+    def _run(self, first: int, last: int) -> None:
+        steps = ctypes.addressof(self._steps) + first * ctypes.sizeof(_Step)
+        self._library.hlt_run(steps, last - first, self._seconds.ctypes.data + first * self._seconds.itemsize)
+
+    def stage_seconds(self) -> dict[str, float]:
+        """Wall time by stage since the last call, in seconds."""
+        out: dict[str, float] = {}
+        for launch, t in zip(self._launches, self._seconds, strict=True):
+            out[launch.stage.name] = out.get(launch.stage.name, 0.0) + float(t)
+        if self._scorer is not None:
+            out["dnn"] += self._torch_seconds
+        self._seconds[:], self._torch_seconds = 0, 0.0
+        return out
+
+
 class CpuLane:
-    """One arena with its plan: reconstructs one task of events at a time, on the calling thread. torch models run between its kernels.
+    """One arena with its program: reconstructs one task of events at a time, on the calling thread.
 
     Not thread-safe: a lane belongs to one thread while it runs. Results stay valid until the lane runs again.
     """
@@ -59,62 +120,24 @@ class CpuLane:
         self.detector = detector
         self.arena = Arena(detector, capacity, host_allocate)
         self._library = load_library()
-        self.use(tables, params, selector)
+        self._program = self.prepare(tables, params, selector)
 
-    def use(self, tables: dict[str, Collection], params: dict[str, np.ndarray[Any, Any]], selector: Selector) -> None:
-        """Other tables and models from the next run on. Raises BackendError for a torch model that cannot be built; nothing changes then."""
-        scorer = Scorer(self.arena["Selected"], selector) if selector.uses_torch else None
-        self._tables = tables  # the plan holds bare addresses of their memory
-        steps = plan(self.arena, tables, params, selector.kinds)
-        self.launches = [step for step in steps if isinstance(step, Launch)]
-        self._scratch = aligned_empty(max(128, *(launch.scratch for launch in self.launches)))
-        self._scratch[:] = 0  # kernels expect it clean and leave it clean
-        self._args = [self._pointers(launch) for launch in self.launches]
-        self._steps = (_Step * len(self.launches))(
-            *(self._step(launch, args) for launch, args in zip(self.launches, self._args, strict=True))
-        )
-        self.seconds = np.zeros(len(self.launches))
-        #: Launches before the torch model, the stage it belongs to, and its seconds.
-        self._torch_at = next((i for i, step in enumerate(steps) if isinstance(step, Infer)), None)
-        self._torch_seconds = 0.0
-        self._scorer = scorer
+    def prepare(self, tables: dict[str, Collection], params: dict[str, np.ndarray[Any, Any]], selector: Selector) -> Program:
+        """The program for tables and models on this lane's memory. Raises BackendError for a torch model that cannot be built."""
+        return Program(self.arena, tables, params, selector, self._library)
 
-    def _pointers(self, launch: Launch) -> Any:
-        return (ctypes.c_void_p * len(launch.structs))(*(s.ctypes.data for s in launch.structs))
-
-    def _step(self, launch: Launch, args: Any) -> _Step:
-        function = self._library.hlt_find(launch.kernel.name.encode())
-        if not function:
-            raise BackendError(f"the compiled CPU kernels lack {launch.kernel.name}; they are older than the sources, reinstall hltfarm")
-        return _Step(function, launch.items, ctypes.addressof(args), self._scratch.ctypes.data)
+    def use(self, program: Program) -> None:
+        """Run this from the next task on."""
+        self._program = program
 
     def run(self, events: list[RawEvent]) -> None:
-        """Reconstruct events that fit the capacity. The GIL is released while the kernels run."""
+        """Reconstruct events that fit the capacity."""
         describe_batch(self.arena["Batch"], events, self.detector)
         raw = self.arena["Raw"].word.view(np.uint8)
         for begin, event in zip(self.arena["Batch"].payload_begin, events, strict=False):
             raw[4 * int(begin) : 4 * int(begin) + event.payload.nbytes] = event.payload
-        if self._scorer is None:
-            self._run_steps(0, len(self._steps))
-            return
-        assert self._torch_at is not None
-        self._run_steps(0, self._torch_at)
-        begin = time.perf_counter()
-        self._scorer.score(0, int(self.arena["Batch"].n_selected[0]))
-        self._torch_seconds += time.perf_counter() - begin
-        self._run_steps(self._torch_at, len(self._steps))
-
-    def _run_steps(self, first: int, last: int) -> None:
-        steps = ctypes.addressof(self._steps) + first * ctypes.sizeof(_Step)
-        self._library.hlt_run(steps, last - first, self.seconds.ctypes.data + first * self.seconds.itemsize)
+        self._program.run()
 
     def stage_seconds(self) -> dict[str, float]:
         """Wall time by stage since the last call, in seconds."""
-        out: dict[str, float] = {}
-        for launch, t in zip(self.launches, self.seconds, strict=True):
-            out[launch.stage.name] = out.get(launch.stage.name, 0.0) + float(t)
-        self.seconds[:] = 0
-        if self._scorer is not None:
-            out["dnn"] += self._torch_seconds
-            self._torch_seconds = 0.0
-        return out
+        return self._program.stage_seconds()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import cupy
@@ -15,7 +16,7 @@ from hltfarm.proto.errors import BackendError
 from hltfarm.proto.events import RawEvent
 from hltfarm.proto.results import RESULT
 from hltfarm.proto.soa import Collection, Schema
-from hltfarm.workers.arena import Arena, Capacity, Launch, asked_parts, describe_batch, plan, split
+from hltfarm.workers.arena import Arena, Capacity, Infer, Launch, asked_parts, describe_batch, plan, split
 from hltfarm.workers.backends import codegen
 from hltfarm.workers.batch import BATCH, RESULTS, result_rows
 from hltfarm.workers.columns import FitColumns, event_columns, fits_asked
@@ -61,6 +62,16 @@ def _to_device(tables: dict[str, Collection]) -> dict[str, Collection]:
     return {name: Collection(c.layout, cupy.asarray(c.buffer[: c.layout.nbytes])) for name, c in tables.items()}
 
 
+@dataclass(frozen=True)
+class Program:
+    """What a lane runs: its steps and their graph, which holds bare addresses of the tables' memory."""
+
+    tables: dict[str, Collection]
+    steps: Sequence[Launch | Infer]
+    scorer: GraphScorer | None
+    graph: Any
+
+
 class CudaLane:
     """One arena on the device with its stream and its captured graph: one batch in flight."""
 
@@ -85,15 +96,23 @@ class CudaLane:
         self._marks: list[tuple[str, Any]] = []
         self.events: Sequence[RawEvent] = ()
         self.asked: Sequence[bool] | None = None  #: of the events, whose tracks and vertices are wanted
-        self.use(tables, params, selector)
+        self.use(self.prepare(tables, params, selector))
 
-    def use(self, tables: dict[str, Collection], params: dict[str, Any], selector: Selector) -> None:
-        """Other tables and models from the next batch on; the lane must be idle. Raises BackendError; nothing changes then."""
+    def prepare(self, tables: dict[str, Collection], params: dict[str, Any], selector: Selector) -> Program:
+        """The graph for tables and models on this lane's memory; the lane must be idle. Raises BackendError."""
         scorer = self._graph_scorer(selector) if selector.uses_torch else None
-        self._tables = tables  # the graph holds bare addresses of their memory
-        self._steps = plan(self.arena, tables, params, selector.kinds)
-        self._scorer = scorer
-        self._graph = self._capture()
+        steps = plan(self.arena, tables, params, selector.kinds)
+        with self.stream:
+            self.stream.begin_capture()
+            try:
+                self._enqueue(steps, scorer, mark=False)
+            finally:
+                graph = self.stream.end_capture()
+        return Program(tables, steps, scorer, graph)
+
+    def use(self, program: Program) -> None:
+        """Run this from the next batch on."""
+        self._program = program
 
     def _graph_scorer(self, selector: Selector) -> GraphScorer:
         from hltfarm.workers.backends.cuda_torch import GraphScorer
@@ -102,28 +121,26 @@ class CudaLane:
         selected, batch = self.arena["Selected"], self.arena["Batch"]
         return GraphScorer(Scorer(selected, selector), selected.capacity, batch.address("n_selected"))
 
-    def _capture(self) -> Any:
-        with self.stream:
-            self.stream.begin_capture()
-            self._enqueue(mark=False)
-            return self.stream.end_capture()
-
     def _copy(self, target: int, source: int, nbytes: int, kind: int) -> None:
         runtime.memcpyAsync(target, source, nbytes, kind, self.stream.ptr)
 
-    def _enqueue(self, mark: bool) -> None:
+    def _enqueue(self, steps: Sequence[Launch | Infer], scorer: GraphScorer | None, mark: bool) -> None:
         """The chain on the lane's stream: description of the batch in, kernels, result table out."""
         batch, results = self.arena["Batch"], self.arena["Results"]
         self._copy(batch.buffer.data.ptr, self._batch.buffer.ctypes.data, batch.layout.nbytes, runtime.memcpyHostToDevice)
         stage = ""
-        for step in self._steps:
+        for step in steps:
             if mark and step.stage.name != stage:
                 self._mark(step.stage.name)
                 stage = step.stage.name
             if isinstance(step, Launch):
                 self._launch(step)
             else:
-                self._infer(mark)
+                assert scorer is not None, "a plan with a torch model needs its scorer"
+                if mark:  # profiled, without a graph: the host may ask for the count
+                    scorer.run(self.stream, int(self.arena["Batch"].n_selected.get(stream=self.stream)[0]))
+                else:
+                    scorer.capture(self.stream)
         if mark:
             self._mark("")
         self._copy(self._results.buffer.ctypes.data, results.buffer.data.ptr, results.layout.nbytes, runtime.memcpyDeviceToHost)
@@ -138,13 +155,6 @@ class CudaLane:
             function.max_dynamic_shared_size_bytes = launch.scratch
         args = (np.uint64(launch.items), np.uint32(launch.scratch // 4), *launch.structs)
         function((blocks,), (threads,), args, shared_mem=launch.scratch)
-
-    def _infer(self, mark: bool) -> None:
-        assert self._scorer is not None, "a plan with a torch model needs its engine"
-        if mark:  # profiled, without a graph: the host may ask for the count
-            self._scorer.run(self.stream, int(self.arena["Batch"].n_selected.get(stream=self.stream)[0]))
-        else:
-            self._scorer.capture(self.stream)
 
     def _mark(self, stage: str) -> None:
         event = cupy.cuda.Event()
@@ -162,9 +172,9 @@ class CudaLane:
         with self.stream:
             self._begin.record(self.stream)
             if profile:
-                self._enqueue(mark=True)
+                self._enqueue(self._program.steps, self._program.scorer, mark=True)
             else:
-                self._graph.launch(self.stream)
+                self._program.graph.launch(self.stream)
             self._end.record(self.stream)
 
     def finish(self) -> tuple[np.ndarray[Any, Any], dict[str, float]]:
@@ -250,8 +260,9 @@ class CudaBackend:
         """Other tables and models from the next run on. Raises BackendError if a torch model cannot be built; all stays as it was then."""
         tables = _to_device(tables)
         cupy.cuda.Device().synchronize()
-        for lane in self._lanes:
-            lane.use(tables, params, selector)
+        programs = [lane.prepare(tables, params, selector) for lane in self._lanes]
+        for lane, program in zip(self._lanes, programs, strict=True):
+            lane.use(program)
         self._selects = selector.track is not None
 
     def register(self, buffer: memoryview) -> None:

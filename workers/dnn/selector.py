@@ -44,6 +44,7 @@ class Selector:
         if self.track is not None:
             self._check(self.track, "track", dnn.FEATURES)
             self.track.thresholds(self.working_point)
+            _check_spacing(self.track)
             if not self.uses_torch and self.track.kind == "pt2":
                 raise ConfigError(f"model {self.track.name} is a torch program; use the engine eager, compile or aot")
         if self.event is not None:
@@ -136,6 +137,21 @@ class Selector:
             | _forest_tables(content if isinstance(content, Forest) else None, features, allocate)
             | _cut_tables(content if isinstance(content, Cuts) else None, allocate)
         )
+
+
+def _check_spacing(model: Model) -> None:
+    """Each input tensor of a torch program is one view over columns, which must be evenly spaced. Raises ConfigError naming the feature."""
+    if model.kind != "pt2":
+        return
+    for group in model.inputs:
+        at = [dnn.FEATURES.index(name) for name in group]
+        steps = np.diff(at)
+        if len(steps) and (steps[0] < 1 or (steps != steps[0]).any()):
+            wrong = group[1 + int(np.argmax((steps != steps[0]) | (steps < 1)))]
+            raise ConfigError(
+                f"model {model.name}: {wrong!r} breaks the even spacing of the input {', '.join(group)}; name features in the order of the "
+                "columns, at even distances, or give the model several inputs"
+            )
 
 
 def over_all_features(model: Model) -> Model:
