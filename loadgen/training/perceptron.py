@@ -17,6 +17,8 @@ from hltfarm.workers.models.networks import Mlp
 
 #: A feature whose spread is below this fraction of its mean (or of 1) is constant: it gets the scale 0.
 _CONSTANT = 1e-6
+#: Quantiles one standard deviation below the median of a normal distribution, at it, and above.
+_CENTRAL = (0.15866, 0.5, 0.84134)
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class MlpConfig:
     batch_rows: int = 1024  # smaller: noisier steps, slower
     learning_rate: float = 3e-3  # at the start (Adam); higher: unstable first epochs
     weight_decay: float = 1e-5  # higher: smoother and less pure
+    robust: bool = False  # standardise with median and central 68 %: for features with long tails, which else squeeze the rest together
 
 
 Curves = dict[str, list[float]]
@@ -42,7 +45,7 @@ def train_mlp(
 
     `weight`, `stop_weight`: of the rows of train and validation. `report(epoch, train_loss, validation_loss)` after each epoch.
     """
-    mean, scale = standardisation(train.values)
+    mean, scale = standardisation(train.values, config.robust)
     with _one_thread():
         net = Mlp.untrained(mean, scale, config.hidden, seed)
         x, y, w = (torch.from_numpy(a) for a in (train.values, train.label.astype(np.float32), _float32(weight)))
@@ -75,10 +78,17 @@ def train_mlp(
     return best, curves
 
 
-def standardisation(values: Values) -> tuple[Values, Values]:
-    """Mean and inverse spread of every feature, so that (x - mean) * scale has mean 0 and variance 1; scale 0 for constant ones."""
+def standardisation(values: Values, robust: bool = False) -> tuple[Values, Values]:
+    """Mean and inverse spread of every feature, so that (x - mean) * scale has mean 0 and variance 1; scale 0 for constant ones.
+
+    `robust`: median and half of the range of the central 68.27 % instead, for features that this range is not 0 for.
+    """
     mean = values.mean(axis=0, dtype=np.float64)
     spread = values.std(axis=0, dtype=np.float64)
+    if robust:
+        low, median, high = np.quantile(values.astype(np.float64), _CENTRAL, axis=0)
+        wide = high > low
+        mean, spread = np.where(wide, median, mean), np.where(wide, (high - low) / 2, spread)
     constant = spread <= _CONSTANT * np.maximum(1.0, np.abs(mean))
     scale = np.where(constant, 0.0, 1.0 / np.where(constant, 1.0, spread))
     return mean.astype(np.float32), scale.astype(np.float32)

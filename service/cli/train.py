@@ -6,11 +6,14 @@ import shlex
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hltfarm.service.cli.options import ModelOption, WorkingPointOption
+
+if TYPE_CHECKING:
+    from hltfarm.loadgen.training.perceptron import MlpConfig
 
 
 class Kind(StrEnum):
@@ -42,8 +45,10 @@ def train(
     test: Annotated[list[Path] | None, typer.Option(help="Samples to measure on; default: a part of the events of SOURCES.")] = None,
     signal: Annotated[list[Path] | None, typer.Option(help="Samples that a classifier of events should accept.")] = None,
     background: Annotated[list[Path] | None, typer.Option(help="Samples that it should reject.")] = None,
-    hidden: Annotated[str, typer.Option(help="Widths of the hidden layers of a network.")] = "64,32",
-    epochs: Annotated[int, typer.Option(min=1, help="Of a network, at most.")] = 30,
+    test_signal: Annotated[list[Path] | None, typer.Option(help="Signal to measure on; default: a part of the events of --signal.")] = None,
+    test_background: Annotated[list[Path] | None, typer.Option(help="Background to measure on, likewise.")] = None,
+    hidden: Annotated[str | None, typer.Option(help="Widths of the hidden layers of a network; default: 64,32, for events 16,8.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of a network, at most; default: 30, for events 300.")] = None,
     trees: Annotated[int, typer.Option(min=1, max=4096, help="Of a forest, at most.")] = 200,
     leaves: Annotated[int, typer.Option(min=2, max=1024, help="Of a tree.")] = 32,
     efficiency: Annotated[
@@ -76,13 +81,12 @@ def train(
     from hltfarm.loadgen.training.job import train as run
     from hltfarm.loadgen.training.measure import selection
     from hltfarm.loadgen.training.page import PAGE, summary, write_report
-    from hltfarm.loadgen.training.perceptron import MlpConfig
     from hltfarm.loadgen.training.rows import joined
     from hltfarm.proto.errors import ConfigError
     from hltfarm.workers.configuration import PATATRACK_PHASE1, configuration, with_models
 
     tracks, testing = target == Target.TRACK, list(test or [])
-    _check_samples(tracks, sources or [], signal or [], background or [], testing)
+    _check_samples(tracks, sources or [], signal or [], background or [], testing, test_signal or [], test_background or [])
     points = tuple(efficiency or ((0.995, 0.99, 0.98) if tracks else (0.98, 0.95, 0.9)))
     chosen = default if default is not None else (0.99 if tracks else 0.95)
     for point in points:
@@ -95,7 +99,7 @@ def train(
     settings = TrainConfig(
         kind=kind.value,
         seed=seed,
-        mlp=MlpConfig(hidden=_widths(hidden), epochs=epochs),
+        mlp=_network(tracks, _widths(hidden or ("64,32" if tracks else "16,8")), epochs),
         forest=ForestConfig(trees=trees, leaves=leaves),
         efficiencies=points,
         default=f"{chosen:g}",
@@ -122,13 +126,14 @@ def train(
         rows = samples.track_rows(sources or [], reading, watch)
         unseen = samples.track_rows(testing, reading, watch) if testing else None
     else:
-        rows, unseen = samples.event_rows(signal or [], background or [], reading, watch), None
+        rows = samples.event_rows(signal or [], background or [], reading, watch)
+        unseen = samples.event_rows(test_signal or [], test_background or [], reading, watch) if test_signal else None
     about: dict[str, Any] = {
         "command": _command(context),
         "samples": [p.name for p in sources or []]
         if tracks
         else {"signal": [p.name for p in signal or []], "background": [p.name for p in background or []]},
-        "test_samples": [p.name for p in testing],
+        "test_samples": [p.name for p in (*testing, *(test_signal or []), *(test_background or []))],
         "configuration": reconstruction.name,
         "seed": seed,
     }
@@ -154,20 +159,37 @@ def train(
     stdout.print(f"report: {out / PAGE}", soft_wrap=True)
 
 
-def _check_samples(tracks: bool, sources: list[Path], signal: list[Path], background: list[Path], test: list[Path]) -> None:
+def _check_samples(
+    tracks: bool,
+    sources: list[Path],
+    signal: list[Path],
+    background: list[Path],
+    test: list[Path],
+    test_signal: list[Path],
+    test_background: list[Path],
+) -> None:
     """Raise ConfigError unless the samples are those that the target needs."""
     from hltfarm.proto.errors import ConfigError
 
-    if tracks and (signal or background):
+    if tracks and (signal or background or test_signal or test_background):
         raise ConfigError("--signal and --background are for --target event; a selector of tracks takes samples with truth as SOURCES")
     if tracks and not sources:
         raise ConfigError("a selector of tracks needs at least one sample with truth")
     if not tracks and (sources or test):
-        raise ConfigError(
-            "a classifier of events takes its samples as --signal and --background, and is measured on a part of their events"
-        )
+        raise ConfigError("a classifier of events takes --signal and --background, and --test-signal and --test-background to measure on")
     if not tracks and not (signal and background):
         raise ConfigError("a classifier of events needs --signal and --background")
+    if bool(test_signal) != bool(test_background):
+        raise ConfigError("--test-signal and --test-background belong together")
+
+
+def _network(tracks: bool, hidden: tuple[int, ...], epochs: int | None) -> MlpConfig:
+    """Events are few, and their quantities have long tails."""
+    from hltfarm.loadgen.training.perceptron import MlpConfig
+
+    if tracks:
+        return MlpConfig(hidden, epochs or 30)
+    return MlpConfig(hidden, epochs or 300, patience=40, batch_rows=128, weight_decay=1e-3, robust=True)
 
 
 def _command(context: typer.Context) -> str:

@@ -305,6 +305,11 @@ def test_standardisation() -> None:
     mean, scale = standardisation(values)
     assert (mean[0], scale[0]) == (pytest.approx(3.0, abs=0.02), pytest.approx(4.0, abs=0.1))
     assert (mean[1], scale[1]) == (1e4, 0.0)
+    values[::50, 0] *= 1e4  # a long tail
+    values[::5, 1] = 2e4  # the central 68 % are one value: mean and standard deviation remain
+    mean, scale = standardisation(values, robust=True)
+    assert (mean[0], scale[0]) == (pytest.approx(3.0, abs=0.05), pytest.approx(4.0, abs=0.6))
+    assert (mean[1], scale[1]) == (pytest.approx(1.2e4), pytest.approx(1 / 4e3))
 
 
 def test_half_precision_is_what_is_stored_and_measured(tmp_path: Path) -> None:
@@ -435,6 +440,7 @@ def test_command_trains_a_classifier_of_events(demo_sample: Path, tmp_path: Path
         (["a.hlt", "--signal", "b.hlt"], "--target event"),
         (["--target", "event", "--signal", "b.hlt"], "needs --signal and --background"),
         (["a.hlt", "--target", "event"], "--signal and --background"),
+        (["--target", "event", "--signal", "b.hlt", "--background", "c.hlt", "--test-signal", "d.hlt"], "belong together"),
         (["a.hlt", "--hidden", "64,x"], "'64,x'"),
         (["a.hlt", "--hidden", "0"], "'0'"),
         (["a.hlt", "--efficiency", "1.5"], "1.5"),
