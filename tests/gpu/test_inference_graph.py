@@ -75,7 +75,7 @@ def test_no_copy_between_raw_data_and_decision(sample: Any, engine: str, tmp_pat
     if "HLTFARM_TRACES" in os.environ:
         lines = [f"{e['cat']:<11} {e['name'][:90]} {e['args'].get('bytes', '')}" for e in device]
         Path(os.environ["HLTFARM_TRACES"], f"trace_{engine}.txt").write_text("\n".join(lines) + "\n")
-    assert len(kernels) > 50
+    assert len(kernels) >= 40  # those of the whole chain
     before = [c for c in copies if c[0] < kernels[0]]
     after = [c for c in copies if c[0] > kernels[-1]]
     assert sorted(n for _, _, n in before)[-len(events) :] == sorted(e.payload.nbytes for e in events)

@@ -13,6 +13,7 @@ from hltfarm.proto.detector.description import Layer
 from hltfarm.proto.errors import ConfigError
 from hltfarm.workers.arena import host_allocate
 from hltfarm.workers.configuration import DEFAULT, MAX_PHI_CUT, configuration, fill_tables, params
+from hltfarm.workers.dnn.selector import Selector
 from hltfarm.workers.menu import DEFAULT_MENU, Menu
 from hltfarm.workers.reconstructor import Reconstructor
 
@@ -40,7 +41,7 @@ def test_window_of_azimuth(cut):
 
 def test_track_length():
     with pytest.raises(ConfigError, match="tracks of 3 to 9 hits"):
-        params(replace(DEFAULT, tracks=replace(DEFAULT.tracks, max_track_hits=9)), phase1())
+        params(replace(DEFAULT, tracks=replace(DEFAULT.tracks, max_track_hits=9)), phase1(), Selector())
 
 
 def test_a_layer_without_modules_changes_nothing(repository):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import msgspec
 import pytest
 
 from hltfarm.proto.messages import Snapshot
+from hltfarm.workers import run_models
+from hltfarm.workers.configuration import DEFAULT, SelectionConfig
 from hltfarm.workers.models import registry, save
 from tests.reference import model_samples
 from tests.unit.farm_fake import CLASSIFIER, SELECTOR, FakeLink
@@ -20,8 +23,9 @@ Client = httpx.AsyncClient
 
 @pytest.fixture
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A distribution with a selector of tracks and a classifier of events."""
+    """A distribution with a selector of tracks and a classifier of events, neither of them in the configuration."""
     monkeypatch.setattr(registry, "SHIPPED", tmp_path)
+    monkeypatch.setattr(run_models, "DEFAULT", replace(DEFAULT, selection=SelectionConfig()))
     save(tmp_path / "sample", model_samples.perceptron(), **model_samples.TRACK, description="for tests")
     save(tmp_path / "events", model_samples.perceptron(), **{**model_samples.EVENT, "name": "events"})
 
