@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from hltfarm.loadgen.validation.plots import Plot
 
 Document = Mapping[str, Any]
-_AXIS_NAMES = {"pt": "pT", "eta": "η", "n_hits": "number of hits"}
+_AXIS_NAMES = {"pt": "pT", "eta": "η", "tip": "|transverse impact parameter|", "n_hits": "number of hits"}
 
 
 def draw(document: Document, folder: Path) -> list[Plot]:

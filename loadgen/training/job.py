@@ -26,6 +26,8 @@ from hltfarm.workers.models import Forest, MlpWeights, Model, save
 CUT_FEATURES = ("tip_significance", "log_chi2")
 #: Softer and harder tracks weigh as much as those at these ends.
 HARD_PT_GEV = (1.0, 50.0)
+#: |tip| from which on tracks weigh more, and how many times as much they weigh at most (with an exponent of 1).
+DISPLACED_CM, DISPLACED_MOST = 0.01, 10.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,9 @@ class TrainConfig:
     efficiencies: tuple[float, ...] = (0.995, 0.99, 0.98)
     default: str = "0.99"
     triplet_weight: float = 3.0  # of a triplet in the loss, others 1; higher: purer triplets, longer tracks lose purity
+    displaced_exponent: float = (
+        1.0  # of |tip| / 0.01 cm, likewise: 0: decays off the beam line are taken for fakes, of which there are many
+    )
     hard_exponent: float = 0.5  # of pt, in the weight of true tracks; 0: hard tracks, which are few, pay for the purity of soft ones
     half: bool = False
 
@@ -95,13 +100,15 @@ def train(rows: Rows, test: Rows | None, config: TrainConfig, report: Report) ->
 
 
 def row_weights(rows: Rows, config: TrainConfig) -> Floats:
-    """Weights in the loss: triplets count more than longer tracks, hard true tracks more than soft ones; signal and background events
-    count the same as a whole."""
+    """Weights in the loss: triplets count more than longer tracks, hard and displaced true tracks more than others; signal and background
+    events count the same as a whole."""
     if rows.groups == ("event",):
         true = float(rows.label.mean())
         return np.where(rows.label, 0.5 / max(true, 1e-9), 0.5 / max(1 - true, 1e-9))
     weight = np.where(rows.group == 0, config.triplet_weight, 1.0)
-    return weight * np.where(rows.label, np.clip(rows.about["pt"], *HARD_PT_GEV) ** config.hard_exponent, 1.0)
+    hard = np.clip(rows.about["pt"], *HARD_PT_GEV) ** config.hard_exponent
+    displaced = np.clip(rows.about["tip"] / DISPLACED_CM, 1.0, DISPLACED_MOST) ** config.displaced_exponent
+    return weight * np.where(rows.label, hard * displaced, 1.0)
 
 
 def halved(content: MlpWeights) -> MlpWeights:

@@ -15,7 +15,7 @@ from hltfarm.loadgen.validation.definitions import TRACK_AXES as VALIDATION_AXES
 
 AXES: tuple[Axis, ...] = (
     Axis("pt", "track pT [GeV]", PT_EDGES, log=True, open_high=True),
-    next(axis for axis in VALIDATION_AXES if axis.name == "eta"),
+    *(axis for axis in VALIDATION_AXES if axis.name in ("eta", "tip")),
     Axis("n_hits", "hits of the track", (2.5, 3.5, 4.5, 5.5, 6.5)),
 )
 _SCORE_BINS = 50

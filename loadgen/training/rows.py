@@ -20,7 +20,7 @@ GROUPS: dict[str, tuple[str, ...]] = {"track": ("triplets", "longer"), "event": 
 class Rows:
     """n rows. `label`: a matched track, a signal event. `event`: number of the event, in its sample; `group`: index into `groups`.
 
-    `about`: further columns (n,) that plots and comparisons are made against (pt, eta, n_hits), never seen by the model.
+    `about`: further columns (n,) that plots and weights go by (pt, eta, n_hits, tip), never seen by the model.
     """
 
     names: tuple[str, ...]

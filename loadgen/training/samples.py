@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hltfarm.loadgen.source import EventSource, open_source
 from hltfarm.loadgen.training.rows import GROUPS, Rows, joined
-from hltfarm.loadgen.validation.definitions import LOOSE, Bools
+from hltfarm.loadgen.validation.definitions import LOOSE, Bools, Floats
 from hltfarm.loadgen.validation.event import EventReco, check_truth
 from hltfarm.loadgen.validation.matching import hit_crossings, hit_particles, match_tracks, pixel_crossings
 from hltfarm.proto.errors import SampleError
@@ -51,7 +53,7 @@ def track_rows(paths: Sequence[Path], reading: Reading, watch: Watch) -> Rows:
             matched = _matched(source, i, result, k, reading.match_fraction)
             at = seen["track"]
             group = (tracks["n_hits"][at] > 3).astype(np.int64)
-            about = {name: tracks[name][at].astype(np.float64) for name in ("pt", "eta", "n_hits")}
+            about = _about(tracks, at)
             sample, event = np.full(len(at), number, np.int64), np.full(len(at), i, np.int64)
             parts.append(Rows(FEATURES, GROUPS["track"], seen["values"], matched[at], group, sample, event, about))
     return joined(parts)
@@ -65,7 +67,7 @@ def loose_tracks(path: Path, reading: Reading, watch: Watch) -> Rows:
         tracks = result.tracks(k)
         loose = tracks["quality"] >= LOOSE
         matched = _matched(source, i, result, k, reading.match_fraction)
-        about = {name: tracks[name][loose].astype(np.float64) for name in ("pt", "eta", "n_hits")}
+        about = _about(tracks, loose)
         n = int(loose.sum())
         group = (tracks["n_hits"][loose] > 3).astype(np.int64)
         parts.append(
@@ -103,6 +105,12 @@ def rejecting_model() -> Model:
         cuts=impossible,
     )
     return Model(manifest, Cuts(impossible))
+
+
+def _about(tracks: Mapping[str, NDArray[Any]], keep: NDArray[Any]) -> dict[str, Floats]:
+    """Of some tracks, what plots and weights go by; `tip` is its magnitude (cm)."""
+    about = {name: tracks[name][keep].astype(np.float64) for name in ("pt", "eta", "n_hits", "tip")}
+    return {**about, "tip": np.abs(about["tip"])}
 
 
 def _opened(path: Path) -> EventSource:

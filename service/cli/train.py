@@ -57,6 +57,7 @@ def train(
     default: Annotated[float | None, typer.Option(help="Working point that is used unless another one is asked for.")] = None,
     triplet_weight: Annotated[float, typer.Option(min=0.01, max=100, help="Of a triplet in the loss; longer tracks weigh 1.")] = 3.0,
     hard_exponent: Annotated[float, typer.Option(min=0, max=2, help="True tracks weigh as this power of pt, from 1 to 50 GeV.")] = 0.5,
+    displaced_exponent: Annotated[float, typer.Option(min=0, max=2, help="And as this power of |tip|, from 0.01 to 0.1 cm.")] = 1.0,
     half: Annotated[bool, typer.Option(help="Store the weights of a network as float16.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace a model package of this name.")] = False,
     config: Annotated[str, typer.Option(help="Reconstruction: default, or patatrack-phase1.")] = "default",
@@ -105,6 +106,7 @@ def train(
         default=f"{chosen:g}",
         triplet_weight=triplet_weight,
         hard_exponent=hard_exponent,
+        displaced_exponent=displaced_exponent,
         half=half,
     )
     package = out / name

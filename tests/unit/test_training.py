@@ -52,7 +52,12 @@ def rows_of(n: int, seed: int = 0, groups: tuple[str, ...] = GROUPS["track"]) ->
     label = random.uniform(size=n) < 1 / (1 + np.exp(-4.0 * (values[:, 0] - values[:, 1])))
     group = (random.uniform(size=n) < 0.7).astype(np.int64) if len(groups) > 1 else np.zeros(n, np.int64)
     event = np.arange(n) // 10
-    about = {"pt": random.exponential(2.0, n), "eta": random.uniform(-2, 2, n), "n_hits": np.where(group, 4.0, 3.0)}
+    about = {
+        "pt": random.exponential(2.0, n),
+        "eta": random.uniform(-2, 2, n),
+        "n_hits": np.where(group, 4.0, 3.0),
+        "tip": np.full(n, 0.005),
+    }
     return Rows(("x", "y", "noise", "constant"), groups, values, label, group, event % 2, event, about)
 
 
@@ -372,9 +377,10 @@ def test_parts_without_rows_are_named() -> None:
 
 def test_weights_of_rows() -> None:
     rows = replace(rows_of(5), label=np.array([0, 0, 1, 1, 1], bool), group=np.array([0, 1, 0, 1, 1]))
-    rows = replace(rows, about={"pt": np.array([30.0, 30.0, 16.0, 0.5, 900.0])})
-    assert row_weights(rows, TINY) == pytest.approx([3.0, 1.0, 12.0, 1.0, np.sqrt(50)])
-    assert row_weights(rows, replace(TINY, hard_exponent=0.0)) == pytest.approx([3.0, 1.0, 3.0, 1.0, 1.0])
+    about = {"pt": np.array([30.0, 30.0, 16.0, 0.5, 900.0]), "tip": np.array([0.3, 0.03, 0.001, 0.03, 0.3])}
+    rows = replace(rows, about=about)
+    assert row_weights(rows, TINY) == pytest.approx([3.0, 1.0, 12.0, 3.0, 10 * np.sqrt(50)])
+    assert row_weights(rows, replace(TINY, hard_exponent=0.0, displaced_exponent=0.0)) == pytest.approx([3.0, 1.0, 3.0, 1.0, 1.0])
     events = rows_of(1000, groups=GROUPS["event"])
     weight = row_weights(events, TINY)
     assert weight[events.label].sum() == pytest.approx(weight[~events.label].sum())
@@ -414,7 +420,7 @@ def test_command_makes_a_package_and_a_report(
     fakes = [selections[name]["triplets"]["hard"]["fake_rate"]["rate"] for name in ("loose, patatrack-phase1", "loose", "model, 0.98")]
     assert fakes[0] > fakes[1] > fakes[2]
     page = (tmp_path / "a" / "index.html").read_text()
-    assert page.count("data:image/png;base64,") == len(list((tmp_path / "a").glob("*.png"))) == 8
+    assert page.count("data:image/png;base64,") == len(list((tmp_path / "a").glob("*.png"))) == 9
     assert str(tmp_path) not in page
     assert "triplets" in capsys.readouterr().out
     assert cli.run(["train", str(demo_sample), *common, "--name", "tiny", "--out", str(tmp_path / "a")]) == 2
