@@ -3,7 +3,7 @@
 Positions relative to the beam spot; the formula and its sources are in docs/reconstruction.md. Double precision inside, float32 results.
 """
 
-from hltfarm.proto.soa import Column, Params
+from hltfarm.proto.soa import Column, Params, Schema
 from hltfarm.workers.kernel import Kernel, Stage
 
 FIT_CUTS = Params(
@@ -29,12 +29,27 @@ FIT_CUTS = Params(
     ),
 )
 
+FIT_QUEUE = Schema(
+    "FitQueue",
+    "Candidates that are fitted, by number of fitted hits",
+    (
+        *(Column(f"n{n}", "u4", f"candidates of {n} hits", scalar=True) for n in (3, 4, 5, 6)),
+        Column("track", "u4", "track; a plane for 3, 4, 5 and 6 hits each", shape=(4,)),
+    ),
+)
+
+_FIT = ("FitCuts", "ModuleTable", "Hits", "FitQueue", "Tracks")
+
 STAGE = Stage(
     "fit",
-    columns=(),
+    columns=((FIT_QUEUE, "tracks"),),
     params=(FIT_CUTS,),
     steps=(
-        Kernel("fit_tracks", "Batch.n_tracks", ("FitCuts", "ModuleTable", "Hits", "Tracks")),
+        Kernel("queue_fits", "Batch.n_tracks", ("FitCuts", "Tracks", "FitQueue")),
+        Kernel("fit_triplets", "FitQueue.n3", _FIT),
+        Kernel("fit_quadruplets", "FitQueue.n4", _FIT),
+        Kernel("fit_quintuplets", "FitQueue.n5", _FIT),
+        Kernel("fit_sextuplets", "FitQueue.n6", _FIT),
         Kernel("classify_tracks", "Batch.n_tracks", ("FitCuts", "CellStates", "Tracks")),
         Kernel("choose_by_cell", "Batch.n_tracks", ("CellStates", "HitUses", "Tracks")),
         Kernel("choose_by_hit", "Batch.n_tracks", ("HitUses", "Tracks")),

@@ -335,20 +335,7 @@ HLT_FN Helix fit_hits(FitCuts const& cuts, ModuleTable const& table, Hits const&
   return fit_helix<N>(m, cuts.field, cuts.upstream != 0);
 }
 
-// Item: a track candidate that is not a duplicate. Parameters, covariance, chi square; a fit that fails leaves the track bad, with zeros.
-HLT_FN void fit_tracks(uint32_t t, FitCuts const& cuts, ModuleTable const& table, Hits const& hits, Tracks const& tracks) {
-  Helix helix;
-  helix.good = false;
-  bool const fitted = tracks.quality[t] != TRACK_DUPLICATE;
-  if (fitted) {
-    uint32_t const n = smaller(tracks.n_hits[t], cuts.max_fit_hits);
-    switch (n) {
-      case 3: helix = fit_hits<3>(cuts, table, hits, tracks, t); break;
-      case 4: helix = fit_hits<4>(cuts, table, hits, tracks, t); break;
-      case 5: helix = fit_hits<5>(cuts, table, hits, tracks, t); break;
-      case 6: helix = fit_hits<6>(cuts, table, hits, tracks, t); break;
-    }
-  }
+HLT_FN void write_fit(uint32_t t, Helix const& helix, Tracks const& tracks) {
   bool const good = helix.good;
   tracks.phi[t] = good ? float(helix.phi) : 0.f;
   tracks.tip[t] = good ? float(helix.tip) : 0.f;
@@ -359,6 +346,48 @@ HLT_FN void fit_tracks(uint32_t t, FitCuts const& cuts, ModuleTable const& table
   tracks.eta[t] = good ? float(asinh_of(helix.cot)) : 0.f;
   tracks.chi2[t] = good ? float(helix.chi2) : -1.f;
   for (uint32_t i = 0; i < 15; ++i) tracks.cov_at(t, i) = good ? float(helix.cov[i]) : 0.f;
+}
+
+// Item: a track candidate. Duplicates get zeros, the others wait for the fit among those of as many hits: threads of a warp then do
+// the same. The order within a queue is arbitrary; nothing depends on it.
+HLT_FN void queue_fits(uint32_t t, FitCuts const& cuts, Tracks const& tracks, FitQueue const& queue) {
+  if (tracks.quality[t] == TRACK_DUPLICATE) {
+    Helix none;
+    none.good = false;
+    write_fit(t, none, tracks);
+    return;
+  }
+  switch (smaller(tracks.n_hits[t], cuts.max_fit_hits)) {
+    case 3: queue.track_at(atomic_add(queue.n3, 1u), 0) = t; break;
+    case 4: queue.track_at(atomic_add(queue.n4, 1u), 1) = t; break;
+    case 5: queue.track_at(atomic_add(queue.n5, 1u), 2) = t; break;
+    default: queue.track_at(atomic_add(queue.n6, 1u), 3) = t; break;
+  }
+}
+
+template <int N>
+HLT_FN void fit_queued(uint32_t i, FitCuts const& cuts, ModuleTable const& table, Hits const& hits, FitQueue const& queue,
+                       Tracks const& tracks) {
+  uint32_t const t = queue.track_at(i, N - 3);
+  write_fit(t, fit_hits<N>(cuts, table, hits, tracks, t), tracks);
+}
+
+// Items: the queued candidates of 3, 4, 5 and 6 hits. Parameters, covariance, chi square; a fit that fails leaves the track bad, with zeros.
+HLT_FN void fit_triplets(uint32_t i, FitCuts const& cuts, ModuleTable const& table, Hits const& hits, FitQueue const& queue,
+                         Tracks const& tracks) {
+  fit_queued<3>(i, cuts, table, hits, queue, tracks);
+}
+HLT_FN void fit_quadruplets(uint32_t i, FitCuts const& cuts, ModuleTable const& table, Hits const& hits, FitQueue const& queue,
+                            Tracks const& tracks) {
+  fit_queued<4>(i, cuts, table, hits, queue, tracks);
+}
+HLT_FN void fit_quintuplets(uint32_t i, FitCuts const& cuts, ModuleTable const& table, Hits const& hits, FitQueue const& queue,
+                            Tracks const& tracks) {
+  fit_queued<5>(i, cuts, table, hits, queue, tracks);
+}
+HLT_FN void fit_sextuplets(uint32_t i, FitCuts const& cuts, ModuleTable const& table, Hits const& hits, FitQueue const& queue,
+                           Tracks const& tracks) {
+  fit_queued<6>(i, cuts, table, hits, queue, tracks);
 }
 
 // Key by which tracks compete: least |tip|, then least number.

@@ -105,7 +105,7 @@ STAGE = Stage(
         Kernel("kill_duplicate_cells", "Batch.n_cells", ("TrackCuts", "Hits", "Cells", "CellStates", "HitUses", "UsedCells")),
         Kernel("count_tracks", "Batch.n_cells", ("LayerPairs", "TrackCuts", "Cells", "CellStates", "Links", "Results")),
         Kernel("number_tracks", "Batch.n_events", ("TrackCuts", "Batch", "Events", "CellStates", "Results"), team=512),
-        Kernel("place_tracks", "Batch.one", ("Batch", "Events", "Results"), team=128),
+        Kernel("place_tracks", "Batch.one", ("Batch", "Events", "Results", "FitQueue"), team=128),
         Kernel("fill_tracks", "Batch.n_cells", ("TrackCuts", "Events", "Cells", "CellStates", "Links", "Tracks")),
         Kernel("drop_shorter_tracks", "Batch.n_tracks", ("CellStates", "Tracks")),
     ),

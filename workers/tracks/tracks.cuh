@@ -225,9 +225,12 @@ HLT_FN void number_tracks(Team const& team, uint32_t event, TrackCuts const& cut
 }
 
 // Item: the batch.
-HLT_FN void place_tracks(Team const& team, uint32_t, Batch const& batch, Events const& events, Results const& results) {
+HLT_FN void place_tracks(Team const& team, uint32_t, Batch const& batch, Events const& events, Results const& results,
+                         FitQueue const& queue) {
   scan_events(team, batch, results.ntuplets, events.track_offset);
-  if (team.rank() == 0) *batch.n_tracks = events.track_offset[*batch.n_events];
+  if (team.rank() != 0) return;
+  *batch.n_tracks = events.track_offset[*batch.n_events];
+  *queue.n3 = *queue.n4 = *queue.n5 = *queue.n6 = 0;
 }
 
 // Item: a cell. Writes the candidates that start with it.
