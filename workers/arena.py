@@ -40,6 +40,8 @@ class Capacity:
             "hits": min(self.words, self.events * self.config.max_hits),  # a hit takes at least one word
             "phi_bins": self.events * len(detector.layers) * (PHI_BINS + 1),
             "cells": self.words * self.config.cells.cells_per_word,
+            "cell_chunks": -(-self.words * self.config.cells.cells_per_word // 1024) + 1,
+            "hit_values": 4 * min(self.words, self.events * self.config.max_hits),
             "links": self.words * self.config.tracks.links_per_word,
             "tracks": self.words * self.config.tracks.tracks_per_word,
             "z_edges": self.events * (PROFILE_BINS + 1),

@@ -42,6 +42,7 @@ HLT_FN uint32_t atomic_or(uint32_t* p, uint32_t v) { return atomicOr(p, v); }
 HLT_FN uint32_t fresh(uint32_t const* p) { return *static_cast<uint32_t const volatile*>(p); }
 HLT_FN uint32_t popcount(uint32_t v) { return __popc(v); }
 HLT_FN uint32_t lowest_bit(uint32_t v) { return __ffs(v) - 1; }
+HLT_FN uint32_t lowest_bit(uint64_t v) { return __ffsll(v) - 1; }
 HLT_FN uint32_t float_bits(float v) { return __float_as_uint(v); }
 HLT_FN float square_root(float v) { return __fsqrt_rn(v); }
 #else
@@ -73,6 +74,7 @@ HLT_FN uint32_t atomic_or(uint32_t* p, uint32_t v) {
 HLT_FN uint32_t fresh(uint32_t const* p) { return *p; }
 HLT_FN uint32_t popcount(uint32_t v) { return __builtin_popcount(v); }
 HLT_FN uint32_t lowest_bit(uint32_t v) { return __builtin_ctz(v); }
+HLT_FN uint32_t lowest_bit(uint64_t v) { return __builtin_ctzll(v); }
 HLT_FN uint32_t float_bits(float v) {
   uint32_t bits;
   __builtin_memcpy(&bits, &v, sizeof bits);

@@ -6,6 +6,7 @@
 namespace hlt {
 
 constexpr uint32_t PHI_BINS = 256;
+constexpr uint32_t CHUNK = 1024;  // cells whose entries are numbered together
 constexpr uint32_t FLAG_DOUBLET_OVERFLOW = 1u << 9;
 
 HLT_FN uint32_t phi_bin(int32_t phi) { return uint32_t(uint16_t(phi)) >> 8; }
@@ -151,7 +152,9 @@ HLT_FN void number_cells(Team const& team, uint32_t event, CellCuts const& cuts,
 // Item: the batch. First cell of each event.
 HLT_FN void place_cells(Team const& team, uint32_t, Batch const& batch, Events const& events, Results const& results) {
   scan_events(team, batch, results.doublets, events.cell_offset);
-  if (team.rank() == 0) *batch.n_cells = events.cell_offset[*batch.n_events];
+  if (team.rank() != 0) return;
+  *batch.n_cells = events.cell_offset[*batch.n_events];
+  *batch.n_chunks = (*batch.n_cells + CHUNK - 1) / CHUNK;
 }
 
 // Item: a hit. Writes its cells.

@@ -33,16 +33,35 @@ CELL_STATES = Schema(
         Column("event", "u4", "event in the batch"),
         Column("mask", "u8", "bit k: the k-th cell that starts at the outer hit continues this one (the first 64)"),
         Column("links", "u4", "number of cells that continue this one"),
+        Column("link_place", "u4", "links of the cells of its chunk before it"),
         Column("first_link", "u4", "first of them in Links"),
         Column("state", "u4", "bits: used in a triplet, killed as a duplicate"),
         Column("tracks", "u4", "track candidates that start here"),
-        Column("first_track", "u4", "first of them in Tracks"),
+        Column("track_place", "u4", "candidates of the cells of its chunk before it"),
         Column("longest", "u4", "hits of the longest track candidate through the cell"),
         Column("best", "u8", "least (|tip|, track) of the loose tracks through the cell"),
     ),
 )
 
 LINKS = Schema("Links", "Continuing cells, by cell", (Column("cell", "u4", "cell that continues"),))
+
+CHUNKS = Schema(
+    "Chunks",
+    "One entry per 1024 cells of the batch, and one for the total: what comes before it",
+    (Column("links", "u8", "links"), Column("tracks", "u8", "track candidates")),
+)
+
+START_CELLS = Schema(
+    "StartCells",
+    "Cells that start track candidates, in arbitrary order",
+    (Column("n", "u4", "number of them", scalar=True), Column("cell", "u4", "cell")),
+)
+
+HIT_POINTS = Schema(
+    "HitPoints",
+    "Four entries per hit, read together: x, y, z, r as in Hits",
+    (Column("value", "f4", "position", unit="cm"),),
+)
 
 HIT_USES = Schema(
     "HitUses",
@@ -85,6 +104,9 @@ STAGE = Stage(
     "tracks",
     columns=(
         (CELL_STATES, "cells"),
+        (CHUNKS, "cell_chunks"),
+        (START_CELLS, "cells"),
+        (HIT_POINTS, "hit_values"),
         (LINKS, "links"),
         (HIT_USES, "hits"),
         (USED_CELLS, "cells"),
@@ -92,21 +114,36 @@ STAGE = Stage(
     ),
     params=(TRACK_CUTS,),
     steps=(
-        Kernel("clear_hits", "Batch.n_hits", ("HitUses",)),
-        Kernel("clear_cells", "Batch.n_cells", ("HitCells", "Cells", "CellStates")),
-        Kernel("link_cells", "Batch.n_cells", ("Layers", "TrackCuts", "Hits", "HitCells", "Cells", "CellStates")),
-        Kernel("number_links", "Batch.n_events", ("TrackCuts", "Batch", "Events", "CellStates", "Results"), team=512),
-        Kernel("place_links", "Batch.one", ("Batch", "Events"), team=128),
+        Kernel("clear_hits", "Batch.n_hits", ("Hits", "HitUses", "HitPoints")),
+        Kernel("clear_cells", "Batch.n_cells", ("HitCells", "Cells", "CellStates", "Chunks")),
+        Kernel("link_cells", "Batch.n_cells", ("Layers", "TrackCuts", "HitPoints", "HitCells", "Cells", "CellStates", "Chunks")),
+        Kernel("scan_links", "Batch.one", ("Batch", "Chunks"), team=1024),
+        Kernel("number_links", "Batch.n_chunks", ("Batch", "CellStates"), team=256),
+        Kernel("place_links", "Batch.one", ("TrackCuts", "Batch", "Events", "CellStates", "Chunks", "StartCells", "Results"), team=128),
         Kernel(
-            "fill_links", "Batch.n_cells", ("Layers", "TrackCuts", "Events", "Hits", "HitCells", "Cells", "CellStates", "Links", "HitUses")
+            "fill_links",
+            "Batch.n_cells",
+            (
+                *("Layers", "TrackCuts", "Batch", "Events", "HitPoints", "HitCells", "Cells", "CellStates", "Chunks"),
+                *("Links", "HitUses"),
+            ),
         ),
         Kernel("number_uses", "Batch.n_events", ("Events", "HitUses"), team=512),
         Kernel("group_uses", "Batch.n_cells", ("Cells", "CellStates", "HitUses", "UsedCells")),
-        Kernel("kill_duplicate_cells", "Batch.n_cells", ("TrackCuts", "Hits", "Cells", "CellStates", "HitUses", "UsedCells")),
-        Kernel("count_tracks", "Batch.n_cells", ("LayerPairs", "TrackCuts", "Cells", "CellStates", "Links", "Results")),
-        Kernel("number_tracks", "Batch.n_events", ("TrackCuts", "Batch", "Events", "CellStates", "Results"), team=512),
-        Kernel("place_tracks", "Batch.one", ("Batch", "Events", "Results", "FitQueue"), team=128),
-        Kernel("fill_tracks", "Batch.n_cells", ("TrackCuts", "Events", "Cells", "CellStates", "Links", "Tracks")),
+        Kernel("kill_duplicate_cells", "Batch.n_cells", ("TrackCuts", "Hits", "HitPoints", "Cells", "CellStates", "HitUses", "UsedCells")),
+        Kernel(
+            "count_tracks",
+            "Batch.n_cells",
+            ("LayerPairs", "TrackCuts", "Cells", "CellStates", "Links", "Chunks", "StartCells", "Results"),
+        ),
+        Kernel("scan_tracks", "Batch.one", ("Batch", "Chunks"), team=1024),
+        Kernel("number_tracks", "Batch.n_chunks", ("Batch", "CellStates"), team=256),
+        Kernel("place_tracks", "Batch.one", ("TrackCuts", "Batch", "Events", "CellStates", "Chunks", "FitQueue", "Results"), team=128),
+        Kernel(
+            "fill_tracks",
+            "StartCells.n",
+            ("TrackCuts", "Batch", "Events", "Cells", "CellStates", "Links", "Chunks", "StartCells", "Tracks"),
+        ),
         Kernel("drop_shorter_tracks", "Batch.n_tracks", ("CellStates", "Tracks")),
     ),
 )
