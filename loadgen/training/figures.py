@@ -179,4 +179,5 @@ def _band(ax: Axes, curve: Document, name: str) -> None:
     low, high = (np.where(filled, np.array(curve[end]), np.nan) for end in ("low", "high"))
     middle = np.sqrt(edges[1:] * edges[:-1]) if curve["log"] else (edges[1:] + edges[:-1]) / 2
     (line,) = ax.plot(middle, rate, marker="o", markersize=3, linewidth=1, label=name)
-    ax.fill_between(edges, np.append(low, low[-1]), np.append(high, high[-1]), step="post", alpha=0.25, color=line.get_color())
+    ends = np.stack([edges[:-1], edges[1:]], axis=1).ravel()
+    ax.fill_between(ends, np.repeat(low, 2), np.repeat(high, 2), alpha=0.25, color=line.get_color(), linewidth=0)

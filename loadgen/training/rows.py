@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,10 @@ class Rows:
     def columns(self, *names: str) -> Values:
         """The values of some features (n, len(names))."""
         return self.values[:, [self.names.index(name) for name in names]]
+
+    def only(self, names: Sequence[str]) -> Rows:
+        """The same rows with some of the features, in the given order."""
+        return replace(self, names=tuple(names), values=self.columns(*names))
 
 
 def joined(parts: Sequence[Rows]) -> Rows:

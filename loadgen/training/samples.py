@@ -23,6 +23,20 @@ from hltfarm.workers.menu import DEFAULT_MENU, Menu
 from hltfarm.workers.models import Cut, Cuts, Manifest, Model
 from hltfarm.workers.reconstructor import BatchResult, Reconstructor, load_selector
 
+#: Of events, unless others are asked for: what the collision is like, not how many pixels fired, which pileup and noise decide.
+EVENT_FEATURES = (
+    "displaced_tracks",
+    "leading_pt",
+    "best_sum_pt2",
+    "tracks_high_purity",
+    "hard_tracks",
+    "best_tracks",
+    "sum_pt",
+    "best_sum_pt",
+    "second_sum_pt2",
+    "vertices",
+)
+
 #: Shows progress over the batches of a sample; the second argument says which one.
 Watch = Callable[[Sequence[int], str], Iterable[int]]
 

@@ -47,7 +47,10 @@ def train(
     background: Annotated[list[Path] | None, typer.Option(help="Samples that it should reject.")] = None,
     test_signal: Annotated[list[Path] | None, typer.Option(help="Signal to measure on; default: a part of the events of --signal.")] = None,
     test_background: Annotated[list[Path] | None, typer.Option(help="Background to measure on, likewise.")] = None,
-    hidden: Annotated[str | None, typer.Option(help="Widths of the hidden layers of a network; default: 64,32, for events 16,8.")] = None,
+    feature: Annotated[
+        list[str] | None, typer.Option(help="Feature of the model; several times; default: all, of events the physical ones.")
+    ] = None,
+    hidden: Annotated[str | None, typer.Option(help="Widths of the hidden layers of a network; default: 64,32, for events 8.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of a network, at most; default: 30, for events 300.")] = None,
     trees: Annotated[int, typer.Option(min=1, max=4096, help="Of a forest, at most.")] = 200,
     leaves: Annotated[int, typer.Option(min=2, max=1024, help="Of a tree.")] = 32,
@@ -83,6 +86,7 @@ def train(
     from hltfarm.loadgen.training.measure import selection
     from hltfarm.loadgen.training.page import PAGE, summary, write_report
     from hltfarm.loadgen.training.rows import joined
+    from hltfarm.loadgen.training.split import Fractions
     from hltfarm.proto.errors import ConfigError
     from hltfarm.workers.configuration import PATATRACK_PHASE1, configuration, with_models
 
@@ -97,11 +101,13 @@ def train(
         raise ConfigError(
             f"--default {chosen:g} is not one of the working points {', '.join(f'{p:g}' for p in points)}; add it with --efficiency"
         )
+    names = _features(feature, tracks)
     settings = TrainConfig(
         kind=kind.value,
         seed=seed,
-        mlp=_network(tracks, _widths(hidden or ("64,32" if tracks else "16,8")), epochs),
+        mlp=_network(tracks, _widths(hidden or ("64,32" if tracks else "8")), epochs),
         forest=ForestConfig(trees=trees, leaves=leaves),
+        fractions=Fractions() if tracks else Fractions(validation=0.3),
         efficiencies=points,
         default=f"{chosen:g}",
         triplet_weight=triplet_weight,
@@ -130,6 +136,7 @@ def train(
     else:
         rows = samples.event_rows(signal or [], background or [], reading, watch)
         unseen = samples.event_rows(test_signal or [], test_background or [], reading, watch) if test_signal else None
+    rows, unseen = rows.only(names), unseen.only(names) if unseen is not None else None
     about: dict[str, Any] = {
         "command": _command(context),
         "samples": [p.name for p in sources or []]
@@ -185,13 +192,31 @@ def _check_samples(
         raise ConfigError("--test-signal and --test-background belong together")
 
 
+def _features(asked: list[str] | None, tracks: bool) -> tuple[str, ...]:
+    """Names of the features to train with. Raises ConfigError for one that is not known, or that is named twice."""
+    from hltfarm.loadgen.training.samples import EVENT_FEATURES
+    from hltfarm.proto.errors import ConfigError
+    from hltfarm.workers.dnn import FEATURES
+    from hltfarm.workers.dnn.selector import EVENT_INPUTS
+
+    known = FEATURES if tracks else EVENT_INPUTS
+    if not asked:
+        return FEATURES if tracks else EVENT_FEATURES
+    for name in asked:
+        if name not in known:
+            raise ConfigError(f"--feature {name}: unknown; known are {', '.join(known)}")
+    if len(set(asked)) < len(asked):
+        raise ConfigError("--feature: a feature is named twice")
+    return tuple(asked)
+
+
 def _network(tracks: bool, hidden: tuple[int, ...], epochs: int | None) -> MlpConfig:
     """Events are few, and their quantities have long tails."""
     from hltfarm.loadgen.training.perceptron import MlpConfig
 
     if tracks:
         return MlpConfig(hidden, epochs or 30)
-    return MlpConfig(hidden, epochs or 300, patience=40, batch_rows=128, weight_decay=1e-3, robust=True)
+    return MlpConfig(hidden, epochs or 300, patience=40, batch_rows=128, weight_decay=1e-2, robust=True)
 
 
 def _command(context: typer.Context) -> str:

@@ -431,10 +431,11 @@ def test_command_trains_a_classifier_of_events(demo_sample: Path, tmp_path: Path
     """Signal and background of the same events: nothing to tell apart, but a package that the chain takes."""
     pytest.importorskip("matplotlib", reason="the extra `train` is not installed")
     samples = ["--signal", str(demo_sample), "--background", str(demo_sample), "--background", str(demo_sample)]
-    options = ["--name", "events", "--hidden", "4", "--epochs", "2", "--seed", "7", "--backend", "cpu", "--threads", "1"]
+    options = ["--name", "events", "--hidden", "4", "--epochs", "2", "--seed", "7", "--backend", "cpu", "--threads", "1", "--model", "none"]
+    options += ["--feature", "sum_pt", "--feature", "hits"]
     assert cli.run(["train", "--target", "event", *samples, *options, "--out", str(tmp_path)]) == 0
     model = load(tmp_path / "events")
-    assert model.target == "event"
+    assert (model.target, model.features) == ("event", ("sum_pt", "hits"))
     assert set(model.manifest.working_points["0.95"]) == {"event"}
     assert Selector(event=model).params()["event_layers"] == 2
 
@@ -450,6 +451,8 @@ def test_command_trains_a_classifier_of_events(demo_sample: Path, tmp_path: Path
         (["a.hlt", "--hidden", "64,x"], "'64,x'"),
         (["a.hlt", "--hidden", "0"], "'0'"),
         (["a.hlt", "--efficiency", "1.5"], "1.5"),
+        (["a.hlt", "--feature", "zip", "--feature", "modules"], "--feature modules: unknown"),
+        (["a.hlt", "--feature", "zip", "--feature", "zip"], "named twice"),
         (["a.hlt", "--default", "0.5"], "0.5 is not one of"),
         (["absent.hlt"], "absent.hlt"),
     ],
