@@ -71,14 +71,16 @@ def event_columns(arena: Mapping[str, Collection], detector: Detector, i: int, s
     lo, hi = int(begin.min(initial=0)), int((begin + count).max(initial=0))
     within = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
     at = np.repeat(begin, count) + within - lo
-    column = {name: _host(arena["Digis"][name][lo:hi])[at] for name in ("position", "charge", "hit")}
+    column = {name: _host(arena["Digis"][name][lo:hi])[at] for name in ("position", "charge", "cluster")}
+    hit = column["cluster"].astype(np.int64) + np.repeat(_host(arena["ModuleClusters"].hit_begin[i * n : (i + 1) * n]), count)
+    hit[(column["cluster"] == 0xFFFFFFFF) | (hit >= last - first)] = -1  # cut, or beyond the most hits of an event
     padded_rows = -(-detector.topology.rows // 32) * 32
     digis = {
         "module": np.repeat(np.arange(n, dtype=np.uint16), count),
         "row": (column["position"] % padded_rows).astype(np.uint16),
         "col": (column["position"] // padded_rows).astype(np.uint16),
         "charge": column["charge"].astype(np.int64),
-        "hit": np.where(column["hit"] == 0xFFFFFFFF, -1, column["hit"].astype(np.int64)),
+        "hit": hit,
     }
     hits = {c.name: _host(arena["Hits"][c.name][first:last]) for c in HITS.columns}
     return EventColumns(_tracks(arena, i, first), _vertices(arena, i), digis, hits, _features(arena, i) if selector else {})

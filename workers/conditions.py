@@ -9,6 +9,7 @@ import numpy as np
 
 from hltfarm.proto.detector.description import MAX_FED_ID, Detector
 from hltfarm.proto.soa import Collection, Column, Params, Schema
+from hltfarm.workers.clusters import SMALL_MODULE
 
 DETECTOR = Params(
     "Detector",
@@ -24,6 +25,7 @@ DETECTOR = Params(
         Column("cols", "u4", "columns of a module"),
         Column("column_words", "u4", "32-bit words that hold the bits of one column in a module's raster"),
         Column("raster_words", "u4", "words of the raster: cols * column_words"),
+        Column("small_scratch", "u4", "team memory of a small module", unit="bytes"),
         Column("cluster_scratch", "u4", "team memory of the clustering", unit="bytes"),
         Column("gain_blocks", "u4", "blocks of rows with one gain per column"),
         Column("rows_per_block", "u4", "rows that share a gain"),
@@ -120,6 +122,7 @@ def detector_params(d: Detector) -> np.ndarray[Any, Any]:
         cols=t.cols,
         column_words=column_words,
         raster_words=raster,
+        small_scratch=16 * SMALL_MODULE,
         cluster_scratch=4 * (2 * raster + -(-raster // 32)),
         gain_blocks=g.codes.shape[2],
         rows_per_block=g.rows_per_block,

@@ -38,6 +38,15 @@ HLT_FN uint32_t atomic_max(uint32_t* p, uint32_t v) { return atomicMax(p, v); }
 // Of numbers that are not negative: their bits are in the order of their values.
 HLT_FN void atomic_max(float* p, float v) { atomicMax(reinterpret_cast<uint32_t*>(p), __float_as_uint(v)); }
 HLT_FN uint32_t atomic_or(uint32_t* p, uint32_t v) { return atomicOr(p, v); }
+// Adds to the sum of an event. Neighbouring items mostly belong to one event: then a warp adds once.
+HLT_FN void add_for_event(uint64_t* sums, uint32_t event, uint64_t v) {
+  if (__activemask() == 0xffffffffu && __all_sync(0xffffffffu, event == __shfl_sync(0xffffffffu, event, 0))) {
+    for (uint32_t d = 16; d != 0; d >>= 1) v += __shfl_down_sync(0xffffffffu, v, d);
+    if ((threadIdx.x & 31u) == 0) atomicAdd(&sums[event], v);
+  } else {
+    atomicAdd(&sums[event], v);
+  }
+}
 // A read that the compiler may not keep in a register while other threads write.
 HLT_FN uint32_t fresh(uint32_t const* p) { return *static_cast<uint32_t const volatile*>(p); }
 HLT_FN uint32_t popcount(uint32_t v) { return __popc(v); }
@@ -71,6 +80,7 @@ HLT_FN uint32_t atomic_or(uint32_t* p, uint32_t v) {
   *p = old | v;
   return old;
 }
+HLT_FN void add_for_event(uint64_t* sums, uint32_t event, uint64_t v) { sums[event] += v; }
 HLT_FN uint32_t fresh(uint32_t const* p) { return *p; }
 HLT_FN uint32_t popcount(uint32_t v) { return __builtin_popcount(v); }
 HLT_FN uint32_t lowest_bit(uint32_t v) { return __builtin_ctz(v); }

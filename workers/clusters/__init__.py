@@ -13,26 +13,40 @@ DIGIS = Schema(
     (
         Column("position", "u4", "place in the module's raster: column * 32 * column_words + row"),
         Column("charge", "u4", "charge, summed over repeated words, at most 2^31 - 1", unit="electrons"),
-        Column("root", "u4", "first digi of the cluster, counted within the module"),
-        Column("hit", "u4", "hit of the event made of the digi's cluster, NONE if the cluster was cut"),
+        Column("cluster", "u4", "number of the digi's cluster within the module, NONE if the cluster was cut"),
     ),
 )
 
+_EXTENT = (
+    Column("min_row", "u4", "first row"),
+    Column("max_row", "u4", "last row"),
+    Column("min_col", "u4", "first column"),
+    Column("max_col", "u4", "last column"),
+    Column("charge", "u8", "charge", unit="electrons"),
+    Column("first_row_charge", "u8", "charge in the first row", unit="electrons"),
+    Column("last_row_charge", "u8", "charge in the last row", unit="electrons"),
+    Column("first_col_charge", "u8", "charge in the first column", unit="electrons"),
+    Column("last_col_charge", "u8", "charge in the last column", unit="electrons"),
+)
+
 CLUSTERS = Schema(
-    "Clusters",
-    "Sums over a cluster, stored at the entry of its first digi; other entries are meaningless",
+    "Clusters", "Clusters above the charge cut; those of a module follow one another from ModulePixels.begin on", _EXTENT
+)
+
+CLUSTER_SUMS = Schema(
+    "ClusterSums",
+    "Of large modules: one entry per digi, sums at the first digi of the cluster",
     (
-        Column("min_row", "u4", "first row"),
-        Column("max_row", "u4", "last row"),
-        Column("min_col", "u4", "first column"),
-        Column("max_col", "u4", "last column"),
-        Column("charge", "u8", "charge", unit="electrons"),
-        Column("first_row_charge", "u8", "charge in the first row", unit="electrons"),
-        Column("last_row_charge", "u8", "charge in the last row", unit="electrons"),
-        Column("first_col_charge", "u8", "charge in the first column", unit="electrons"),
-        Column("last_col_charge", "u8", "charge in the last column", unit="electrons"),
-        Column("rank", "u4", "number among the kept clusters of the module, NONE if cut"),
+        *_EXTENT,
+        Column("root", "u4", "first digi of the cluster, counted within the module"),
+        Column("rank", "u4", "number of the cluster within the module, NONE if cut"),
     ),
+)
+
+LARGE_MODULES = Schema(
+    "LargeModules",
+    "Modules with many pixels, or with one that was read out twice; in arbitrary order",
+    (Column("n", "u4", "number of them", scalar=True), Column("item", "u4", "event * modules + module")),
 )
 
 MODULE_CLUSTERS = Schema(
@@ -45,15 +59,26 @@ MODULE_CLUSTERS = Schema(
     ),
 )
 
+SMALL_MODULE = 256  # pixels; as in clusters.cuh
+
+_ARGS = ("Detector", "ModuleTable", "ModulePixels", "Pixels", "Digis", "Clusters")
+
 STAGE = Stage(
     "clusters",
-    columns=((DIGIS, "words"), (CLUSTERS, "words"), (MODULE_CLUSTERS, "modules")),
+    columns=((DIGIS, "words"), (CLUSTERS, "words"), (CLUSTER_SUMS, "words"), (LARGE_MODULES, "modules"), (MODULE_CLUSTERS, "modules")),
     steps=(
         Kernel(
-            "cluster_module",
+            "cluster_small",
             "Batch.n_modules",
-            ("Detector", "ModuleTable", "ModulePixels", "Pixels", "Digis", "Clusters", "ModuleClusters", "Results"),
-            team=64,
+            (*_ARGS, "ModuleClusters", "LargeModules", "Events", "Results"),
+            team=32,
+            scratch="Detector.small_scratch",
+        ),
+        Kernel(
+            "cluster_large",
+            "LargeModules.n",
+            (*_ARGS, "ClusterSums", "ModuleClusters", "LargeModules", "Events", "Results"),
+            team=256,
             scratch="Detector.cluster_scratch",
         ),
     ),

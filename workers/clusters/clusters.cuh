@@ -1,9 +1,10 @@
-// clusters: connected groups of pixels per module, found on a bit raster of the module.
+// clusters: connected groups of pixels per module. Most modules have few pixels: these are sorted by counting and connected in team
+// memory. The others, and those that read a pixel twice, go through a bit raster of the module, so that no event can make the work
+// more than linear in its pixels.
 //
-// The raster gives every distinct pixel its rank in raster order by counting bits, so that digis come out sorted without a sort,
-// neighbours are bit tests, and no event can make the work more than linear in its pixels. Connected components: union-find whose
-// root is the smallest member (hooking by atomic minimum), which makes the result independent of the order of unions;
-// see Jaiganesh and Burtscher, HPDC 2018, for the scheme on GPUs.
+// The raster gives every distinct pixel its rank in raster order by counting bits, so that digis come out sorted without a sort and
+// neighbours are bit tests. Connected components: union-find whose root is the smallest member (hooking by atomic minimum), which makes
+// the result independent of the order of unions; see Jaiganesh and Burtscher, HPDC 2018, for the scheme on GPUs.
 #pragma once
 #include "unpack/unpack.cuh"
 
@@ -79,22 +80,170 @@ HLT_FN uint32_t fill_raster(Team const& team, Raster const& raster, uint32_t sum
   return distinct;
 }
 
-// Item: a module of an event. O(pixels of the module), times the inverse Ackermann function.
-HLT_FN void cluster_module(Team const& team, uint32_t item, Detector const& det, ModuleTable const& table, ModulePixels const& modules,
-                           Pixels const& pixels, Digis const& digis, Clusters const& clusters, ModuleClusters const& out,
-                           Results const& results) {
-  uint32_t const n_words = modules.count[item];
-  if (n_words == 0) {
+// Digis know the number of their cluster within the module; their part of the event's digest.
+HLT_FN uint64_t digest_digi(uint32_t module, uint32_t position, uint32_t charge, uint32_t cluster) {
+  return mix(mix(uint64_t(module) << 32 | position, uint64_t(charge) << 32 | cluster));
+}
+
+// Extent and charge of a cluster, and the charges of its outermost rows and columns.
+struct Extent {
+  uint32_t min_row, max_row, min_col, max_col;
+  uint64_t charge, first_row, last_row, first_col, last_col;
+};
+
+HLT_FN void write_cluster(Clusters const& clusters, uint32_t c, Extent const& e) {
+  clusters.min_row[c] = e.min_row;
+  clusters.max_row[c] = e.max_row;
+  clusters.min_col[c] = e.min_col;
+  clusters.max_col[c] = e.max_col;
+  clusters.charge[c] = e.charge;
+  clusters.first_row_charge[c] = e.first_row;
+  clusters.last_row_charge[c] = e.last_row;
+  clusters.first_col_charge[c] = e.first_col;
+  clusters.last_col_charge[c] = e.last_col;
+}
+
+constexpr uint32_t SMALL_MODULE = 256;  // pixels of a module that is clustered in team memory
+
+// Pixels of a small module in team memory, in raster order: column << 16 | row, charge, root, number of the cluster.
+struct SmallModule {
+  uint32_t* place;
+  uint32_t* charge;
+  uint32_t* root;
+  uint32_t* rank;
+  uint32_t n;
+  HLT_FN uint32_t row(uint32_t d) const { return place[d] & 0xffffu; }
+  HLT_FN uint32_t col(uint32_t d) const { return place[d] >> 16; }
+};
+
+// Sorts the pixels of a module into team memory; false if one of them was read out twice.
+HLT_FN bool sort_pixels(Team const& team, Detector const& det, uint32_t const* position, uint32_t const* charge, SmallModule const& m) {
+  uint32_t const col_step = det.column_words * 32, n = m.n;
+  uint32_t* const unsorted = m.rank;
+  for (uint32_t i = team.rank(); i < n; i += team.size()) unsorted[i] = position[i] / col_step << 16 | position[i] % col_step;
+  team.sync();
+  uint32_t twice = 0;
+  for (uint32_t i = team.rank(); i < n; i += team.size()) {
+    uint32_t const mine = unsorted[i];
+    uint32_t smaller_ones = 0;
+    for (uint32_t j = 0; j < n; ++j) {
+      smaller_ones += unsorted[j] < mine;
+      twice |= unsorted[j] == mine && j != i;
+    }
+    m.place[smaller_ones] = mine;
+    m.charge[smaller_ones] = charge[i];
+    m.root[i] = i;
+  }
+  uint32_t total;
+  team.exclusive_scan(twice, total);
+  return total == 0;
+}
+
+// Connects digi d with the neighbours that come later in the raster: next row, and three in the next column.
+HLT_FN void connect(SmallModule const& m, uint32_t d) {
+  uint32_t const here = m.place[d], row = m.row(d);
+  if (d + 1 < m.n && m.place[d + 1] == here + 1) unite(m.root, d, d + 1);
+  uint32_t const first = here + 0x10000u - (row > 0 ? 1u : 0u), last = here + 0x10001u;
+  for (uint32_t j = d + 1; j < m.n && m.place[j] <= last; ++j)
+    if (m.place[j] >= first) unite(m.root, d, j);
+}
+
+HLT_FN Extent measure(SmallModule const& m, uint32_t root) {
+  Extent e = {m.row(root), m.row(root), m.col(root), m.col(root), 0, 0, 0, 0, 0};
+  uint32_t last = root;
+  for (uint32_t d = root; d < m.n; ++d) {
+    if (m.root[d] != root) continue;
+    e.min_row = smaller(e.min_row, m.row(d));
+    e.max_row = larger(e.max_row, m.row(d));
+    e.max_col = m.col(d);
+    last = d;
+  }
+  for (uint32_t d = root; d <= last; ++d) {
+    if (m.root[d] != root) continue;
+    uint64_t const q = m.charge[d];
+    e.charge += q;
+    if (m.row(d) == e.min_row) e.first_row += q;
+    if (m.row(d) == e.max_row) e.last_row += q;
+    if (m.col(d) == e.min_col) e.first_col += q;
+    if (m.col(d) == e.max_col) e.last_col += q;
+  }
+  return e;
+}
+
+// Item: a module of an event. Modules that are not small wait for `cluster_large`. O(pixels^2), of at most 256.
+HLT_FN void cluster_small(Team const& team, uint32_t item, Detector const& det, ModuleTable const& table, ModulePixels const& modules,
+                          Pixels const& pixels, Digis const& digis, Clusters const& clusters, ModuleClusters const& out,
+                          LargeModules const& large, Events const& events, Results const& results) {
+  uint32_t const n = modules.count[item];
+  if (n == 0) {
     if (team.rank() == 0) out.digis[item] = out.kept[item] = 0;
     return;
   }
+  if (n > SMALL_MODULE) {
+    if (team.rank() == 0) large.item[atomic_add(large.n, 1u)] = item;
+    return;
+  }
+  uint32_t* const memory = team.scratch();
+  SmallModule const m = {memory, memory + SMALL_MODULE, memory + 2 * SMALL_MODULE, memory + 3 * SMALL_MODULE, n};
+  uint32_t const begin = modules.begin[item], event = item / det.n_modules, module = item % det.n_modules;
+  bool const distinct = sort_pixels(team, det, pixels.position + begin, pixels.charge + begin, m);
+  if (!distinct) {
+    if (team.rank() == 0) large.item[atomic_add(large.n, 1u)] = item;
+  } else {
+    for (uint32_t d = team.rank(); d < n; d += team.size()) connect(m, d);
+    team.sync();
+    for (uint32_t d = team.rank(); d < n; d += team.size()) atomic_min(&m.root[d], find_root(m.root, d));
+    team.sync();
+    // Clusters above the charge cut are numbered by their first digi.
+    uint32_t kept = 0;
+    for (uint32_t first = 0; first < n; first += team.size()) {
+      uint32_t const d = first + team.rank();
+      Extent e;
+      bool keep = false;
+      if (d < n && m.root[d] == d) {
+        e = measure(m, d);
+        keep = e.charge > table.min_cluster_charge[module];
+      }
+      uint32_t total;
+      uint32_t const rank = kept + team.exclusive_scan(uint32_t(keep), total);
+      kept += total;
+      if (d < n) m.rank[d] = keep ? rank : NONE;
+      if (keep) write_cluster(clusters, begin + rank, e);
+    }
+    team.sync();
+    uint64_t digest = 0;
+    for (uint32_t d = team.rank(); d < n; d += team.size()) {
+      uint32_t const position = m.col(d) * det.column_words * 32 + m.row(d), cluster = m.rank[m.root[d]];
+      digis.position[begin + d] = position;
+      digis.charge[begin + d] = m.charge[d];
+      digis.cluster[begin + d] = cluster;
+      digest += digest_digi(module, position, m.charge[d], cluster);
+    }
+    uint64_t total;
+    team.exclusive_scan(digest, total);
+    if (team.rank() == 0) {
+      out.digis[item] = n;
+      out.kept[item] = kept;
+      atomic_add(&results.pixels[event], n);
+      atomic_add(&events.digest[event], total);
+    }
+  }
+  team.sync();
+  for (uint32_t d = team.rank(); d < n; d += team.size()) m.place[d] = m.charge[d] = m.root[d] = m.rank[d] = 0;
+}
+
+// Item: a queued module. O(pixels of the module), times the inverse Ackermann function.
+HLT_FN void cluster_large(Team const& team, uint32_t queued, Detector const& det, ModuleTable const& table, ModulePixels const& modules,
+                          Pixels const& pixels, Digis const& digis, Clusters const& clusters, ClusterSums const& sums,
+                          ModuleClusters const& out, LargeModules const& large, Events const& events, Results const& results) {
+  uint32_t const item = large.item[queued], n_words = modules.count[item];
   uint32_t const begin = modules.begin[item], event = item / det.n_modules, module = item % det.n_modules;
   uint32_t const col_step = det.column_words * 32;
   Raster const raster(team.scratch(), det.raster_words);
   uint32_t const* const word_position = pixels.position + begin;
   uint32_t* const position = digis.position + begin;
   uint32_t* const charge = digis.charge + begin;
-  uint32_t* const root = digis.root + begin;
+  uint32_t* const root = sums.root + begin;
 
   uint32_t const n = fill_raster(team, raster, (det.raster_words + 31) / 32, word_position, n_words);
 
@@ -137,10 +286,10 @@ HLT_FN void cluster_module(Team const& team, uint32_t item, Detector const& det,
     raster.summary[p >> 10] = 0;
     uint32_t const c = begin + i;
     uint32_t const row = p % col_step, col = p / col_step;
-    clusters.min_row[c] = clusters.max_row[c] = row;
-    clusters.min_col[c] = clusters.max_col[c] = col;
-    clusters.charge[c] = clusters.first_row_charge[c] = clusters.last_row_charge[c] = 0;
-    clusters.first_col_charge[c] = clusters.last_col_charge[c] = 0;
+    sums.min_row[c] = sums.max_row[c] = row;
+    sums.min_col[c] = sums.max_col[c] = col;
+    sums.charge[c] = sums.first_row_charge[c] = sums.last_row_charge[c] = 0;
+    sums.first_col_charge[c] = sums.last_col_charge[c] = 0;
     uint32_t const top = find_root(root, i);
     atomic_min(&root[i], top);
   }
@@ -148,37 +297,53 @@ HLT_FN void cluster_module(Team const& team, uint32_t item, Detector const& det,
 
   for (uint32_t i = team.rank(); i < n; i += team.size()) {
     uint32_t const c = begin + root[i], row = position[i] % col_step, col = position[i] / col_step;
-    atomic_min(&clusters.min_row[c], row);
-    atomic_max(&clusters.max_row[c], row);
-    atomic_min(&clusters.min_col[c], col);
-    atomic_max(&clusters.max_col[c], col);
-    atomic_add(&clusters.charge[c], uint64_t(charge[i]));
+    atomic_min(&sums.min_row[c], row);
+    atomic_max(&sums.max_row[c], row);
+    atomic_min(&sums.min_col[c], col);
+    atomic_max(&sums.max_col[c], col);
+    atomic_add(&sums.charge[c], uint64_t(charge[i]));
   }
   team.sync();
 
   for (uint32_t i = team.rank(); i < n; i += team.size()) {
     uint32_t const c = begin + root[i], row = position[i] % col_step, col = position[i] / col_step;
     uint64_t const q = charge[i];
-    if (row == clusters.min_row[c]) atomic_add(&clusters.first_row_charge[c], q);
-    if (row == clusters.max_row[c]) atomic_add(&clusters.last_row_charge[c], q);
-    if (col == clusters.min_col[c]) atomic_add(&clusters.first_col_charge[c], q);
-    if (col == clusters.max_col[c]) atomic_add(&clusters.last_col_charge[c], q);
+    if (row == sums.min_row[c]) atomic_add(&sums.first_row_charge[c], q);
+    if (row == sums.max_row[c]) atomic_add(&sums.last_row_charge[c], q);
+    if (col == sums.min_col[c]) atomic_add(&sums.first_col_charge[c], q);
+    if (col == sums.max_col[c]) atomic_add(&sums.last_col_charge[c], q);
   }
+
+  team.sync();
 
   // Number the clusters that are kept by their first digi.
   uint32_t kept = 0;
   for (uint32_t first = 0; first < n; first += team.size()) {
-    uint32_t const i = first + team.rank();
-    bool const keep = i < n && root[i] == i && clusters.charge[begin + i] > table.min_cluster_charge[module];
+    uint32_t const i = first + team.rank(), c = begin + i;
+    bool const keep = i < n && root[i] == i && sums.charge[c] > table.min_cluster_charge[module];
     uint32_t total;
     uint32_t const rank = kept + team.exclusive_scan(uint32_t(keep), total);
     kept += total;
-    if (i < n) clusters.rank[begin + i] = keep ? rank : NONE;
+    if (i < n) sums.rank[c] = keep ? rank : NONE;
+    if (keep)
+      write_cluster(clusters, begin + rank,
+                    {sums.min_row[c], sums.max_row[c], sums.min_col[c], sums.max_col[c], sums.charge[c], sums.first_row_charge[c],
+                     sums.last_row_charge[c], sums.first_col_charge[c], sums.last_col_charge[c]});
   }
+  team.sync();
+  uint64_t digest = 0;
+  for (uint32_t i = team.rank(); i < n; i += team.size()) {
+    uint32_t const cluster = sums.rank[begin + root[i]];
+    digis.cluster[begin + i] = cluster;
+    digest += digest_digi(module, position[i], charge[i], cluster);
+  }
+  uint64_t total;
+  team.exclusive_scan(digest, total);
   if (team.rank() == 0) {
     out.digis[item] = n;
     out.kept[item] = kept;
     atomic_add(&results.pixels[event], n);
+    atomic_add(&events.digest[event], total);
     if (n != n_words) atomic_or(&results.flags[event], FLAG_DUPLICATE_PIXEL);
   }
 }

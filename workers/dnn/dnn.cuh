@@ -124,7 +124,7 @@ HLT_FN void digest_tracks(uint32_t t, Selection const& selection, Events const& 
   h = mix(h, uint64_t(float_bits(tracks.zip[t])) << 32 | float_bits(tracks.chi2[t]));
   h = mix(h, uint64_t(float_bits(tracks.pt[t])) << 32 | float_bits(tracks.eta[t]));
   for (uint32_t k = 0; k < 15; ++k) h = mix(h, float_bits(tracks.cov_at(t, k)));
-  atomic_add(&events.digest[event], mix(h, selection.exact_scores ? float_bits(tracks.score[t]) : 0u));
+  add_for_event(events.digest, event, mix(h, selection.exact_scores ? float_bits(tracks.score[t]) : 0u));
 }
 
 }  // namespace hlt

@@ -30,18 +30,24 @@ LIMITS = Params(
     "HitLimits", "Capacities of the hits stage", (Column("max_hits", "u4", "hits per event; later ones are left out and flagged"),)
 )
 
+HIT_SOURCES = Schema(
+    "HitSources",
+    "One entry per hit",
+    (Column("cluster", "u4", "its cluster in Clusters"), Column("event", "u4", "event in the batch")),
+)
+
 STAGE = Stage(
     "hits",
-    columns=((HITS, "hits"),),
+    columns=((HITS, "hits"), (HIT_SOURCES, "hits")),
     params=(LIMITS,),
     steps=(
         Kernel("number_hits", "Batch.n_events", ("Detector", "HitLimits", "ModuleClusters", "Results"), team=256),
         Kernel("place_events", "Batch.one", ("Batch", "Events", "Results"), team=128),
         Kernel(
-            "build_hits",
+            "assign_hits",
             "Batch.n_modules",
-            ("Detector", "HitLimits", "PixelEdges", "ModuleTable", "ModulePixels", "Digis", "Clusters", "ModuleClusters", "Events", "Hits"),
-            team=32,
+            ("Detector", "HitLimits", "ModulePixels", "ModuleClusters", "Events", "Hits", "HitSources"),
         ),
+        Kernel("build_hits", "Batch.n_hits", ("Detector", "PixelEdges", "ModuleTable", "Clusters", "HitSources", "Events", "Hits")),
     ),
 )

@@ -106,9 +106,6 @@ HLT_FN int16_t short_phi(float x, float y) {
 }
 
 // Order-free digest: each element contributes a hash of its place and content, the sum does not depend on who adds first.
-HLT_FN uint64_t digest_digi(uint32_t place, uint32_t position, uint32_t charge, uint32_t hit) {
-  return mix(mix(uint64_t(place) << 32 | position, uint64_t(charge) << 32 | hit));
-}
 HLT_FN uint64_t digest_hit(Hits const& hits, uint32_t index, uint32_t place) {
   uint64_t h = mix(uint64_t(place) << 32 | hits.module[index]);
   h = mix(h, uint64_t(float_bits(hits.x_local[index])) << 32 | float_bits(hits.y_local[index]));
@@ -119,54 +116,50 @@ HLT_FN uint64_t digest_hit(Hits const& hits, uint32_t index, uint32_t place) {
   return mix(h, uint64_t(uint16_t(hits.size_x[index])) << 16 | uint16_t(hits.size_y[index]));
 }
 
-// Item: a module of an event. Makes one hit per kept cluster and tells its digis; adds both to the event's digest. O(digis).
-HLT_FN void build_hits(Team const& team, uint32_t item, Detector const& det, HitLimits const& limits, PixelEdges const& edges,
-                       ModuleTable const& table, ModulePixels const& modules, Digis const& digis, Clusters const& clusters,
-                       ModuleClusters const& found, Events const& events, Hits const& hits) {
-  uint32_t const n = found.digis[item];
+// Item: a module of an event. Tells its hits where their clusters are. O(clusters).
+HLT_FN void assign_hits(uint32_t item, Detector const& det, HitLimits const& limits, ModulePixels const& modules,
+                        ModuleClusters const& found, Events const& events, Hits const& hits, HitSources const& sources) {
+  uint32_t const n = found.kept[item];
   if (n == 0) return;
-  uint32_t const event = item / det.n_modules, m = item % det.n_modules, begin = modules.begin[item];
-  uint32_t const first_hit = found.hit_begin[item], offset = events.hit_offset[event];
+  uint32_t const event = item / det.n_modules, first = found.hit_begin[item], offset = events.hit_offset[event] + first;
+  for (uint32_t k = 0; k < n && first + k < limits.max_hits; ++k) {
+    sources.cluster[offset + k] = modules.begin[item] + k;
+    sources.event[offset + k] = event;
+    hits.module[offset + k] = uint16_t(item % det.n_modules);
+  }
+}
+
+// Item: a hit. Position, error, charge and size from its cluster; its part of the event's digest. O(1).
+HLT_FN void build_hits(uint32_t h, Detector const& det, PixelEdges const& edges, ModuleTable const& table, Clusters const& clusters,
+                       HitSources const& sources, Events const& events, Hits const& hits) {
+  uint32_t const c = sources.cluster[h], event = sources.event[h], m = hits.module[h];
   float const thickness = table.thickness[m], slope = -1.f / table.origin_at(m, 2);
   Axis const along_x = {
       edges.x, det.rows - 1, det.pitch_x, det.centre_x, table.shift_x[m], table.charge_width_x[m], table.origin_at(m, 0), det.edge_error_x};
   Axis const along_y = {
       edges.y, det.cols - 1, det.pitch_y, det.centre_y, table.shift_y[m], table.charge_width_y[m], table.origin_at(m, 1), det.edge_error_y};
-  uint64_t digest = 0;
-  for (uint32_t d = team.rank(); d < n; d += team.size()) {
-    uint32_t const c = begin + d, rank = clusters.rank[begin + digis.root[c]];
-    uint32_t const place = first_hit + rank;
-    bool const kept = rank != NONE && place < limits.max_hits;
-    digis.hit[c] = kept ? place : NONE;
-    digest += digest_digi(m, digis.position[c], digis.charge[c], digis.hit[c]);
-    if (!kept || digis.root[c] != d) continue;
-
-    Coordinate const x =
-        estimate(along_x, clusters.min_row[c], clusters.max_row[c], clusters.first_row_charge[c], clusters.last_row_charge[c], thickness,
-                 slope, table.sigma_x_at(m, 0), table.sigma_x_at(m, 1), table.sigma_x_at(m, 2));
-    Coordinate const y =
-        estimate(along_y, clusters.min_col[c], clusters.max_col[c], clusters.first_col_charge[c], clusters.last_col_charge[c], thickness,
-                 slope, table.sigma_y_at(m, 0), table.sigma_y_at(m, 1), table.sigma_y_at(m, 2));
-    uint32_t const h = offset + place;
-    hits.module[h] = uint16_t(m);
-    hits.x_local[h] = x.position;
-    hits.y_local[h] = y.position;
-    hits.x_error2[h] = x.error2;
-    hits.y_error2[h] = y.error2;
-    float const gx = table.rotation_at(m, 0) * x.position + table.rotation_at(m, 3) * y.position + table.position_at(m, 0) - det.beam_x;
-    float const gy = table.rotation_at(m, 1) * x.position + table.rotation_at(m, 4) * y.position + table.position_at(m, 1) - det.beam_y;
-    float const gz = table.rotation_at(m, 2) * x.position + table.rotation_at(m, 5) * y.position + table.position_at(m, 2) - det.beam_z;
-    hits.x[h] = gx;
-    hits.y[h] = gy;
-    hits.z[h] = gz;
-    hits.r[h] = square_root(gx * gx + gy * gy);
-    hits.phi[h] = short_phi(gx, gy);
-    hits.charge[h] = int32_t(saturated(clusters.charge[c]));
-    hits.size_x[h] = int16_t(x.size);
-    hits.size_y[h] = int16_t(y.size);
-    digest += digest_hit(hits, h, place);
-  }
-  if (digest) atomic_add(&events.digest[event], digest);
+  Coordinate const x =
+      estimate(along_x, clusters.min_row[c], clusters.max_row[c], clusters.first_row_charge[c], clusters.last_row_charge[c], thickness,
+               slope, table.sigma_x_at(m, 0), table.sigma_x_at(m, 1), table.sigma_x_at(m, 2));
+  Coordinate const y =
+      estimate(along_y, clusters.min_col[c], clusters.max_col[c], clusters.first_col_charge[c], clusters.last_col_charge[c], thickness,
+               slope, table.sigma_y_at(m, 0), table.sigma_y_at(m, 1), table.sigma_y_at(m, 2));
+  hits.x_local[h] = x.position;
+  hits.y_local[h] = y.position;
+  hits.x_error2[h] = x.error2;
+  hits.y_error2[h] = y.error2;
+  float const gx = table.rotation_at(m, 0) * x.position + table.rotation_at(m, 3) * y.position + table.position_at(m, 0) - det.beam_x;
+  float const gy = table.rotation_at(m, 1) * x.position + table.rotation_at(m, 4) * y.position + table.position_at(m, 1) - det.beam_y;
+  float const gz = table.rotation_at(m, 2) * x.position + table.rotation_at(m, 5) * y.position + table.position_at(m, 2) - det.beam_z;
+  hits.x[h] = gx;
+  hits.y[h] = gy;
+  hits.z[h] = gz;
+  hits.r[h] = square_root(gx * gx + gy * gy);
+  hits.phi[h] = short_phi(gx, gy);
+  hits.charge[h] = int32_t(saturated(clusters.charge[c]));
+  hits.size_x[h] = int16_t(x.size);
+  hits.size_y[h] = int16_t(y.size);
+  add_for_event(events.digest, event, digest_hit(hits, h, h - events.hit_offset[event]));
 }
 
 }  // namespace hlt

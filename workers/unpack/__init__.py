@@ -50,7 +50,7 @@ STAGE = Stage(
         Kernel(
             "find_frames",
             "Batch.n_events",
-            ("Detector", "Batch", "Raw", "FedIndex", "Frames", "ModulePixels", "Events", "Results"),
+            ("Detector", "Batch", "Raw", "FedIndex", "Frames", "ModulePixels", "LargeModules", "Events", "Results"),
             team=128,
         ),
         Kernel(

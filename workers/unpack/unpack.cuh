@@ -29,8 +29,8 @@ HLT_FN void count_fed_error(Results const& results, uint32_t event, uint32_t fla
 // Item: an event. Clears the event's rows, walks its FED table by prefix sums and notes the frame of every FED of the detector;
 // of several frames with one FED id the first in the table counts. O(FEDs in the table + modules).
 HLT_FN void find_frames(Team const& team, uint32_t event, Detector const& det, Batch const& batch, Raw const& raw,
-                        FedIndex const& fed_index, Frames const& frames, ModulePixels const& modules, Events const& events,
-                        Results const& results) {
+                        FedIndex const& fed_index, Frames const& frames, ModulePixels const& modules, LargeModules const& large,
+                        Events const& events, Results const& results) {
   for (uint32_t m = team.rank(); m < det.n_modules; m += team.size()) modules.count[event * det.n_modules + m] = 0;
   for (uint32_t f = team.rank(); f < det.n_feds; f += team.size()) {
     frames.table_entry[event * det.n_feds + f] = NONE;
@@ -47,6 +47,7 @@ HLT_FN void find_frames(Team const& team, uint32_t event, Detector const& det, B
     results.leading_pt[event] = results.sum_pt[event] = results.best_sum_pt[event] = results.best_sum_pt2[event] = 0.f;
     results.second_sum_pt2[event] = results.best_z[event] = results.event_score[event] = 0.f;
     events.sum_pt[event] = 0;
+    if (event == 0) *large.n = 0;
   }
   team.sync();
 
