@@ -27,7 +27,7 @@ OVERFLOW_FLAGS = EventFlag.HIT_OVERFLOW | EventFlag.DOUBLET_OVERFLOW | EventFlag
 
 #: One row per event. Counts are per event; `path_bits` are the accepts after prescale, `path_raw` before it.
 #: `tracks` are loose or better, `tracks_high_purity` those that the selector promoted. The next three and `leading_pt` (GeV) count selected
-#: tracks (high-purity ones; loose ones without a selector) as FitConfig says: off the beam line, hard, and the sum of their pt (GeV).
+#: tracks (high-purity ones; loose ones without a selector) as SelectionConfig says: off the beam line, hard, and the sum of their pt.
 #: `best_*` are of the hardest vertex: tracks, sums of pt (GeV) and pt^2 (GeV^2), z (cm, relative to the beam spot); `second_sum_pt2` of the
 #: next one; 0 where there is none. `event_score`: of the event classifier, 0 without one.
 RESULT = np.dtype(

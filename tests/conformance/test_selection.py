@@ -180,6 +180,17 @@ def test_event_classifier(backend: str) -> None:
     assert len(np.unique(rows["event_score"])) > 3
 
 
+def test_event_classifier_without_a_selector(backend: str) -> None:
+    """An engine that is asked for has nothing to compute then."""
+    classifier = selectors.mlp(10, ("tracks", "hits"), (8,), "event", scale=0.01)
+    rows = []
+    for engine in ("fused", "eager"):
+        with chain(backend, Selector(engine=engine, event=classifier)) as r:
+            rows.append(r.run(all_events()).results)
+    np.testing.assert_array_equal(*rows)
+    assert len(np.unique(rows[0]["event_score"])) > 3
+
+
 def test_more_tracks_than_fit(backend: str) -> None:
     """The first ones of the event are scored, the others stay loose; the event is flagged, its neighbours are not concerned."""
     tight = replace(PLAIN, selection=replace(PLAIN.selection, words_per_selected=128))

@@ -7,9 +7,11 @@ import json
 import os
 import pickle
 import re
+import struct
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -203,6 +205,30 @@ def test_attacks_are_real(good: bytes, tmp_path: Path) -> None:
 )
 def test_entries_that_are_refused(name: str, reason: str, good: bytes) -> None:
     refused(with_entry(good, name, pickle.dumps(1)), name.rpartition("/")[2], reason)
+
+
+def test_entries_that_overlap() -> None:
+    """Each holds all that follow it: a small archive would fill the memory."""
+    bomb = nested(200, 1 << 12)
+    assert len(bomb) < 1 << 16
+    with pytest.raises(ConfigError, match="the entries overlap: together they are larger than the archive"):
+        archive.inspect(bomb, "model.pt2")
+
+
+def nested(entries: int, size: int) -> bytes:
+    """A zip file of entries of which each one's data are the headers and data of the next ones."""
+    body, central, headers = bytes(size), b"", list[tuple[bytes, int, int]]()
+    for i in reversed(range(entries)):
+        name = f"model/data/weights/weight_{i}".encode()
+        local = struct.pack("<IHHHHHIIIHH", 0x04034B50, 20, 0, 0, 0, 0, zlib.crc32(body), len(body), len(body), len(name), 0) + name
+        headers.insert(0, (name, zlib.crc32(body), len(body)))
+        body = local + body
+    at = 0
+    for name, crc, length in headers:
+        fields = (0x02014B50, 20, 20, 0, 0, 0, 0, crc, length, length, len(name), 0, 0, 0, 0, 0, at)
+        central += struct.pack("<IHHHHHHIIIHHHHHII", *fields) + name
+        at += 30 + len(name)
+    return body + central + struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, entries, entries, len(central), len(body), 0)
 
 
 def test_broken_archives(good: bytes) -> None:

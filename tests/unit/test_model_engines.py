@@ -228,6 +228,22 @@ def test_what_build_refuses(models: dict[str, Model], tmp_path: Path) -> None:
     build(small, "cpu", max_rows=100)
 
 
+@pytest.mark.parametrize("device", ["foo", "meta", "cuda:x", ""])
+def test_devices_that_are_none(device: str, models: dict[str, Model]) -> None:
+    with pytest.raises(ConfigError, match=f"device '{device}' is none of an engine; use cpu, cuda or cuda:N"):
+        build(models["mlp"], device, max_rows=8)
+
+
+@needs_compiler
+def test_a_process_may_compile_any_number_of_models(tmp_path: Path) -> None:
+    """torch keeps a few programs of one code object (8 as shipped); a worker meets more models than that."""
+    with torch._dynamo.config.patch(recompile_limit=1):
+        for width in (4, 8, 16):
+            model = save(tmp_path / str(width), perceptron(hidden=(width,)), **TRACK)
+            built = build(model, "cpu", "compile", max_rows=CAPACITY, like=like(model))
+            assert largest_difference(built, model, 50) <= TOLERANCE
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_no_cuda_device(models: dict[str, Model]) -> None:
     with pytest.raises(BackendError, match="no CUDA device"):

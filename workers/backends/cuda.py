@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -100,14 +101,23 @@ class CudaLane:
 
     def prepare(self, tables: dict[str, Collection], params: dict[str, Any], selector: Selector) -> Program:
         """The graph for tables and models on this lane's memory; the lane must be idle. Raises BackendError."""
+        try:
+            return self._captured(tables, params, selector)
+        except (RuntimeError, MemoryError) as e:  # of torch, CuPy and CUDA: no memory, an operator that a graph cannot hold
+            raise BackendError(f"selector {selector.name}, engine {selector.engine}: no CUDA graph of it: {type(e).__name__}: {e}") from e
+
+    def _captured(self, tables: dict[str, Collection], params: dict[str, Any], selector: Selector) -> Program:
         scorer = self._graph_scorer(selector) if selector.uses_torch else None
         steps = plan(self.arena, tables, params, selector.kinds)
         with self.stream:
             self.stream.begin_capture()
             try:
                 self._enqueue(steps, scorer, mark=False)
-            finally:
-                graph = self.stream.end_capture()
+            except BaseException:
+                with suppress(runtime.CUDARuntimeError):  # says that the capture is broken; why is what comes out of here
+                    self.stream.end_capture()
+                raise
+            graph = self.stream.end_capture()
         return Program(tables, steps, scorer, graph)
 
     def use(self, program: Program) -> None:
@@ -246,9 +256,9 @@ class CudaBackend:
                     collect()
                 lane = self._lanes[i % len(self._lanes)]
                 lane.asked = asked
+                busy.append(lane)  # before it starts: if that fails half-way, copies of payloads are under way
                 lane.start(part, self._profile or self._batches % PROFILE_EVERY == 0)
                 self._batches += 1
-                busy.append(lane)
             while busy:
                 collect()
         finally:

@@ -37,7 +37,7 @@ _RANGES = np.dtype([("handle", "u8", MAX_RANGES), ("first", "u4", MAX_RANGES), (
 
 def row_ranges(capacity: int) -> list[tuple[int, int]]:
     """Ranges of rows that together are 0 .. capacity: 2048, 2048, 4096, 8192, ... The last one takes what is left."""
-    ranges, first, size = [], 0, FIRST_RANGE
+    ranges, first, size = list[tuple[int, int]](), 0, FIRST_RANGE
     while first < capacity and len(ranges) < MAX_RANGES:
         last = capacity if len(ranges) == MAX_RANGES - 1 else min(capacity, first + size)
         ranges.append((first, last))

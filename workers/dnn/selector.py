@@ -14,6 +14,7 @@ from hltfarm.proto.soa import Collection, Schema
 from hltfarm.workers import dnn
 from hltfarm.workers.menu.menu import QUANTITIES
 from hltfarm.workers.models import Cuts, Forest, MlpWeights, Model
+from hltfarm.workers.models.package import digest
 
 Allocate = Callable[[Schema, int], Collection]
 
@@ -67,7 +68,8 @@ class Selector:
 
     @property
     def uses_torch(self) -> bool:
-        return self.engine != "fused"
+        """Without a selector of tracks there is nothing for an engine to compute: events are classified by kernels."""
+        return self.track is not None and self.engine != "fused"
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -158,11 +160,12 @@ def over_all_features(model: Model) -> Model:
     """The same model of tracks with all features as inputs, in their order; a torch program stays as it is.
 
     So a torch module reads the feature columns as one tensor, wherever the model's own features lie among them. Weights of the features
-    that it does not know are 0.
+    that it does not know are 0. Its hash is another one for other features of the same weights: code built ahead of time goes by it.
     """
     if model.kind == "pt2":
         return model
-    manifest = model.manifest.model_copy(update={"features": dnn.FEATURES})
+    files = {name: digest(f"{given} {' '.join(model.features)}".encode()) for name, given in model.manifest.files.items()}
+    manifest = model.manifest.model_copy(update={"features": dnn.FEATURES, "files": files})
     if isinstance(model.content, Cuts):
         return replace(model, manifest=manifest)
     at = [dnn.FEATURES.index(f) for f in model.features]

@@ -114,6 +114,8 @@ def _entries(data: bytes, origin: object) -> dict[str, bytes]:
             entries = archive.infolist()
             if not 1 <= len(entries) <= MAX_ENTRIES:
                 raise ConfigError(f"{origin}: {len(entries)} entries; possible are 1 to {MAX_ENTRIES}")
+            if sum(entry.compress_size for entry in entries) > len(data):
+                raise ConfigError(f"{origin}: the entries overlap: together they are larger than the archive of {len(data)} bytes")
             root = entries[0].filename.partition("/")[0] + "/"
             found: dict[str, bytes] = {}
             for entry in entries:

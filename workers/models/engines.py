@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType, MethodType
 from typing import Literal, Protocol, get_args
 
 import torch
@@ -112,7 +113,7 @@ def build(
     contiguous). `rows`: torch.compile specialises on this number (as a CUDA graph has); else it leaves it open. `cache_dir`: of AOT code
     (default: aot.default_cache()). Cuts on tracks take the numbers of hits as second input.
 
-    Raises BackendError if a compiler or this torch cannot do it, ConfigError for a model that is refused.
+    Raises BackendError if a compiler or this torch cannot do it, ConfigError for a model that is refused, or what is no device.
     """
     device = _device(device)
     if engine not in ENGINES:
@@ -142,7 +143,11 @@ def _compiled(net: nn.Module, device: torch.device, rows: int | None, max_rows: 
     """torch.compile, and its compilation now. One row alone runs eagerly where rows are open: 0 and 1 would be compiled anew."""
     if device.type == "cpu":
         compiler.check()
-    into = torch.compile(Into(net), fullgraph=True, dynamic=rows is None)
+    module = Into(net)
+    # torch keeps what it compiled by code object, and no more than a few (recompile_limit) of one: every engine has its own.
+    own = FunctionType(Into.forward.__code__.replace(), Into.forward.__globals__)
+    module.forward = MethodType(own, module)  # type: ignore[method-assign]
+    into = torch.compile(module, fullgraph=True, dynamic=rows is None)
 
     def function(inputs: tuple[Tensor, ...], out: Tensor) -> None:
         if rows is None and out.shape[0] == 1:
@@ -179,11 +184,19 @@ def compare(one: TorchEngine, other: TorchEngine, model: Model, rows: int, seed:
 
 
 def _device(device: torch.device | str) -> torch.device:
-    """The device with its index. Raises BackendError if there is none."""
-    device = torch.device(device)
+    """The device with its index. Raises ConfigError for what is no device of an engine, BackendError if there is none."""
+    try:
+        known = torch.device(device)
+    except RuntimeError:
+        known = None
+    if known is None or known.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device {str(device)!r} is none of an engine; use cpu, cuda or cuda:N")
+    device = known
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise BackendError("no CUDA device for torch; use the device cpu")
+        if device.index is not None and device.index >= torch.cuda.device_count():
+            raise BackendError(f"no CUDA device {device.index}: there are {torch.cuda.device_count()}, from 0")
         if device.index is None:
             device = torch.device("cuda", torch.cuda.current_device())
     return device
