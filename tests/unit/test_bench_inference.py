@@ -34,6 +34,14 @@ def case_named(name: str) -> Case:
     return next(case for case in CASES if case.name == name)
 
 
+def test_no_number_in_any_output_is_no_agreement() -> None:
+    """Outputs are filled with NaN before a run: one that is not written must be seen, whichever it is."""
+    fine, unwritten = torch.zeros(3), torch.full((3,), torch.nan)
+    for found in ([fine, unwritten], [unwritten, fine]):
+        assert np.isnan(harness.difference(found, [fine, fine]))
+    assert harness.difference([fine, fine + 1], [fine, fine]) == 1
+
+
 def tiny(**options: Any) -> Settings:
     return Settings(CPU, sizes=(64, 200), runs=3, budget_s=0.01, **options)
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -192,7 +193,7 @@ def release(device: torch.device) -> None:
 
 def difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     """Largest |a - b| / (1 + |b|); NaN if anything is not a number."""
-    return max(float(((a - b).abs() / (1 + b.abs())).max()) for a, b in zip(found, expected, strict=True))
+    return float(np.max([float(((a - b).abs() / (1 + b.abs())).max()) for a, b in zip(found, expected, strict=True)]))
 
 
 def _measure(case: Case, size: int, settings: Settings) -> list[ViewPoint]:
