@@ -331,6 +331,10 @@ def test_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         registry.find("sample@1")
     with pytest.raises(ConfigError, match="neither a directory nor shipped; shipped are sample"):
         registry.find("simple")
+    with pytest.raises(ConfigError, match="model '' is neither a directory nor shipped"):
+        registry.find("")
+    with pytest.raises(ConfigError, match="File name too long"):
+        registry.find("a" * 5000)
 
 
 def test_shipped_models_are_sound_and_named_as_their_folder() -> None:

@@ -30,6 +30,10 @@ def find(name: str | Path) -> Path:
             if version != str(found):
                 raise ConfigError(f"model {wanted!r} is there in version {found}, not {version!r}")
         return directory
-    if Path(name).is_dir():
+    try:
+        there = bool(str(name)) and Path(name).is_dir()
+    except OSError as error:  # no permission, too long
+        raise ConfigError(f"model {str(name)[:100]!r}: {error.strerror}") from None
+    if there:
         return Path(name)
     raise ConfigError(f"model {str(name)!r} is neither a directory nor shipped; shipped are {', '.join(known) or 'none'}")
