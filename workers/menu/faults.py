@@ -14,6 +14,8 @@ from typing import Any, TypeAlias
 Location: TypeAlias = tuple[str | int, ...]
 
 _LONGEST_SHOWN = 40
+#: Words that are listed, and compared with an unknown one: hundreds of faults with thousands of choices would take seconds.
+_MOST_KNOWN = 64
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,10 @@ def place(data: Any, location: Location) -> str:
 def unknown(what: str, value: str, known: Iterable[str]) -> str:
     """Text for a word that is not one of `known`, with the nearest of them."""
     choices = tuple(known)
-    near = get_close_matches(value, choices, n=1)
+    near = get_close_matches(value, choices, n=1) if len(choices) <= _MOST_KNOWN else []
     guess = f"; did you mean '{near[0]}'?" if near else ";"
-    return f"unknown {what} {shortened(value)!r}{guess} known are {', '.join(choices)}"
+    more = f", ... ({len(choices)} in all)" if len(choices) > _MOST_KNOWN else ""
+    return f"unknown {what} {shortened(value)!r}{guess} known are {', '.join(choices[:_MOST_KNOWN])}{more}"
 
 
 def shortened(text: str) -> str:
