@@ -17,7 +17,7 @@ from hltfarm.workers import dnn
 from hltfarm.workers.models import Cuts, Exported, Forest, MlpWeights, Model, aot, compiler, probe, save
 from hltfarm.workers.models.engines import ENGINES, TOLERANCE, TorchEngine, build
 from hltfarm.workers.models.exporting import export
-from hltfarm.workers.models.layout import Columns, Layout
+from hltfarm.workers.models.layout import Columns, Layout, layout_of
 from hltfarm.workers.models.networks import Mlp, network
 from tests.reference import models as reference
 from tests.reference.model_samples import EVENT, FEATURES, TRACK, cuts, forest, perceptron
@@ -161,6 +161,15 @@ def test_aot_code_is_built_once(models: dict[str, Model], cache: Path, monkeypat
         layout = None if other is model else like(other)
         with pytest.raises(AssertionError, match="built again"):
             build(other, "cpu", "aot", max_rows=CAPACITY, cache_dir=cache, like=layout)
+
+
+def test_what_compiled_code_goes_by(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loops are cut for the threads that there are: code for one thread per lane is not that for all cores."""
+    layout, keys = layout_of(models["mlp"], None), set()
+    for threads in (1, 1, 4):
+        monkeypatch.setattr(torch, "get_num_threads", lambda n=threads: n)
+        keys.add(aot._key(models["mlp"].hash, CPU, layout, CAPACITY, "g++"))
+    assert len(keys) == 2
 
 
 @needs_compiler

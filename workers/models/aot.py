@@ -2,7 +2,8 @@
 
 Loading such a package executes native code, so none is ever taken from a model package: it is built here from the checked model and
 kept in a folder that only the owner can write. A file's name is a digest of all that the code depends on: the model, torch, the device,
-the layout of its tensors, the compiler. Several processes may share the folder: one builds, the others wait for it.
+the layout of its tensors, the compiler, on a CPU the number of threads. Several processes may share the folder: one builds, the others
+wait for it.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ def _build(net: nn.Module, device: torch.device, layout: Layout, max_rows: int, 
 
 
 def _key(model_hash: str, device: torch.device, layout: Layout, max_rows: int, compiler_path: str) -> str:
-    parts = [str(GENERATION), model_hash, torch.__version__, _hardware(device), repr(layout), str(max_rows), compiler_path]
+    threads = torch.get_num_threads() if device.type == "cpu" else 0  # loops are cut for as many as there are when they are compiled
+    parts = [str(GENERATION), model_hash, torch.__version__, _hardware(device), repr(layout), str(max_rows), compiler_path, str(threads)]
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 
