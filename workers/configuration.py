@@ -146,6 +146,10 @@ class VertexConfig:
     split_chi2: float = 9.0
     split_distance2: float = 4.0
     split_rounds: int = 20
+    near_cm: float = 0.1
+    near_errors: float = 3.0
+    ht_min_pt_gev: float = 2.0
+    near_max_pt_gev: float = 20.0
 
 
 @dataclass(frozen=True)
@@ -357,6 +361,10 @@ def params(config: Configuration, detector: Detector, selector: Selector) -> dic
             split_chi2=v.split_chi2,
             split_distance2=v.split_distance2,
             split_rounds=v.split_rounds,
+            near_cm=v.near_cm,
+            near_errors=v.near_errors,
+            ht_min_pt=v.ht_min_pt_gev,
+            near_max_pt=v.near_max_pt_gev,
             sort_scratch=4 * (2 * Z_BINS + 1),
         ),
     }

@@ -135,6 +135,23 @@ def check_fit(track: dict[str, Any], helix: Helix) -> None:
     np.testing.assert_allclose(track["cov"] / scale, helix.cov / scale, rtol=0, atol=COVARIANCE)
 
 
+def near_vertices(tracks: Columns, z: NDArray[np.float32], config: Configuration) -> tuple[float, float]:
+    """Largest sums of pt and pt^2, in units of 1/1024, of the selected tracks that belong to a vertex."""
+    cuts = config.vertices
+    sums: dict[int, list[int]] = {}
+    for t in np.flatnonzero(tracks["quality"] >= min_quality(config)) if len(z) else ():
+        distance = np.abs(z - tracks["zip"][t])
+        v = int(np.argmin(distance))  # the first of equal ones
+        error = np.sqrt(max(tracks["cov"][t, 14], np.float32(0)))
+        if not distance[v] < np.float32(cuts.near_cm) + np.float32(cuts.near_errors) * error:
+            continue
+        pt = min(tracks["pt"][t], np.float32(cuts.near_max_pt_gev))
+        here = sums.setdefault(v, [0, 0])
+        here[0] += int(pt * np.float32(1024)) if tracks["pt"][t] >= np.float32(cuts.ht_min_pt_gev) else 0
+        here[1] += int(pt * pt * np.float32(1024))
+    return max((h for h, _ in sums.values()), default=0) / 1024, max((q for _, q in sums.values()), default=0) / 1024
+
+
 def check_vertices(batch: Batch, i: int, config: Configuration) -> None:
     """Assert that the vertices are those of the backend's own tracks, in order."""
     found, expected = batch.vertices(i), find_vertices(batch.tracks(i), config.vertices, min_quality(config))
@@ -148,4 +165,7 @@ def check_vertices(batch: Batch, i: int, config: Configuration) -> None:
     row = batch.results[i]
     assert (row["best_z"], row["best_sum_pt2"], row["best_tracks"]) == hardest
     assert row["second_sum_pt2"] == (found["sum_pt2"][1] if len(expected) > 1 else 0)
+    ht, pt2 = near_vertices(batch.tracks(i), found["z"], config)
+    assert row["vertex_ht"] == np.float32(ht)
+    assert row["vertex_pt2"] == np.float32(pt2)
     np.testing.assert_allclose(row["best_sum_pt"], expected[0].sum_pt if expected else 0, rtol=RELATIVE)

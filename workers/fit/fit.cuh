@@ -372,7 +372,8 @@ HLT_FN void fit_queued(uint32_t i, FitCuts const& cuts, ModuleTable const& table
   write_fit(t, fit_hits<N>(cuts, table, hits, tracks, t), tracks);
 }
 
-// Items: the queued candidates of 3, 4, 5 and 6 hits. Parameters, covariance, chi square; a fit that fails leaves the track bad, with zeros.
+// Items: the queued candidates of 3, 4, 5 and 6 hits. Parameters, covariance, chi square; a fit that fails leaves the track bad, with
+// zeros.
 HLT_FN void fit_triplets(uint32_t i, FitCuts const& cuts, ModuleTable const& table, Hits const& hits, FitQueue const& queue,
                          Tracks const& tracks) {
   fit_queued<3>(i, cuts, table, hits, queue, tracks);

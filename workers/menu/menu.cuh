@@ -27,6 +27,8 @@ HLT_FN double quantity(uint32_t q, Results const& results, uint32_t event) {
     case 17: return results.sum_pt[event];
     case 18: return results.best_sum_pt[event];
     case 19: return results.second_sum_pt2[event];
+    case 20: return results.vertex_ht[event];
+    case 21: return results.vertex_pt2[event];
     default: return results.event_score[event];
   }
 }
@@ -70,6 +72,7 @@ HLT_FN void decide(uint32_t event, Batch const& batch, Events const& events, Pat
   digest = mix(digest, results.vertices[event]);
   digest = mix(digest, uint64_t(results.displaced_tracks[event]) << 32 | results.hard_tracks[event]);
   digest = mix(digest, uint64_t(float_bits(results.sum_pt[event])) << 32 | float_bits(results.event_score[event]));
+  digest = mix(digest, uint64_t(float_bits(results.vertex_ht[event])) << 32 | float_bits(results.vertex_pt2[event]));
   results.digest[event] = mix(digest, uint64_t(results.fed_errors[event]) << 32 | results.word_errors[event]);
 }
 

@@ -53,6 +53,8 @@ QUANTITIES = (
     "sum_pt",
     "best_sum_pt",
     "second_sum_pt2",
+    "vertex_ht",
+    "vertex_pt2",
     "event_score",
 )
 

@@ -35,8 +35,7 @@ HLT_FN void clear_cells(uint32_t c, HitCells const& info, Cells const& cells, Ce
 
 // Does the cell middle -> outer continue the cell inner -> middle? Alignment in r-z within what scattering allows at pt_min,
 // curvature, and the distance of the circle through the three hits to the beam line.
-HLT_FN bool continues(float theta_cut, float dca_cut, TrackCuts const& cuts, Point const& inner, Point const& middle,
-                      Point const& outer) {
+HLT_FN bool continues(float theta_cut, float dca_cut, TrackCuts const& cuts, Point const& inner, Point const& middle, Point const& outer) {
   float const r1 = inner.r, z1 = inner.z, ri = middle.r, zi = middle.z, ro = outer.r, zo = outer.z;
   float const dr = r1 - ro, dz = z1 - zo, d2 = dr * dr + dz * dz;
   float const area = magnitude(z1 * (ri - ro) + zi * (ro - r1) + zo * (r1 - ri));
@@ -290,8 +289,8 @@ HLT_FN void number_tracks(Team const& team, uint32_t chunk, Batch const& batch, 
 // Item: the batch. First candidate of each event; candidates beyond an event's capacity are left out.
 HLT_FN void place_tracks(Team const& team, uint32_t, TrackCuts const& cuts, Batch const& batch, Events const& events,
                          CellStates const& states, Chunks const& chunks, FitQueue const& queue, Results const& results) {
-  place_entries(team, batch, events, results, cuts.tracks_per_word, chunks.tracks, states.track_place, events.track_base,
-                results.ntuplets, events.track_offset);
+  place_entries(team, batch, events, results, cuts.tracks_per_word, chunks.tracks, states.track_place, events.track_base, results.ntuplets,
+                events.track_offset);
   if (team.rank() != 0) return;
   *batch.n_tracks = events.track_offset[*batch.n_events];
   *queue.n3 = *queue.n4 = *queue.n5 = *queue.n6 = 0;

@@ -46,6 +46,7 @@ HLT_FN void find_frames(Team const& team, uint32_t event, Detector const& det, B
     results.displaced_tracks[event] = results.hard_tracks[event] = results.best_tracks[event] = 0;
     results.leading_pt[event] = results.sum_pt[event] = results.best_sum_pt[event] = results.best_sum_pt2[event] = 0.f;
     results.second_sum_pt2[event] = results.best_z[event] = results.event_score[event] = 0.f;
+    results.vertex_ht[event] = results.vertex_pt2[event] = 0.f;
     events.sum_pt[event] = 0;
     if (event == 0) *large.n = 0;
   }

@@ -25,6 +25,10 @@ VERTEX_CUTS = Params(
         Column("split_chi2", "f4", "chi2 per degree of freedom from which on a split is tried"),
         Column("split_distance2", "f4", "squared distance of both halves in variances, at least"),
         Column("split_rounds", "u4", "rounds of the two-means at most"),
+        Column("near_cm", "f4", "selected tracks belong to the nearest vertex within this distance", unit="cm"),
+        Column("near_errors", "f4", "and so many errors of their z besides"),
+        Column("ht_min_pt", "f4", "least pt of tracks in the sum of pt", unit="GeV"),
+        Column("near_max_pt", "f4", "a harder track counts as this much", unit="GeV"),
         Column("sort_scratch", "u4", "team memory of the sort", unit="bytes"),
     ),
 )
@@ -61,6 +65,8 @@ VERTICES = Schema(
         Column("chi2", "f4", "chi square"),
         Column("ndof", "i4", "degrees of freedom: tracks - 1"),
         Column("sum_pt2", "f4", "sum of squared transverse momenta; descending", unit="GeV^2"),
+        Column("ht", "u8", "sum of pt of the selected tracks near it", unit="GeV / 1024"),
+        Column("pt2", "u8", "sum of their pt^2", unit="GeV^2 / 1024"),
     ),
 )
 
@@ -76,5 +82,7 @@ STAGE = Stage(
             team=256,
             scratch="VertexCuts.sort_scratch",
         ),
+        Kernel("assign_tracks", "Batch.n_tracks", ("Selection", "VertexCuts", "Events", "Tracks", "Vertices", "Results")),
+        Kernel("sum_vertices", "Batch.n_events", ("Events", "Vertices", "Results")),
     ),
 )

@@ -227,6 +227,7 @@ HLT_FN void find_vertices(Team const& team, uint32_t event, Selection const& sel
     out.chi2[to] = float(out.fit_chi2[from]);
     out.ndof[to] = out.fit_ndof[from];
     out.sum_pt2[to] = float(mine);
+    out.ht[to] = out.pt2[to] = 0;
     if (place == 0) {
       results.best_z[event] = out.z[to];
       results.best_tracks[event] = uint32_t(out.ndof[to] + 1);
@@ -240,6 +241,42 @@ HLT_FN void find_vertices(Team const& team, uint32_t event, Selection const& sel
   for (uint32_t b = team.rank(); b < Z_BINS; b += team.size()) cursor[b] = 0;
   for (uint32_t b = team.rank(); b <= Z_BINS; b += team.size()) edges[b] = 0;
   team.sync();
+}
+
+// Item: a track candidate. A selected one adds to the sums of the nearest vertex (of two equally near ones the harder), if it is near.
+// Sums in fixed point; a track whose momentum is mismeasured cannot make an event hard: pt is limited. O(vertices of the event).
+HLT_FN void assign_tracks(uint32_t t, Selection const& selection, VertexCuts const& cuts, Events const& events, Tracks const& tracks,
+                          Vertices const& vertices, Results const& results) {
+  if (tracks.quality[t] < selection.min_quality) return;
+  uint32_t const event = tracks.event[t], begin = events.track_offset[event], n = results.vertices[event];
+  if (n == 0) return;
+  float const z = tracks.zip[t];
+  uint32_t nearest = begin;
+  float distance = magnitude(vertices.z[begin] - z);
+  for (uint32_t v = begin + 1; v < begin + n; ++v) {
+    float const d = magnitude(vertices.z[v] - z);
+    if (d < distance) {
+      distance = d;
+      nearest = v;
+    }
+  }
+  float const variance = tracks.cov_at(t, 14);
+  if (!(distance < cuts.near_cm + cuts.near_errors * square_root(variance > 0.f ? variance : 0.f))) return;
+  float const pt = smaller(tracks.pt[t], cuts.near_max_pt);
+  if (tracks.pt[t] >= cuts.ht_min_pt) atomic_add(&vertices.ht[nearest], uint64_t(pt * 1024.f));
+  atomic_add(&vertices.pt2[nearest], uint64_t(pt * pt * 1024.f));
+}
+
+// Item: an event. The largest sums over its vertices. O(vertices).
+HLT_FN void sum_vertices(uint32_t event, Events const& events, Vertices const& vertices, Results const& results) {
+  uint32_t const begin = events.track_offset[event];
+  uint64_t ht = 0, pt2 = 0;
+  for (uint32_t v = begin; v < begin + results.vertices[event]; ++v) {
+    ht = larger(ht, vertices.ht[v]);
+    pt2 = larger(pt2, vertices.pt2[v]);
+  }
+  results.vertex_ht[event] = float(double(ht) / 1024.);
+  results.vertex_pt2[event] = float(double(pt2) / 1024.);
 }
 
 }  // namespace hlt
