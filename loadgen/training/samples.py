@@ -35,6 +35,8 @@ EVENT_FEATURES = (
     "best_sum_pt",
     "second_sum_pt2",
     "vertices",
+    "vertex_ht",
+    "vertex_pt2",
 )
 
 #: Shows progress over the batches of a sample; the second argument says which one.
