@@ -9,12 +9,13 @@ AOTInductor fixes strides and does not check them; so every engine checks what i
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType
 from typing import Literal, Protocol, get_args
 
 import torch
@@ -131,7 +132,7 @@ def build(
         return eager
     with _quiet():
         if engine == "compile":
-            built = TorchEngine("compile", device, layout, max_rows, _compiled(net, device, rows, max_rows, layout))
+            built = TorchEngine("compile", device, layout, max_rows, _compiled(model, net, device, rows, max_rows, layout))
         else:
             function = aot.function(Into(net), model.hash, device, layout, max_rows, cache_dir)
             built = TorchEngine("aot", device, layout, max_rows, function, fixed_strides=True)
@@ -139,14 +140,13 @@ def build(
     return built
 
 
-def _compiled(net: nn.Module, device: torch.device, rows: int | None, max_rows: int, layout: Layout) -> Callable[..., None]:
+def _compiled(model: Model, net: nn.Module, device: torch.device, rows: int | None, max_rows: int, layout: Layout) -> Callable[..., None]:
     """torch.compile, and its compilation now. One row alone runs eagerly where rows are open: 0 and 1 would be compiled anew."""
     if device.type == "cpu":
         compiler.check()
     module = Into(net)
-    # torch keeps what it compiled by code object, and no more than a few (recompile_limit) of one: every engine has its own.
-    own = FunctionType(Into.forward.__code__.replace(), Into.forward.__globals__)
-    module.forward = MethodType(own, module)  # type: ignore[method-assign]
+    forward = FunctionType(_code(model.hash, device, repr(layout)), Into.forward.__globals__)
+    module.forward = MethodType(forward, module)  # type: ignore[method-assign]
     into = torch.compile(module, fullgraph=True, dynamic=rows is None)
 
     def function(inputs: tuple[Tensor, ...], out: Tensor) -> None:
@@ -162,6 +162,13 @@ def _compiled(net: nn.Module, device: torch.device, rows: int | None, max_rows: 
     except Exception as error:
         raise BackendError(f"torch.compile failed: {type(error).__name__}: {error}") from error
     return function
+
+
+@functools.lru_cache(maxsize=16)
+def _code(*what: object) -> CodeType:
+    """The code of `Into.forward`, a copy for each model. torch keeps what it compiled by code object, and no more than a few programs
+    (recompile_limit) of one; so the lanes of a model share theirs, and a process may meet any number of models."""
+    return Into.forward.__code__.replace()
 
 
 def _compare(built: TorchEngine, eager: TorchEngine, model: Model, rows: int) -> None:
