@@ -221,7 +221,7 @@ DEFAULT = replace(
     name="default",
     tracks=TrackConfig(min_alignment2=0.999985),
     fit=FitConfig(triplet_chi2_scale=3.0, triplet_max_significance=5.0),
-    selection=SelectionConfig(model="track-mlp"),
+    selection=SelectionConfig(model="track-mlp", event_model="event-mlp"),
 )
 
 CONFIGURATIONS = {c.name: c for c in (DEFAULT, PATATRACK_PHASE1)}

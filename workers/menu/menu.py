@@ -62,32 +62,44 @@ MAX_PATHS = 64
 
 DEFAULT_MENU = """\
 version: 1
+name: default
+streams:
+  physics: events for analysis
+  calibration: events with readout errors
+  monitoring: an unbiased part of everything
 paths:
-  - name: HLT_HardVertex
+  - name: HLT_HardCollision
+    description: much transverse momentum at one vertex
     stream: physics
-    prescale: 1
     require:
-      best_sum_pt2: {min: 400}
-      vertices: {min: 1}
+      vertex_ht: {min: 50}
+      vertex_pt2: {min: 450}
+  - name: HLT_EventScore
+    description: the event classifier takes it for a hard collision
+    stream: physics
+    require:
+      event_score: {min: 0.65}
   - name: HLT_DisplacedTracks
+    description: tracks from decays
     stream: physics
-    prescale: 1
     require:
-      displaced_tracks: {min: 8}
+      displaced_tracks: {min: 10}
       leading_pt: {min: 5}
   - name: HLT_PixelActivity
-    stream: physics
-    prescale: 10
+    description: many hits
+    stream: monitoring
+    prescale: 1000
     require:
       hits: {min: 8000}
   - name: HLT_DetectorErrors
+    description: the readout reports errors
     stream: calibration
-    prescale: 1
     require:
       fed_errors: {min: 1}
   - name: HLT_PassThrough
+    description: no cut
     stream: monitoring
-    prescale: 20
+    prescale: 1000
 """
 
 #: Stream of events that could not be processed; the farm writes it, no path may.
