@@ -303,7 +303,7 @@ def test_every_quantity_reads_its_own_column(quantity: str) -> None:
     damaged = e.payload.copy()
     damaged.view("<u4")[1 + 2 * len(phase1().cabling.fed_ids) + 1] = 0  # the first FED's header loses its marker
     e = replace(e, payload=damaged)
-    value = int(decide(menu("{name: Any}"), [e])[quantity][0])
+    value = float(decide(menu("{name: Any}"), [e])[quantity][0])
     text = menu(
         f"{{name: In, require: {{{quantity}: {{min: {value}, max: {value}}}}}}}",
         f"{{name: Out, require: {{{quantity}: {{min: {value + 1}}}}}}}",
