@@ -14,6 +14,7 @@ from hltfarm.proto.soa import Params, Schema
 class Kernel:
     """One kernel: the C++ function `name` of the stage's header, applied to `items` work items.
 
+    A team of 32 is a warp, and gets a WarpTeam; larger ones are a block, and get a Team.
     `items` names the scalar column ("Struct.column") that holds the number of items when the kernel starts.
     `args` names the structs it takes, in order. `team` is the number of GPU threads that share one item (0: one thread an item,
     the function then has no Team argument). `scratch` names the Params field that holds the bytes of team memory it needs;

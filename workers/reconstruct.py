@@ -22,6 +22,7 @@ from hltfarm.proto.detector.description import Detector
 from hltfarm.proto.errors import SampleError
 from hltfarm.proto.events import RawEvent
 from hltfarm.proto.results import OVERFLOW_FLAGS, RESULT
+from hltfarm.proto.soa import aligned_empty
 from hltfarm.workers.configuration import DEFAULT, Configuration
 from hltfarm.workers.menu import Menu
 from hltfarm.workers.reconstructor import Reconstructor
@@ -92,6 +93,7 @@ def reconstruct(
     distinct = min(n, available)
     console = Console(stderr=True)
     loaded = [source[i] for i in track(range(distinct), "reading", console=console, transient=True, disable=not console.is_terminal)]
+    memory, loaded = _in_one_piece(loaded)
     size = max(e.payload.nbytes for e in loaded)
     with Reconstructor(
         source.detector(),
@@ -103,6 +105,7 @@ def reconstruct(
         threads=threads,
         profile=profile,
     ) as reconstructor:
+        reconstructor.register(memoryview(memory))
         loaded = _registered(reconstructor, loaded)
         reconstructor.run(loaded[:batch])  # compiles, touches memory
         rows, kept, stages, seconds = [], list[tuple[Columns, Columns, Columns]](), dict[str, float](), 0.0
@@ -131,6 +134,19 @@ def reconstruct(
             stages,
             *columns,
         )
+
+
+def _in_one_piece(events: list[RawEvent]) -> tuple[NDArray[np.uint8], list[RawEvent]]:
+    """The events with their payloads in one block of memory, as the slots of the farm are, so that a device can page-lock it."""
+    sizes = [-(-e.payload.nbytes // 128) * 128 for e in events]
+    memory = aligned_empty(max(128, sum(sizes)))
+    placed, at = [], 0
+    for event, size in zip(events, sizes, strict=True):
+        payload = memory[at : at + event.payload.nbytes]
+        payload[:] = event.payload
+        placed.append(RawEvent(event.id, payload))
+        at += size
+    return memory, placed
 
 
 def _chunks(n: int, size: int) -> Iterator[tuple[int, int]]:

@@ -166,7 +166,7 @@ def _on_device(model: Model, engine: str, host: Collection, runs: int, expected:
         kernel = _kernel(selector)
         function = cupy.RawModule(code=codegen.cuda_source(dnn.STAGE), options=OPTIONS).get_function(kernel.name)
         structs = _structs(selector, selected, tables, tracks)
-        threads = kernel.team or codegen.THREADS
+        threads = codegen.block_threads(kernel)
         keep = (tables, tracks, structs)
 
         def enqueue() -> None:

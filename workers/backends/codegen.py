@@ -46,8 +46,20 @@ def cuda_source(stage: Stage) -> str:
     for k in stage.kernels:
         params = ", ".join(["uint32_t const* items", "uint32_t scratch_words", *(f"hlt::{a} const a{i}" for i, a in enumerate(k.args))])
         args = ", ".join(f"a{i}" for i in range(len(k.args)))
-        lines.append(f'extern "C" __global__ void __launch_bounds__({k.team or THREADS}) {k.name}({params}) {{')
-        if k.team:
+        lines.append(f'extern "C" __global__ void __launch_bounds__({block_threads(k)}) {k.name}({params}) {{')
+        if k.team == WARP:
+            lines += [
+                "  extern __shared__ uint32_t scratch[];",
+                "  uint32_t const warp = threadIdx.x / 32, warps = blockDim.x / 32;",
+                "  for (uint32_t i = threadIdx.x; i < warps * scratch_words; i += blockDim.x) scratch[i] = 0;",
+                "  __syncthreads();",
+                "  hlt::WarpTeam const team(scratch + warp * scratch_words);",
+                "  for (uint32_t i = blockIdx.x * warps + warp, n = *items; i < n; i += gridDim.x * warps) {",
+                f"    hlt::{k.name}(team, i, {args});",
+                "    __syncwarp();",
+                "  }",
+            ]
+        elif k.team:
             lines += [
                 "  extern __shared__ uint32_t scratch[];",
                 "  __shared__ uint64_t warps[32];",
@@ -82,8 +94,19 @@ def _paste(text: str, seen: set[str]) -> str:
     return "\n".join(out)
 
 
-#: Threads of a block for kernels without a team.
+#: Threads of a block for kernels without a team, and for those whose teams are warps.
 THREADS = 128
+WARP = 32
+
+
+def block_threads(kernel: Kernel) -> int:
+    """Threads of a block: one team, or several warps."""
+    return THREADS if kernel.team in (0, WARP) else kernel.team
+
+
+def block_scratch(kernel: Kernel, scratch: int) -> int:
+    """Bytes of shared memory of a block whose teams have `scratch` bytes each."""
+    return scratch * (THREADS // WARP) if kernel.team == WARP else scratch
 
 
 def _kernels() -> list[Kernel]:

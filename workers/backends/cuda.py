@@ -157,14 +157,14 @@ class CudaLane:
 
     def _launch(self, launch: Launch) -> None:
         kernel = launch.kernel
-        threads = kernel.team or codegen.THREADS
+        threads, shared = codegen.block_threads(kernel), codegen.block_scratch(kernel, launch.scratch)
         resident = self._sms * min(MAX_BLOCKS_PER_SM, THREADS_PER_SM // threads)
         blocks = min(self._items.get(kernel.items.partition(".")[2], resident), resident)
         function = self._kernels[kernel.name]
-        if launch.scratch > 48 << 10:
-            function.max_dynamic_shared_size_bytes = launch.scratch
+        if shared > 48 << 10:
+            function.max_dynamic_shared_size_bytes = shared
         args = (np.uint64(launch.items), np.uint32(launch.scratch // 4), *launch.structs)
-        function((blocks,), (threads,), args, shared_mem=launch.scratch)
+        function((blocks,), (threads,), args, shared_mem=shared)
 
     def _mark(self, stage: str) -> None:
         event = cupy.cuda.Event()

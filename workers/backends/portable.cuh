@@ -18,9 +18,11 @@ typedef long long int64_t;
 #if defined(__CUDACC__)
 #define HLT_FN __device__ __forceinline__
 #define HLT_UNROLL _Pragma("unroll")
+#define HLT_UNROLL_4 _Pragma("unroll 4")
 #else
 #define HLT_FN inline
 #define HLT_UNROLL _Pragma("GCC unroll 8")
+#define HLT_UNROLL_4
 #endif
 
 namespace hlt {

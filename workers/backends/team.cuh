@@ -1,4 +1,4 @@
-// The threads that share one work item: one block on the GPU, one thread on the CPU.
+// The threads that share one work item: one block or one warp on the GPU, one thread on the CPU.
 //
 // Kernels are written for any team size: for (i = team.rank(); i < n; i += team.size()), with team.sync() wherever one
 // thread reads what another wrote. Collective calls (sync, exclusive_scan) must be reached by every thread of the team.
@@ -43,6 +43,35 @@ class Team {
   uint64_t* warps_;
 };
 
+// A warp: several of them share a block, each with an item and team memory of its own.
+class WarpTeam {
+ public:
+  __device__ explicit WarpTeam(uint32_t* scratch) : scratch_(scratch) {}
+  HLT_FN uint32_t rank() const { return threadIdx.x & 31u; }
+  HLT_FN static constexpr uint32_t size() { return 32; }
+  HLT_FN void sync() const { __syncwarp(); }
+  HLT_FN uint32_t* scratch() const { return scratch_; }
+  template <class T>
+  HLT_FN T exclusive_scan(T value, T& total) const {
+    T inclusive = value;
+    for (uint32_t d = 1; d < 32; d <<= 1) {
+      T const other = __shfl_up_sync(0xffffffffu, inclusive, d);
+      if (rank() >= d) inclusive += other;
+    }
+    total = __shfl_sync(0xffffffffu, inclusive, 31);
+    return inclusive - value;
+  }
+  // The same for conditions: how many hold in the threads before this one.
+  HLT_FN uint32_t exclusive_count(bool value, uint32_t& total) const {
+    uint32_t const all = __ballot_sync(0xffffffffu, value);
+    total = __popc(all);
+    return __popc(all & ((1u << rank()) - 1u));
+  }
+
+ private:
+  uint32_t* scratch_;
+};
+
 #else
 
 class Team {
@@ -57,10 +86,16 @@ class Team {
     total = value;
     return T(0);
   }
+  uint32_t exclusive_count(bool value, uint32_t& total) const {
+    total = value;
+    return 0;
+  }
 
  private:
   uint32_t* scratch_;
 };
+
+using WarpTeam = Team;
 
 #endif
 

@@ -106,13 +106,14 @@ STAGE = Stage(
             team=256,
             scratch="CellCuts.sort_scratch",
         ),
-        Kernel("count_cells", "Batch.n_hits", ("CellCuts", "Layers", "LayerPairs", "Hits", "HitCells", "SortedHits", "PhiBins")),
+        Kernel("count_cells", "Batch.n_hits", ("CellCuts", "Layers", "LayerPairs", "Hits", "HitCells", "SortedHits", "PhiBins"), team=32),
         Kernel("number_cells", "Batch.n_events", ("CellCuts", "Batch", "Events", "HitCells", "Results"), team=512),
         Kernel("place_cells", "Batch.one", ("Batch", "Events", "Results"), team=128),
         Kernel(
             "fill_cells",
             "Batch.n_hits",
             ("CellCuts", "Layers", "LayerPairs", "Events", "Hits", "HitCells", "SortedHits", "PhiBins", "Cells"),
+            team=32,
         ),
     ),
 )

@@ -97,12 +97,14 @@ HLT_FN bool makes_cell(CellCuts const& cuts, LayerPairs const& pairs, uint32_t p
   return angle * angle * (4.f * cuts.min_radius * cuts.min_radius - in.r * ro) <= dr * dr;
 }
 
-// Calls `found(pair, outer hit)` for every cell of a hit, in order of layer pair and azimuth.
+// Calls `found(place, pair, outer hit)` for every cell of a hit, `place` counting them in order of layer pair and azimuth; returns their
+// number. The team shares the hits of a window.
 template <class Found>
-HLT_FN void for_each_cell(uint32_t h, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs, Hits const& hits,
-                          HitCells const& info, SortedHits const& sorted, PhiBins const& bins, Found found) {
+HLT_FN uint32_t for_each_cell(WarpTeam const& team, uint32_t h, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs,
+                              Hits const& hits, HitCells const& info, SortedHits const& sorted, PhiBins const& bins, Found found) {
   uint32_t const layer = info.layer[h], event = info.event[h];
   Inner const in = {hits.z[h], hits.r[h], hits.phi[h], hits.size_y[h]};
+  uint32_t n = 0;
   for (uint32_t pair = layers.first_pair[layer]; pair < layers.first_pair[layer + 1]; ++pair) {
     if (in.z < pairs.min_z[pair] || in.z > pairs.max_z[pair]) continue;
     if (in.size_y > 0 && in.size_y < pairs.min_size_y[pair]) continue;
@@ -112,18 +114,24 @@ HLT_FN void for_each_cell(uint32_t h, CellCuts const& cuts, Layers const& layers
     bool const wraps = low > high;
     for (uint32_t part = 0; part < (wraps ? 2u : 1u); ++part) {
       uint32_t const from = wraps && part == 0 ? 0 : low, to = wraps && part == 1 ? PHI_BINS - 1 : high;
-      for (uint32_t k = edges[from]; k < edges[to + 1]; ++k)
-        if (makes_cell(cuts, pairs, pair, in, sorted, k)) found(pair, sorted.hit[k]);
+      for (uint32_t k0 = edges[from], end = edges[to + 1]; k0 < end; k0 += team.size()) {
+        uint32_t const k = k0 + team.rank();
+        bool const cell = k < end && makes_cell(cuts, pairs, pair, in, sorted, k);
+        uint32_t total;
+        uint32_t const place = n + team.exclusive_count(cell, total);
+        n += total;
+        if (cell) found(place, pair, k);
+      }
     }
   }
+  return n;
 }
 
 // Item: a hit. Number of cells that start at it.
-HLT_FN void count_cells(uint32_t h, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs, Hits const& hits,
-                        HitCells const& info, SortedHits const& sorted, PhiBins const& bins) {
-  uint32_t n = 0;
-  for_each_cell(h, cuts, layers, pairs, hits, info, sorted, bins, [&](uint32_t, uint32_t) { ++n; });
-  info.count[h] = n;
+HLT_FN void count_cells(WarpTeam const& team, uint32_t h, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs,
+                        Hits const& hits, HitCells const& info, SortedHits const& sorted, PhiBins const& bins) {
+  uint32_t const n = for_each_cell(team, h, cuts, layers, pairs, hits, info, sorted, bins, [](uint32_t, uint32_t, uint32_t) {});
+  if (team.rank() == 0) info.count[h] = n;
 }
 
 // Item: an event. First cell of each hit, counted within the event; the last cells are left out if there are too many. O(hits).
@@ -158,20 +166,19 @@ HLT_FN void place_cells(Team const& team, uint32_t, Batch const& batch, Events c
 }
 
 // Item: a hit. Writes its cells.
-HLT_FN void fill_cells(uint32_t h, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs, Events const& events,
-                       Hits const& hits, HitCells const& info, SortedHits const& sorted, PhiBins const& bins, Cells const& cells) {
+HLT_FN void fill_cells(WarpTeam const& team, uint32_t h, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs,
+                       Events const& events, Hits const& hits, HitCells const& info, SortedHits const& sorted, PhiBins const& bins,
+                       Cells const& cells) {
   uint32_t const begin = events.cell_offset[info.event[h]] + info.begin[h], n = info.count[h];
-  uint32_t i = 0;
-  if (n != 0)
-    for_each_cell(h, cuts, layers, pairs, hits, info, sorted, bins, [&](uint32_t pair, uint32_t outer) {
-      if (i < n) {
-        cells.inner[begin + i] = h;
-        cells.outer[begin + i] = outer;
-        cells.pair[begin + i] = pair;
-      }
-      ++i;
-    });
-  info.begin[h] = begin;
+  team.sync();
+  if (team.rank() == 0) info.begin[h] = begin;
+  if (n == 0) return;
+  for_each_cell(team, h, cuts, layers, pairs, hits, info, sorted, bins, [&](uint32_t place, uint32_t pair, uint32_t k) {
+    if (place >= n) return;
+    cells.inner[begin + place] = h;
+    cells.outer[begin + place] = sorted.hit[k];
+    cells.pair[begin + place] = pair;
+  });
 }
 
 }  // namespace hlt

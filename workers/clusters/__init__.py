@@ -29,9 +29,7 @@ _EXTENT = (
     Column("last_col_charge", "u8", "charge in the last column", unit="electrons"),
 )
 
-CLUSTERS = Schema(
-    "Clusters", "Clusters above the charge cut; those of a module follow one another from ModulePixels.begin on", _EXTENT
-)
+CLUSTERS = Schema("Clusters", "Clusters above the charge cut; those of a module follow one another from ModulePixels.begin on", _EXTENT)
 
 CLUSTER_SUMS = Schema(
     "ClusterSums",

@@ -117,7 +117,7 @@ struct SmallModule {
 };
 
 // Sorts the pixels of a module into team memory; false if one of them was read out twice.
-HLT_FN bool sort_pixels(Team const& team, Detector const& det, uint32_t const* position, uint32_t const* charge, SmallModule const& m) {
+HLT_FN bool sort_pixels(WarpTeam const& team, Detector const& det, uint32_t const* position, uint32_t const* charge, SmallModule const& m) {
   uint32_t const col_step = det.column_words * 32, n = m.n;
   uint32_t* const unsorted = m.rank;
   for (uint32_t i = team.rank(); i < n; i += team.size()) unsorted[i] = position[i] / col_step << 16 | position[i] % col_step;
@@ -171,7 +171,7 @@ HLT_FN Extent measure(SmallModule const& m, uint32_t root) {
 }
 
 // Item: a module of an event. Modules that are not small wait for `cluster_large`. O(pixels^2), of at most 256.
-HLT_FN void cluster_small(Team const& team, uint32_t item, Detector const& det, ModuleTable const& table, ModulePixels const& modules,
+HLT_FN void cluster_small(WarpTeam const& team, uint32_t item, Detector const& det, ModuleTable const& table, ModulePixels const& modules,
                           Pixels const& pixels, Digis const& digis, Clusters const& clusters, ModuleClusters const& out,
                           LargeModules const& large, Events const& events, Results const& results) {
   uint32_t const n = modules.count[item];

@@ -70,6 +70,7 @@ HLT_FN float mlp(uint32_t first_layer, uint32_t n_layers, ModelInputs const& inp
     for (uint32_t o = 0; o < n_out; o += MLP_BLOCK) {
       Lanes sum;
       sum.load(b + o);
+      HLT_UNROLL_4
       for (uint32_t k = 0; k < n_in; ++k) sum.add(x[k], w + k * n_out + o);
       sum.store_positive(y + o);
     }

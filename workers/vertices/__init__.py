@@ -45,6 +45,7 @@ VERTEX_TRACKS = Schema(
         Column("parent", "u4", "place of the track it points to; itself for a root"),
         Column("vertex", "u4", "vertex in the order of roots, NONE if noise or an outlier"),
         Column("half", "u4", "half of the vertex that the track is in"),
+        Column("member", "u4", "places by vertex, in their order"),
         Column("sorted", "u4", "places by bin of z, in arbitrary order within one"),
     ),
 )
@@ -57,6 +58,8 @@ VERTICES = Schema(
         Column("fit_weight", "f8", "inverse variance", unit="1/cm^2"),
         Column("fit_chi2", "f8", "chi square"),
         Column("fit_ndof", "i4", "degrees of freedom"),
+        Column("members", "u4", "tracks that led to its root"),
+        Column("first_member", "u4", "first of them in VertexTracks.member"),
         Column("split", "u4", "1: the second half becomes a vertex of its own"),
         Column("fit_sum_pt", "f8", "sum of transverse momenta", unit="GeV"),
         Column("fit_sum_pt2", "f8", "sum of squared transverse momenta", unit="GeV^2"),

@@ -40,8 +40,9 @@ HLT_FN void for_each_near(ZTracks const& tracks, uint32_t const* edges, float wi
 // Weighted mean of the tracks of vertex iv; tracks beyond the outlier cut leave it.
 HLT_FN void fit_vertex(ZTracks const& tracks, Vertices const& out, uint32_t iv, float outlier) {
   double sum = 0., weight = 0.;
-  uint32_t const b = tracks.begin;
-  for (uint32_t i = 0; i < tracks.n; ++i) {
+  uint32_t const b = tracks.begin, first = b + out.first_member[b + iv], last = first + out.members[b + iv];
+  for (uint32_t m = first; m < last; ++m) {
+    uint32_t const i = tracks.v.member[m];
     if (tracks.v.vertex[b + i] != iv) continue;
     double const w = 1. / double(tracks.v.error2[b + i]);
     sum += w * double(tracks.v.z[b + i]);
@@ -50,7 +51,8 @@ HLT_FN void fit_vertex(ZTracks const& tracks, Vertices const& out, uint32_t iv, 
   double const z = sum / weight;
   double chi2 = 0., sum_pt = 0., sum_pt2 = 0.;
   int32_t ndof = -1;
-  for (uint32_t i = 0; i < tracks.n; ++i) {
+  for (uint32_t m = first; m < last; ++m) {
+    uint32_t const i = tracks.v.member[m];
     if (tracks.v.vertex[b + i] != iv) continue;
     double const d = z - double(tracks.v.z[b + i]), c = d * d / double(tracks.v.error2[b + i]);
     if (c > double(outlier)) {
@@ -73,14 +75,17 @@ HLT_FN void fit_vertex(ZTracks const& tracks, Vertices const& out, uint32_t iv, 
 
 // Two-means on the tracks of vertex iv: true if both halves are well apart; the tracks then know their half.
 HLT_FN bool splits(ZTracks const& tracks, VertexCuts const& cuts, Vertices const& out, uint32_t iv) {
-  uint32_t const b = tracks.begin;
+  uint32_t const b = tracks.begin, first = b + out.first_member[b + iv], last = first + out.members[b + iv];
   double const zv = out.fit_z[b + iv];
-  for (uint32_t i = 0; i < tracks.n; ++i)
+  for (uint32_t m = first; m < last; ++m) {
+    uint32_t const i = tracks.v.member[m];
     if (tracks.v.vertex[b + i] == iv) tracks.v.half[b + i] = double(tracks.v.z[b + i]) < zv ? 0 : 1;
+  }
   double z[2] = {0., 0.}, w[2] = {0., 0.};
   for (uint32_t round = 0; round < cuts.split_rounds; ++round) {
     z[0] = z[1] = w[0] = w[1] = 0.;
-    for (uint32_t i = 0; i < tracks.n; ++i) {
+    for (uint32_t m = first; m < last; ++m) {
+      uint32_t const i = tracks.v.member[m];
       if (tracks.v.vertex[b + i] != iv) continue;
       double const weight = 1. / double(tracks.v.error2[b + i]);
       uint32_t const half = tracks.v.half[b + i];
@@ -91,7 +96,8 @@ HLT_FN bool splits(ZTracks const& tracks, VertexCuts const& cuts, Vertices const
     z[0] /= w[0];
     z[1] /= w[1];
     bool moved = false;
-    for (uint32_t i = 0; i < tracks.n; ++i) {
+    for (uint32_t m = first; m < last; ++m) {
+      uint32_t const i = tracks.v.member[m];
       if (tracks.v.vertex[b + i] != iv) continue;
       double const at = double(tracks.v.z[b + i]);
       uint32_t const half = absolute(at - z[0]) < absolute(at - z[1]) ? 0 : 1;
@@ -192,6 +198,30 @@ HLT_FN void find_vertices(Team const& team, uint32_t event, Selection const& sel
   }
   team.sync();
 
+  // The tracks of each vertex in their order, so that its fit need not look at the others.
+  for (uint32_t iv = team.rank(); iv < n_vertices; iv += team.size()) out.members[begin + iv] = 0;
+  team.sync();
+  for (uint32_t i = team.rank(); i < n; i += team.size())
+    if (list.vertex[begin + i] != NONE) atomic_add(&out.members[begin + list.vertex[begin + i]], 1u);
+  team.sync();
+  uint32_t member = 0;
+  for (uint32_t v0 = 0; v0 < n_vertices; v0 += team.size()) {
+    uint32_t const iv = v0 + team.rank();
+    uint32_t total;
+    uint32_t const place = member + team.exclusive_scan(iv < n_vertices ? out.members[begin + iv] : 0u, total);
+    member += total;
+    if (iv < n_vertices) out.first_member[begin + iv] = place;
+  }
+  team.sync();
+  for (uint32_t i = team.rank(); i < n; i += team.size()) {
+    uint32_t const iv = list.vertex[begin + i];
+    if (iv == NONE) continue;
+    uint32_t before = 0;
+    for (uint32_t j = 0; j < i; ++j) before += list.vertex[begin + j] == iv;
+    list.member[begin + out.first_member[begin + iv] + before] = i;
+  }
+  team.sync();
+
   for (uint32_t iv = team.rank(); iv < n_vertices; iv += team.size()) {
     fit_vertex(tracks, out, iv, cuts.outlier);
     int32_t const ndof = out.fit_ndof[begin + iv];
@@ -206,8 +236,12 @@ HLT_FN void find_vertices(Team const& team, uint32_t event, Selection const& sel
     uint32_t const place = n_vertices + team.exclusive_scan(iv < before ? out.split[begin + iv] : 0u, total);
     n_vertices += total;
     if (iv >= before || !out.split[begin + iv]) continue;
-    for (uint32_t i = 0; i < n; ++i)
+    out.first_member[begin + place] = out.first_member[begin + iv];
+    out.members[begin + place] = out.members[begin + iv];
+    for (uint32_t m = 0; m < out.members[begin + iv]; ++m) {
+      uint32_t const i = list.member[begin + out.first_member[begin + iv] + m];
       if (list.vertex[begin + i] == iv && list.half[begin + i] == 1) list.vertex[begin + i] = place;
+    }
   }
   team.sync();
   for (uint32_t iv = team.rank(); iv < n_vertices; iv += team.size()) fit_vertex(tracks, out, iv, cuts.final_outlier);
