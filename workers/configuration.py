@@ -244,12 +244,14 @@ def with_models(
 ) -> Configuration:
     """A configuration with other models than its own; None leaves it as it is, the model "none" is no model.
 
-    A model other than the configured one has its own default working point.
+    A model other than the configured one has its own default working point. Raises ConfigError for a working point without a selector.
     """
     selection = config.selection
     if model is not None:
         selection = replace(selection, model=None if model == "none" else model, working_point=None)
     if working_point is not None:
+        if selection.model is None:
+            raise ConfigError(f"working point {working_point!r} has no effect without a selector; name one as model")
         selection = replace(selection, working_point=working_point)
     if engine is not None:
         selection = replace(selection, engine=engine)

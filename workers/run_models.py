@@ -21,7 +21,10 @@ _WORKING_POINT = re.compile(r"(0\.[0-9]{1,6}|1)\Z")
 
 
 def configuration_of(run: RunConfig) -> Configuration:
-    """The reconstruction of a run: the default one with the models that the run names. Without a selector there is no engine to choose."""
+    """The reconstruction of a run: the default one with the models that the run names. Without a selector there is no engine to choose.
+
+    Raises ConfigError for a working point without a selector.
+    """
     config = with_models(DEFAULT, run.model or None, run.working_point or None, run.engine or None, run.event_model or None)
     if config.selection.model is None:
         config = replace(config, selection=replace(config.selection, engine=DEFAULT.selection.engine))
@@ -39,8 +42,6 @@ def check(run: RunConfig) -> None:
     point = selection.working_point
     if point is not None and not _WORKING_POINT.match(point):
         raise ConfigError(f"working point {point!r} is none: give an efficiency such as 0.99")
-    if selection.model is None and point is not None:
-        raise ConfigError(f"working point {point!r} has no effect without a selector; name one as model")
     if selection.model is not None:
         described = _described(selection.model, "track")
         if described is not None and point is not None and point not in described.working_points:

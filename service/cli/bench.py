@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hltfarm.service.cli.options import EngineOption, ModelOption
+from hltfarm.service.cli.outputs import check_file, check_folder
 
 
 def numbers(text: str) -> list[int]:
@@ -42,6 +43,7 @@ def pipeline(
 
     if backend not in ("cpu", "cuda", "both"):
         raise ConfigError(f"--backend {backend!r}: use cpu, cuda or both")
+    check_file("--json", json)
     opened = open_source(source)
     points = run_pipeline(opened, backend, numbers(batches), numbers(threads), events, repeat, with_models(DEFAULT, model, engine=engine))
     if json:
@@ -67,6 +69,7 @@ def selector(
 
     if backend not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"--backend {backend!r}: use auto, cpu or cuda")
+    check_file("--json", json)
     chosen = load(find(model), FEATURES)
     if backend == "auto":
         backend = "cuda" if cuda_available() else "cpu"
@@ -104,6 +107,10 @@ def inference(
         sizes=None if sizes is None else numbers(sizes),
         engines=None if engines is None else names(engines),
     )
+    check_folder("--plots", plots)
+    if json is not None:
+        check_folder("--json", json.parent)
+        check_file("--json", json)
     run(chosen, json, plots, Console(width=160))
 
 

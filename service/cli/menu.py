@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hltfarm.service.cli import EXIT_FAILED, EXIT_USAGE
-from hltfarm.service.cli.options import EngineOption, ModelOption, WorkingPointOption
+from hltfarm.service.cli.options import EngineOption, EventModelOption, ModelOption, WorkingPointOption
+from hltfarm.service.cli.outputs import check_file
 
 if TYPE_CHECKING:
     from hltfarm.loadgen.source import EventSource
@@ -62,6 +63,7 @@ def rates(
     model: ModelOption = None,
     working_point: WorkingPointOption = None,
     engine: EngineOption = None,
+    event_model: EventModelOption = None,
     compare: Annotated[list[Path] | None, typer.Option(help="Another menu to set beside FILE; may be repeated.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write every number to this file.")] = None,
 ) -> int:
@@ -81,10 +83,11 @@ def rates(
             raise ConfigError(f"{option} {value:g}: a rate is a positive number of Hz")
     if budget is not None and input_rate is None:
         raise ConfigError("--budget needs --input-rate: the rate of the events that the first SOURCE stands for")
+    check_file("--json", json)
     files = list(dict.fromkeys([file, *(compare or [])]))
     menus = {str(path): menu_of(path) for path in files}
     opened = [open_source(source) for source in sources]
-    reconstruction = with_models(configuration(config), model, working_point, engine)
+    reconstruction = with_models(configuration(config), model, working_point, engine, event_model)
     samples = []
     for i, (path, source) in enumerate(zip(sources, opened, strict=True)):
         sample = sample_rates(str(path), source, menus, reconstruction, backend, events, batch, threads, input_rate if i == 0 else None)

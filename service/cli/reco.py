@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hltfarm.service.cli.options import EngineOption, EventModelOption, ModelOption, WorkingPointOption
+from hltfarm.service.cli.outputs import check_file
 
 
 def reco(
@@ -33,6 +34,8 @@ def reco(
     from hltfarm.workers.menu.yaml_source import read_file
     from hltfarm.workers.reconstruct import print_summary, reconstruct, write_json, write_npz
 
+    check_file("--json", json)
+    check_file("--out", out)
     events_of = open_source(source)
     job = reconstruct(
         events_of,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hltfarm.service.cli.options import EngineOption, EventModelOption, ModelOption, WorkingPointOption
+from hltfarm.service.cli.outputs import check_folder
 
 
 def validate(
@@ -46,7 +47,7 @@ def validate(
         raise SampleError(f"{opened.name}: no events in it")
     if opened.truth(0) is None:
         raise SampleError(f"{opened.name}: no truth to compare with; simulate the sample with --truth")
-    out.mkdir(parents=True, exist_ok=True)
+    check_folder("--out", out)
     detector = opened.detector()
     study = Study(Geometry.of(detector))
     largest = max(opened[i].payload.nbytes for i in range(n))

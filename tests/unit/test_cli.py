@@ -79,6 +79,49 @@ def test_bad_arguments_end_with_one_line(arguments: list[str], expected: str) ->
     assert expected in result.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["reco", str(DEMO)], ["validate", str(DEMO), "--out", "validation"], ["menu", "rates", "menu.yaml", str(DEMO)]],
+)
+def test_a_working_point_needs_a_selector(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "menu.yaml").write_text("version: 1\npaths: [{name: HLT_All}]\n")
+    assert cli.run([*arguments, "--model", "none", "--working-point", "0.99"]) == 2
+    assert capsys.readouterr().err == "hltfarm: error: working point '0.99' has no effect without a selector; name one as model\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["reco", "absent.hlt", "--json", "no/x.json"],
+        ["reco", "absent.hlt", "--out", "no/x.npz"],
+        ["menu", "rates", "absent.yaml", "absent.hlt", "--json", "no/x.json"],
+        ["bench", "pipeline", "absent.hlt", "--json", "no/x.json"],
+        ["bench", "selector", "absent", "--backend", "cpu", "--json", "no/x.json"],
+        ["bench", "inference", "--device", "cpu", "--json", "file/no/x.json"],
+        ["bench", "inference", "--device", "cpu", "--plots", "file/no"],
+        ["validate", str(DEMO), "--out", "file/no"],
+    ],
+)
+def test_outputs_are_looked_at_first(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the work, and before the inputs: measuring for minutes into a folder that is not there helps nobody."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    assert cli.run(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert any(reason in error for reason in ("there is no folder no; make it first", "the folder cannot be made: Not a directory"))
+
+
+def test_a_folder_is_no_output_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["reco", "absent.hlt", "--json", str(tmp_path)]) == 2
+    assert f"--json {tmp_path}: is a folder" in capsys.readouterr().err
+
+
 def test_options_of_a_role_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HLTFARM_CONTROL_ENGINE", "warp")
     result = hltfarm("control")

@@ -138,6 +138,16 @@ def test_rates_of_a_sample(demo_sample: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.usefixtures("files")
+def test_a_menu_cuts_on_the_score_of_a_classifier(demo_sample: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the one that is named; without any the score is 0."""
+    Path("score.yaml").write_text("version: 1\npaths: [{name: HLT_Score, require: {event_score: {max: 0}}}]\n")
+    for model, all_at_zero in (("none", True), ("event-mlp", False)):
+        document = rates(capsys, "score.yaml", str(demo_sample), "--event-model", model)[2]
+        ((path,),) = [sample["menus"][0]["paths"] for sample in document["sources"]]
+        assert (path["raw"] == len(open_source(demo_sample))) == all_at_zero
+
+
+@pytest.mark.usefixtures("files")
 def test_several_sources_and_menus_take_one_pass_each(
     demo_sample: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

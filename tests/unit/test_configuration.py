@@ -12,7 +12,7 @@ from hltfarm.proto.detector import phase1
 from hltfarm.proto.detector.description import Layer
 from hltfarm.proto.errors import ConfigError
 from hltfarm.workers.arena import host_allocate
-from hltfarm.workers.configuration import DEFAULT, MAX_PHI_CUT, configuration, fill_tables, params
+from hltfarm.workers.configuration import DEFAULT, MAX_PHI_CUT, configuration, fill_tables, params, with_models
 from hltfarm.workers.dnn.selector import Selector
 from hltfarm.workers.menu import DEFAULT_MENU, Menu
 from hltfarm.workers.reconstructor import Reconstructor
@@ -26,6 +26,14 @@ def with_first_pair(**changes):
 def test_unknown_name():
     with pytest.raises(ConfigError, match=r"'run2' is unknown; known are default, patatrack-phase1"):
         configuration("run2")
+
+
+def test_a_working_point_needs_a_selector():
+    for config, model in ((DEFAULT, "none"), (configuration("patatrack-phase1"), None)):
+        with pytest.raises(ConfigError, match=r"working point '0\.99' has no effect without a selector; name one as model"):
+            with_models(config, model, "0.99")
+    assert with_models(DEFAULT, None, "0.98").selection.working_point == "0.98"
+    assert with_models(with_models(DEFAULT, None, "0.98"), "none").selection.working_point is None
 
 
 def test_unknown_layer():
