@@ -278,7 +278,10 @@ def _one_torch_thread() -> None:
 
 
 def load_selector(config: SelectionConfig) -> Selector:
-    """The models that a configuration names. Raises ConfigError if there is no such model or the chain cannot compute it."""
+    """The models that a configuration names.
+
+    Raises ConfigError if there is no such model, the chain cannot compute it, or both have one name, by which the API tells them apart.
+    """
     if config.model is None and config.event_model is None:
         return Selector()
     from hltfarm.workers.models import load
@@ -286,6 +289,8 @@ def load_selector(config: SelectionConfig) -> Selector:
 
     track = None if config.model is None else load(find(config.model), FEATURES)
     event = None if config.event_model is None else load(find(config.event_model), EVENT_INPUTS)
+    if track is not None and event is not None and track.name == event.name:
+        raise ConfigError(f"selector of tracks and classifier of events are both named {track.name}; rename one of them in its model.json")
     return Selector(track, config.working_point, config.engine, event)
 
 

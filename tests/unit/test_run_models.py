@@ -51,7 +51,7 @@ def test_a_worker_tells_what_it_loaded() -> None:
 def test_a_worker_builds_what_the_run_names(tmp_path: Path) -> None:
     save(tmp_path / "m", model_samples.perceptron(features=1), **{**model_samples.TRACK, "features": ("log_pt",)})
     settings = WorkerSettings(name="w", backend="cpu", threads=1, max_events=1, max_batch_bytes=4096)
-    built = settings.build(RunConfig(run=1, model=str(tmp_path / "m"), working_point="0.9"))
+    built = settings.build(RunConfig(run=1, model=str(tmp_path / "m"), working_point="0.9", event_model="none"))
     built.reconstruction.close()
     (info,) = built.models
     assert (info.name, info.working_point, info.features) == ("sample", "0.9", ("log_pt",))
@@ -61,14 +61,25 @@ def test_a_worker_builds_what_the_run_names(tmp_path: Path) -> None:
         settings.build(RunConfig(run=1, model=str(tmp_path / "m"), working_point="0.5"))
 
 
+def test_models_of_one_name_cannot_be_told_apart(tmp_path: Path) -> None:
+    """The API shows a model by its name."""
+    track = {**model_samples.TRACK, "features": ("log_pt",)}
+    event = {**model_samples.EVENT, "features": ("hits",)}
+    for folder, described in (("t", track), ("e", event), ("other", {**event, "name": "other"})):
+        save(tmp_path / folder, model_samples.perceptron(features=1), **described)
+    with pytest.raises(ConfigError, match="are both named sample; rename one of them"):
+        check_models(RunConfig(run=1, model=str(tmp_path / "t"), event_model=str(tmp_path / "e")))
+    check_models(RunConfig(run=1, model=str(tmp_path / "t"), event_model=str(tmp_path / "other")))
+
+
 def test_a_torch_program_needs_an_engine_of_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "SHIPPED", tmp_path)
     content = export_model(save(tmp_path / "dense", model_samples.perceptron(), **model_samples.TRACK))
     save(tmp_path / "program", content, **{**model_samples.TRACK, "name": "program"})
     assert load(tmp_path / "program").kind == "pt2"
-    check(RunConfig(run=1, model="program", engine="eager"))
+    check(RunConfig(run=1, model="program", engine="eager", event_model="none"))
     with pytest.raises(ConfigError, match="program is a torch program; use the engine eager"):
-        check(RunConfig(run=1, model="program"))
+        check(RunConfig(run=1, model="program", event_model="none"))
 
 
 def test_serve_loads_the_models_that_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
