@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import ValidationError
 
 from hltfarm.loadgen.training import calibration
 from hltfarm.loadgen.training.forest import ForestConfig, train_forest
@@ -16,11 +18,12 @@ from hltfarm.loadgen.training.measure import measured, selection, tightened
 from hltfarm.loadgen.training.perceptron import Curves, MlpConfig, Report, train_mlp
 from hltfarm.loadgen.training.rows import Rows
 from hltfarm.loadgen.training.scoring import logits, scores_of
-from hltfarm.loadgen.training.split import Fractions, split
-from hltfarm.loadgen.training.working_points import Thresholds, passing, working_points
+from hltfarm.loadgen.training.split import Fractions, parts
+from hltfarm.loadgen.training.working_points import Thresholds, passing, point_name, working_points
 from hltfarm.loadgen.validation.definitions import Floats
-from hltfarm.proto.errors import SampleError
-from hltfarm.workers.models import Forest, MlpWeights, Model, save
+from hltfarm.proto.errors import ConfigError, SampleError
+from hltfarm.workers.models import Forest, Manifest, MlpWeights, Model, save
+from hltfarm.workers.models.manifest import FILES, FORMAT, THRESHOLDS, Target, first_problem
 
 #: Upper cuts on these are what the comparison with a cut-based selection tightens.
 CUT_FEATURES = ("tip_significance", "log_chi2")
@@ -63,9 +66,8 @@ def train(rows: Rows, test: Rows | None, config: TrainConfig, report: Report) ->
 
     `report(step, train_loss, validation_loss)` after every epoch or tree. Raises SampleError if a part has too few events.
     """
-    parts = split(rows, config.seed, config.fractions if test is None else replace(config.fractions, test=0.0))
-    fitting, stopping = rows[parts.train], rows[parts.validation]
-    unseen = test if test is not None else rows[parts.test]
+    fitting, stopping, kept_for_test = parts(rows, config.seed, config.fractions if test is None else replace(config.fractions, test=0.0))
+    unseen = test if test is not None else kept_for_test
     for name, part in (("training", fitting), ("validation", stopping), ("test", unseen)):
         if len(np.unique(part.label)) < 2:
             raise SampleError(f"the {name} events have no {'false' if part.label.any() else 'true'} rows; take more events")
@@ -112,13 +114,42 @@ def row_weights(rows: Rows, config: TrainConfig) -> Floats:
 
 
 def halved(content: MlpWeights) -> MlpWeights:
-    """The network as it comes back from float16."""
+    """The network as it comes back from float16: its layers; mean and scale stay float32, since features may be beyond 65504."""
 
     def rounded(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return values.astype(np.float16).astype(np.float32)
 
     layers = tuple((rounded(weight), rounded(bias)) for weight, bias in content.layers)
-    return MlpWeights(rounded(content.mean), rounded(content.scale), layers)
+    return MlpWeights(content.mean, content.scale, layers)
+
+
+def check_package(name: str, version: int, target: Target, features: Sequence[str], config: TrainConfig) -> None:
+    """Raises ConfigError if `save_package` would refuse name, version or working points, or the chain a model of this kind.
+
+    No training is needed to know: a manifest is made with thresholds and digests that stand for those to come.
+    """
+    points = [point_name(efficiency) for efficiency in config.efficiencies]
+    for point, times in Counter(points).items():
+        if times > 1:
+            raise ConfigError(f"working point {point} is asked for {times} times")
+    if target == "event" and config.kind != "mlp":
+        raise ConfigError(f"a classifier of events is of kind mlp, not {config.kind}: kernels compute no other")
+    described: dict[str, Any] = {
+        "format": FORMAT,
+        "name": name,
+        "version": version,
+        "kind": config.kind,
+        "target": target,
+        "description": "",
+        "features": tuple(features),
+        "working_points": {point: dict.fromkeys(THRESHOLDS[target], 0.5) for point in points},
+        "default_working_point": config.default,
+        "files": dict.fromkeys(FILES[config.kind], "0" * 32),
+    }
+    try:
+        Manifest(**described)
+    except ValidationError as error:
+        raise ConfigError(f"model {name!r:.80}: {first_problem(error)}") from None
 
 
 def save_package(
@@ -141,7 +172,7 @@ def save_package(
         }
         for group, entry in test["groups"].items()
     }
-    target: Literal["track", "event"] = "event" if rows.groups == ("event",) else "track"
+    target: Target = "event" if rows.groups == ("event",) else "track"
     return save(
         directory,
         trained.content,

@@ -20,7 +20,8 @@ GROUPS: dict[str, tuple[str, ...]] = {"track": ("triplets", "longer"), "event": 
 class Rows:
     """n rows. `label`: a matched track, a signal event. `event`: number of the event, in its sample; `group`: index into `groups`.
 
-    `about`: further columns (n,) that plots and weights go by (pt, eta, n_hits, tip), never seen by the model.
+    `about`: further columns (n,) that plots and weights go by (pt, eta, n_hits, tip), never seen by the model. `read`: sample and number of
+    every event that was read, those without rows too.
     """
 
     names: tuple[str, ...]
@@ -31,15 +32,16 @@ class Rows:
     sample: Ints
     event: Ints
     about: Mapping[str, Floats]
+    read: Ints  # (2, events)
 
     def __len__(self) -> int:
         return len(self.label)
 
     def __getitem__(self, keep: Bools | Ints) -> Rows:
-        """The rows of a mask or of a list of row numbers."""
+        """The rows of a mask or of a list of row numbers, out of the same events."""
         about = {name: column[keep] for name, column in self.about.items()}
         columns = (self.values[keep], self.label[keep], self.group[keep], self.sample[keep], self.event[keep])
-        return Rows(self.names, self.groups, *columns, about)
+        return Rows(self.names, self.groups, *columns, about, self.read)
 
     def of(self, group: int) -> Bools:
         """Mask of the rows of a group."""
@@ -48,8 +50,8 @@ class Rows:
 
     @property
     def events(self) -> int:
-        """Number of different events that rows stem from."""
-        return len(np.unique(np.stack([self.sample, self.event]), axis=1).T)
+        """Number of different events that were read: what a number per event is divided by."""
+        return len(np.unique(self.read, axis=1).T)
 
     def columns(self, *names: str) -> Values:
         """The values of some features (n, len(names))."""
@@ -73,4 +75,5 @@ def joined(parts: Sequence[Rows]) -> Rows:
         np.concatenate([p.sample for p in parts]),
         np.concatenate([p.event for p in parts]),
         about,
+        np.concatenate([p.read for p in parts], axis=1),
     )

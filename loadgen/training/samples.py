@@ -71,24 +71,24 @@ def track_rows(paths: Sequence[Path], reading: Reading, watch: Watch) -> Rows:
             group = (tracks["n_hits"][at] > 3).astype(np.int64)
             about = _about(tracks, at)
             sample, event = np.full(len(at), number, np.int64), np.full(len(at), i, np.int64)
-            parts.append(Rows(FEATURES, GROUPS["track"], seen["values"], matched[at], group, sample, event, about))
+            parts.append(Rows(FEATURES, GROUPS["track"], seen["values"], matched[at], group, sample, event, about, _read(number, i)))
     return joined(parts)
 
 
-def loose_tracks(path: Path, reading: Reading, watch: Watch) -> Rows:
-    """The loose tracks of a sample by the cuts of the configuration alone, without features: what other selections are compared with."""
-    source = _opened(path)
+def loose_tracks(paths: Sequence[Path], reading: Reading, watch: Watch) -> Rows:
+    """The loose tracks of samples by the cuts of the configuration alone, without features: what other selections are compared with."""
     parts = []
-    for i, result, k in _reconstructed(source, reading, Selector(), watch, keep=True):
-        tracks = result.tracks(k)
-        loose = tracks["quality"] >= LOOSE
-        matched = _matched(source, i, result, k, reading.match_fraction)
-        about = _about(tracks, loose)
-        n = int(loose.sum())
-        group = (tracks["n_hits"][loose] > 3).astype(np.int64)
-        parts.append(
-            Rows((), GROUPS["track"], np.empty((n, 0), np.float32), matched[loose], group, np.zeros(n, np.int64), np.full(n, i), about)
-        )
+    for number, path in enumerate(paths):
+        source = _opened(path)
+        for i, result, k in _reconstructed(source, reading, Selector(), watch, keep=True):
+            tracks = result.tracks(k)
+            loose = tracks["quality"] >= LOOSE
+            matched = _matched(source, i, result, k, reading.match_fraction)
+            about = _about(tracks, loose)
+            n = int(loose.sum())
+            group = (tracks["n_hits"][loose] > 3).astype(np.int64)
+            values, sample, event = np.empty((n, 0), np.float32), np.full(n, number, np.int64), np.full(n, i, np.int64)
+            parts.append(Rows((), GROUPS["track"], values, matched[loose], group, sample, event, about, _read(number, i)))
     return joined(parts)
 
 
@@ -101,7 +101,7 @@ def event_rows(signal: Sequence[Path], background: Sequence[Path], reading: Read
             row = result.results[k]
             values = np.array([[row[name] for name in EVENT_INPUTS]], np.float32)
             label, group, sample, event = np.array([number < len(signal)]), np.array([0]), np.array([number]), np.array([i])
-            parts.append(Rows(EVENT_INPUTS, GROUPS["event"], values, label, group, sample, event, {}))
+            parts.append(Rows(EVENT_INPUTS, GROUPS["event"], values, label, group, sample, event, {}, _read(number, i)))
     return joined(parts)
 
 
@@ -127,6 +127,11 @@ def _about(tracks: Mapping[str, NDArray[Any]], keep: NDArray[Any]) -> dict[str, 
     """Of some tracks, what plots and weights go by; `tip` is its magnitude (cm)."""
     about = {name: tracks[name][keep].astype(np.float64) for name in ("pt", "eta", "n_hits", "tip")}
     return {**about, "tip": np.abs(about["tip"])}
+
+
+def _read(sample: int, event: int) -> NDArray[np.int64]:
+    """One event, as `Rows.read` has it."""
+    return np.array([[sample], [event]], np.int64)
 
 
 def _opened(path: Path) -> EventSource:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,19 @@ class Split:
 
 def split(rows: Rows, seed: int, fractions: Fractions) -> Split:
     """Each event goes by a hash of seed, sample and event number: more events or other samples move none of those that were there."""
-    u = _uniform(seed, rows.sample, rows.event)
+    return _split(seed, rows.sample, rows.event, fractions)
+
+
+def parts(rows: Rows, seed: int, fractions: Fractions) -> tuple[Rows, Rows, Rows]:
+    """The rows that train, validate and test, each with the events of its part, those without rows too."""
+    of_rows, of_events = split(rows, seed, fractions), _split(seed, rows.read[0], rows.read[1], fractions)
+    masks = (of_rows.train, of_events.train), (of_rows.validation, of_events.validation), (of_rows.test, of_events.test)
+    train, validation, test = (replace(rows[mine], read=rows.read[:, events]) for mine, events in masks)
+    return train, validation, test
+
+
+def _split(seed: int, sample: NDArray[np.int64], event: NDArray[np.int64], fractions: Fractions) -> Split:
+    u = _uniform(seed, sample, event)
     test = u < fractions.test
     validation = ~test & (u < fractions.test + fractions.validation)
     return Split(~test & ~validation, validation, test)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,11 +12,12 @@ from numpy.typing import NDArray
 from hltfarm.loadgen.training.rows import Rows
 from hltfarm.loadgen.validation.binned import rate
 from hltfarm.loadgen.validation.definitions import Bools, Floats
-from hltfarm.proto.errors import SampleError
+from hltfarm.proto.errors import ConfigError, SampleError
 
 Scores = NDArray[np.float32]
 #: Thresholds by working point and group.
 Thresholds = dict[str, dict[str, float]]
+_POINT = re.compile(r"0\.[0-9]{1,6}|1")
 
 
 def threshold(scores: Scores, label: Bools, efficiency: float) -> float:
@@ -28,11 +30,19 @@ def threshold(scores: Scores, label: Bools, efficiency: float) -> float:
     return float(true[kept - 1])
 
 
+def point_name(efficiency: float) -> str:
+    """Of a working point ("0.99"). Raises ConfigError for an efficiency outside 0 .. 1, or with more than six digits."""
+    name = f"{efficiency:g}"
+    if not 0 < efficiency <= 1 or float(name) != efficiency or _POINT.fullmatch(name) is None:
+        raise ConfigError(f"working point {efficiency!r}: an efficiency above 0 and at most 1, of up to six digits, such as 0.99")
+    return name
+
+
 def working_points(rows: Rows, scores: Scores, efficiencies: Sequence[float]) -> Thresholds:
     """Thresholds of every group, by efficiency ("0.99"). Raises SampleError if a group has no true row."""
     out: Thresholds = {}
     for efficiency in efficiencies:
-        out[f"{efficiency:g}"] = point = {}
+        out[point_name(efficiency)] = point = {}
         for g, name in enumerate(rows.groups):
             mine = rows.of(g)
             if not rows.label[mine].any():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hltfarm.service.cli.options import ModelOption, WorkingPointOption
+from hltfarm.service.cli.outputs import check_folder
 
 if TYPE_CHECKING:
     from hltfarm.loadgen.training.perceptron import MlpConfig
@@ -81,26 +82,23 @@ def train(
     from hltfarm.loadgen.training import samples
     from hltfarm.loadgen.training.figures import draw
     from hltfarm.loadgen.training.forest import ForestConfig
-    from hltfarm.loadgen.training.job import TrainConfig, save_package
+    from hltfarm.loadgen.training.job import TrainConfig, check_package, save_package
     from hltfarm.loadgen.training.job import train as run
     from hltfarm.loadgen.training.measure import selection
     from hltfarm.loadgen.training.page import PAGE, summary, write_report
-    from hltfarm.loadgen.training.rows import joined
     from hltfarm.loadgen.training.split import Fractions
+    from hltfarm.loadgen.training.working_points import point_name
     from hltfarm.proto.errors import ConfigError
     from hltfarm.workers.configuration import PATATRACK_PHASE1, configuration, with_models
+    from hltfarm.workers.models.manifest import MANIFEST
 
     tracks, testing = target == Target.TRACK, list(test or [])
     _check_samples(tracks, sources or [], signal or [], background or [], testing, test_signal or [], test_background or [])
     points = tuple(efficiency or ((0.995, 0.99, 0.98) if tracks else (0.98, 0.95, 0.9)))
-    chosen = default if default is not None else (0.99 if tracks else 0.95)
-    for point in points:
-        if not 0 < point <= 1:
-            raise ConfigError(f"--efficiency {point:g}: must be above 0 and at most 1")
-    if chosen not in points:
-        raise ConfigError(
-            f"--default {chosen:g} is not one of the working points {', '.join(f'{p:g}' for p in points)}; add it with --efficiency"
-        )
+    known = [point_name(point) for point in points]
+    chosen = point_name(default if default is not None else (0.99 if tracks else 0.95))
+    if chosen not in known:
+        raise ConfigError(f"--default {chosen} is not one of the working points {', '.join(known)}; add it with --efficiency")
     names = _features(feature, tracks)
     settings = TrainConfig(
         kind=kind.value,
@@ -109,16 +107,20 @@ def train(
         forest=ForestConfig(trees=trees, leaves=leaves),
         fractions=Fractions() if tracks else Fractions(validation=0.3),
         efficiencies=points,
-        default=f"{chosen:g}",
+        default=chosen,
         triplet_weight=triplet_weight,
         hard_exponent=hard_exponent,
         displaced_exponent=displaced_exponent,
         half=half,
     )
+    check_package(name, version, target.value, names, settings)
+    reconstruction = with_models(configuration(config), None if tracks else model, None if tracks else working_point, event_model="none")
     package = out / name
     if package.exists() and not overwrite:
         raise ConfigError(f"{package} exists; choose another --name or --out, or --overwrite it")
-    out.mkdir(parents=True, exist_ok=True)
+    if package.exists() and not (package / MANIFEST).is_file():
+        raise ConfigError(f"{package} is no model package, which --overwrite could replace; choose another --name or --out")
+    check_folder("--out", out)
     console = Console(stderr=True)
 
     def watch(steps: Sequence[int], what: str) -> Iterable[int]:
@@ -128,7 +130,6 @@ def train(
         if console.is_terminal:
             console.print(f"{'tree' if kind == Kind.FOREST else 'epoch'} {step + 1}: loss {loss:.5f}, validation {stop:.5f}", end="\r")
 
-    reconstruction = with_models(configuration(config), None if tracks else model, None if tracks else working_point)
     reading = samples.Reading(reconstruction, events, backend, batch, threads)
     if tracks:
         rows = samples.track_rows(sources or [], reading, watch)
@@ -149,11 +150,9 @@ def train(
     trained = run(rows, unseen, settings, report)
     document = {"model": f"{name}-{version}", **about, **trained.document}
     if tracks and testing:
-        others = [samples.loose_tracks(p, samples.Reading(PATATRACK_PHASE1, events, backend, batch, threads), watch) for p in testing]
-        other = joined(others)
-        count = sum(part.events for part in others)
+        other = samples.loose_tracks(testing, samples.Reading(PATATRACK_PHASE1, events, backend, batch, threads), watch)
         document["selections"] = {
-            f"loose, {PATATRACK_PHASE1.name}": selection(other, other.label | ~other.label, count),
+            f"loose, {PATATRACK_PHASE1.name}": selection(other, other.label | ~other.label, other.events),
             **document["selections"],
         }
     saved = save_package(trained, package, name, version, settings, rows, about, overwrite=overwrite)
@@ -242,14 +241,15 @@ def _command(context: typer.Context) -> str:
 def _widths(text: str) -> tuple[int, ...]:
     """Widths from "64,32". Raises ConfigError."""
     from hltfarm.proto.errors import ConfigError
-    from hltfarm.workers.models.contents import MAX_LAYERS, MAX_WIDTH
+    from hltfarm.workers.dnn import MLP_MAX_WIDTH
+    from hltfarm.workers.models.contents import MAX_LAYERS
 
     try:
         widths = tuple(int(part) for part in text.split(","))
     except ValueError:
         raise ConfigError(f"--hidden {text!r}: not a list of widths such as 64,32") from None
-    if not all(1 <= width <= MAX_WIDTH for width in widths) or len(widths) >= MAX_LAYERS:
-        raise ConfigError(f"--hidden {text!r}: up to {MAX_LAYERS - 1} widths, each 1 to {MAX_WIDTH}")
+    if not all(1 <= width <= MLP_MAX_WIDTH for width in widths) or len(widths) >= MAX_LAYERS:
+        raise ConfigError(f"--hidden {text!r}: up to {MAX_LAYERS - 1} widths, each 1 to {MLP_MAX_WIDTH}, which is what the kernels compute")
     return widths
 
 

@@ -15,12 +15,12 @@ from hltfarm.loadgen.training.calibration import log_loss, platt, reliability, s
 from hltfarm.loadgen.training.forest import ForestConfig, exported, train_forest
 from hltfarm.loadgen.training.importance import permutation_importance
 from hltfarm.loadgen.training.job import TrainConfig, halved, row_weights, save_package, train
-from hltfarm.loadgen.training.measure import tightened
+from hltfarm.loadgen.training.measure import selection, tightened
 from hltfarm.loadgen.training.perceptron import MlpConfig, standardisation, train_mlp
 from hltfarm.loadgen.training.rows import GROUPS, Rows, joined
 from hltfarm.loadgen.training.samples import Reading, loose_tracks, track_rows
 from hltfarm.loadgen.training.scoring import logits, scores_of
-from hltfarm.loadgen.training.split import Fractions, split
+from hltfarm.loadgen.training.split import Fractions, parts, split
 from hltfarm.loadgen.training.working_points import kept, passing, roc, threshold, working_points
 from hltfarm.loadgen.validation import Cuts, EventReco, Geometry, Study
 from hltfarm.proto.errors import SampleError
@@ -58,7 +58,8 @@ def rows_of(n: int, seed: int = 0, groups: tuple[str, ...] = GROUPS["track"]) ->
         "n_hits": np.where(group, 4.0, 3.0),
         "tip": np.full(n, 0.005),
     }
-    return Rows(("x", "y", "noise", "constant"), groups, values, label, group, event % 2, event, about)
+    read = np.unique(np.stack([event % 2, event]), axis=1)
+    return Rows(("x", "y", "noise", "constant"), groups, values, label, group, event % 2, event, about, read)
 
 
 # ---------------------------------------------------------------- rows of a sample
@@ -98,11 +99,30 @@ def test_labels_and_features_are_those_of_the_chain(demo_sample: Path) -> None:
 def test_other_cuts_are_read_without_a_selector(demo_sample: Path) -> None:
     """What another configuration finds loose: the reference program's cuts let more fakes through."""
     ours, theirs = (
-        loose_tracks(demo_sample, replace(CPU, config=c, events=2), watch) for c in (configuration.DEFAULT, configuration.PATATRACK_PHASE1)
+        loose_tracks([demo_sample], replace(CPU, config=c, events=2), watch)
+        for c in (configuration.DEFAULT, configuration.PATATRACK_PHASE1)
     )
     assert (~theirs.label).sum() > 1.5 * (~ours.label).sum() > 0
     assert ours.events == theirs.events == 2
     assert len(ours) == len(track_rows([demo_sample], replace(CPU, events=2), watch))
+    twice = loose_tracks([demo_sample, demo_sample], replace(CPU, events=2), watch)
+    assert (twice.events, len(twice)) == (4, 2 * len(ours)), "equal numbers in two samples are two events"
+
+
+def test_events_without_rows_count() -> None:
+    """True tracks per event: an event in which nothing was found has none."""
+    rows = rows_of(4000)
+    found = rows[rows.event % 4 != 0]
+    assert found.events == rows.events == 400
+    every = np.ones(len(found), bool)
+    assert selection(found, every, found.events)["longer"]["all"]["true_per_event"] == (found.of(1) & found.label).sum() / 400
+    of_parts = parts(found, 3, Fractions(0.2, 0.3))
+    assert sum(part.events for part in of_parts) == 400
+    for part, mask in zip(of_parts, vars(split(rows, 3, Fractions(0.2, 0.3))).values(), strict=True):
+        assert part.events == len(np.unique(rows.event[mask]))
+        assert np.isin(part.event, part.read[1]).all()
+    document = train(found, None, TINY, quiet).document
+    assert sum(part["events"] for part in document["parts"].values()) == 400
 
 
 def test_sample_without_truth(tmp_path: Path, demo_sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +152,7 @@ def test_split_keeps_events_whole_and_where_they_are() -> None:
 
 def test_events_of_the_same_number_in_other_samples_are_others() -> None:
     rows = rows_of(4000)
-    moved = replace(rows, sample=rows.sample + 1)
+    moved = replace(rows, sample=rows.sample + 1, read=rows.read + np.array([[1], [0]]))
     both = joined([rows, moved])
     assert both.events == 2 * rows.events - len(
         {(1, e) for e in rows.event[rows.sample == 1]} & {(1, e) for e in moved.event[moved.sample == 1]}
@@ -330,6 +350,21 @@ def test_half_precision_is_what_is_stored_and_measured(tmp_path: Path) -> None:
     assert np.array_equal(logits(model.content, rows.values), logits(trained.content, rows.values))
 
 
+def test_half_precision_of_features_beyond_it(tmp_path: Path) -> None:
+    """A mean above 65504, the largest float16: only the layers are narrowed."""
+    rows = rows_of(3000)
+    values = rows.values.copy()
+    values[:, 0] = 2e6 + 1e5 * values[:, 0]
+    values[:, 2] *= 1e-9
+    large = replace(rows, values=values)
+    config = replace(TINY, half=True)
+    trained = train(large, None, config, quiet)
+    model = save_package(trained, tmp_path / "m", "m", 1, config, large, {}, overwrite=False)
+    assert isinstance(model.content, MlpWeights)
+    assert model.content.mean[0] == pytest.approx(2e6, rel=0.01)
+    assert np.array_equal(logits(model.content, values), logits(trained.content, values))
+
+
 # ---------------------------------------------------------------- the whole job
 
 
@@ -440,6 +475,9 @@ def test_command_trains_a_classifier_of_events(demo_sample: Path, tmp_path: Path
     assert Selector(event=model).params()["event_layers"] == 2
 
 
+EVENTS = ["--target", "event", "--signal", "b.hlt", "--background", "c.hlt"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -450,7 +488,16 @@ def test_command_trains_a_classifier_of_events(demo_sample: Path, tmp_path: Path
         (["--target", "event", "--signal", "b.hlt", "--background", "c.hlt", "--test-signal", "d.hlt"], "belong together"),
         (["a.hlt", "--hidden", "64,x"], "'64,x'"),
         (["a.hlt", "--hidden", "0"], "'0'"),
+        (["a.hlt", "--hidden", "200"], "each 1 to 128"),
         (["a.hlt", "--efficiency", "1.5"], "1.5"),
+        (["a.hlt", "--efficiency", "1e-9"], "working point 1e-09: an efficiency above 0 and at most 1, of up to six digits"),
+        (["a.hlt", "--efficiency", "0.9999999"], "working point 0.9999999"),
+        (["a.hlt", "--efficiency", "nan"], "working point nan"),
+        (["a.hlt", "--efficiency", "0.99", "--efficiency", "0.990"], "working point 0.99 is asked for 2 times"),
+        (["a.hlt", "--name", "../evil"], "model '../evil': name: String should match"),
+        (["a.hlt", "--version", "9999999999"], "version: Input should be less than or equal to 2147483647"),
+        ([*EVENTS, "--kind", "forest"], "a classifier of events is of kind mlp, not forest"),
+        ([*EVENTS, "--model", "none", "--working-point", "0.99"], "no effect without a selector"),
         (["a.hlt", "--feature", "zip", "--feature", "modules"], "--feature modules: unknown"),
         (["a.hlt", "--feature", "zip", "--feature", "zip"], "named twice"),
         (["a.hlt", "--default", "0.5"], "0.5 is not one of"),
@@ -462,6 +509,16 @@ def test_command_refuses(arguments: list[str], message: str, tmp_path: Path, cap
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
+    assert list(tmp_path.rglob("*")) in ([], [tmp_path / "out"])
+
+
+def test_command_looks_at_its_folder_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert cli.run(["train", "absent.hlt", "--out", str(tmp_path / "file" / "out")]) == 2
+    assert "file/out: the folder cannot be made: Not a directory" in capsys.readouterr().err
+    (tmp_path / "out" / "mine").mkdir(parents=True)
+    assert cli.run(["train", "absent.hlt", "--out", str(tmp_path / "out"), "--name", "mine", "--overwrite"]) == 2
+    assert "out/mine is no model package" in capsys.readouterr().err
 
 
 def test_momentum_cut_of_the_report_is_that_of_the_validation() -> None:

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import stat
+import struct
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -61,11 +62,23 @@ class Cut(BaseModel):
     def _bounds(self) -> Cut:
         if self.min is None and self.max is None:
             raise ValueError(f"the cut on {self.feature!r} needs min, max or both")
+        for name, bound in (("min", self.min), ("max", self.max)):
+            if bound is not None and not _is_float32(bound):
+                raise ValueError(f"the cut on {self.feature!r} has {name} {bound}: beyond float32, in which it is compared; leave it out")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"the cut on {self.feature!r} has min {self.min} above max {self.max}: nothing can pass")
         if self.min_hits > self.max_hits:
             raise ValueError(f"the cut on {self.feature!r} has min_hits {self.min_hits} above max_hits {self.max_hits}: it never applies")
         return self
+
+
+def _is_float32(value: float) -> bool:
+    """Whether a finite number is still finite as float32."""
+    try:
+        struct.pack("<f", value)
+    except OverflowError:
+        return False
+    return True
 
 
 class Manifest(BaseModel):

@@ -118,7 +118,7 @@ def save(
     half: bool = False,
     overwrite: bool = False,
 ) -> Model:
-    """Write a package and return it as `load` reads it back. `half`: store the weights of an MLP as float16 (they are rounded).
+    """Write a package and return it as `load` reads it back. `half`: store the layers of an MLP as float16 (they are rounded).
 
     The directory appears complete or not at all: it is written beside its place, checked, and renamed. Raises ConfigError if it
     exists (unless `overwrite`) or if the model does not pass the checks of `load`.
@@ -199,8 +199,9 @@ def _files(content: Content, half: bool) -> dict[str, bytes]:
     """The files of a package besides model.json."""
     match content:
         case MlpWeights() | Forest():
-            narrow = half and isinstance(content, MlpWeights)
-            tensors = {name: np.ascontiguousarray(a, np.float16 if narrow else a.dtype) for name, a in content.tensors().items()}
+            # Mean and scale stay as they are: quantities of events may be beyond what float16 holds.
+            narrow = content.tensors().keys() - {"mean", "scale"} if half and isinstance(content, MlpWeights) else set()
+            tensors = {name: np.ascontiguousarray(a, np.float16 if name in narrow else a.dtype) for name, a in content.tensors().items()}
             return {WEIGHTS: safetensors.numpy.save(tensors)}
         case Cuts():
             return {}
