@@ -42,6 +42,7 @@ class Capacity:
             "cells": self.words * self.config.cells.cells_per_word,
             "cell_chunks": -(-self.words * self.config.cells.cells_per_word // 1024) + 1,
             "hit_values": 4 * min(self.words, self.events * self.config.max_hits),
+            "hit_pairs": min(self.words, self.events * self.config.max_hits) * self.config.cells.pairs_per_layer,
             "links": self.words * self.config.tracks.links_per_word,
             "tracks": self.words * self.config.tracks.tracks_per_word,
             "z_edges": self.events * (PROFILE_BINS + 1),

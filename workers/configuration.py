@@ -62,6 +62,11 @@ class CellConfig:
     size_y_per_slope: float = 8 * 0.0285 / 0.015
     cells_per_word: int = 16
 
+    @property
+    def pairs_per_layer(self) -> int:
+        """Pairs that begin at one layer, at most (at least 1)."""
+        return max((sum(p.inner == pair.inner for p in self.pairs) for pair in self.pairs), default=1)
+
 
 @dataclass(frozen=True)
 class TrackConfig:
@@ -307,6 +312,7 @@ def params(config: Configuration, detector: Detector, selector: Selector) -> dic
         "HitLimits": LIMITS.pack(max_hits=config.max_hits),
         "CellCuts": CELL_CUTS.pack(
             n_layers=len(detector.layers),
+            pairs_per_layer=c.pairs_per_layer,
             max_z0=c.max_z0_cm,
             min_radius=c.min_radius_cm,
             size_y_per_slope=c.size_y_per_slope,

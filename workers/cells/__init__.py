@@ -45,6 +45,7 @@ CELL_CUTS = Params(
     "Cuts on cells that do not depend on the layer pair",
     (
         Column("n_layers", "u4", "layers of the detector"),
+        Column("pairs_per_layer", "u4", "layer pairs that begin at one layer, at most"),
         Column("max_z0", "f4", "largest |z| at the beam line of the line through both hits", unit="cm"),
         Column("min_radius", "f4", "least radius of curvature of the circle through beam line and hits", unit="cm"),
         Column("size_y_per_slope", "f4", "size_y that a slope dz/dr = 1 makes: 8 * thickness / pitch_y"),
@@ -90,12 +91,20 @@ CELLS = Schema(
         Column("inner", "u4", "inner hit"),
         Column("outer", "u4", "outer hit"),
         Column("pair", "u4", "layer pair"),
+        Column("outer_r", "f4", "r of the outer hit", unit="cm"),
+        Column("outer_z", "f4", "z of the outer hit", unit="cm"),
     ),
+)
+
+CELL_MASKS = Schema(
+    "CellMasks",
+    "One entry per hit and layer pair that begins at its layer",
+    (Column("bits", "u8", "bit i: the hit forms a cell with the i-th hit of the window (the first 64)"),),
 )
 
 STAGE = Stage(
     "cells",
-    columns=((HIT_CELLS, "hits"), (SORTED_HITS, "hits"), (PHI_BIN_EDGES, "phi_bins"), (CELLS, "cells")),
+    columns=((HIT_CELLS, "hits"), (SORTED_HITS, "hits"), (PHI_BIN_EDGES, "phi_bins"), (CELL_MASKS, "hit_pairs"), (CELLS, "cells")),
     tables=(LAYERS, LAYER_PAIRS),
     params=(CELL_CUTS,),
     steps=(
@@ -106,14 +115,15 @@ STAGE = Stage(
             team=256,
             scratch="CellCuts.sort_scratch",
         ),
-        Kernel("count_cells", "Batch.n_hits", ("CellCuts", "Layers", "LayerPairs", "Hits", "HitCells", "SortedHits", "PhiBins"), team=32),
+        Kernel(
+            "count_cells", "Batch.n_hits", ("CellCuts", "Layers", "LayerPairs", "Hits", "HitCells", "SortedHits", "PhiBins", "CellMasks")
+        ),
         Kernel("number_cells", "Batch.n_events", ("CellCuts", "Batch", "Events", "HitCells", "Results"), team=512),
         Kernel("place_cells", "Batch.one", ("Batch", "Events", "Results"), team=128),
         Kernel(
             "fill_cells",
             "Batch.n_hits",
-            ("CellCuts", "Layers", "LayerPairs", "Events", "Hits", "HitCells", "SortedHits", "PhiBins", "Cells"),
-            team=32,
+            ("CellCuts", "Layers", "LayerPairs", "Events", "Hits", "HitCells", "SortedHits", "PhiBins", "CellMasks", "Cells"),
         ),
     ),
 )

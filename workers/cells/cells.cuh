@@ -6,6 +6,7 @@
 namespace hlt {
 
 constexpr uint32_t PHI_BINS = 256;
+constexpr uint32_t MASK_BITS = 64;
 constexpr uint32_t CHUNK = 1024;  // cells whose entries are numbered together
 constexpr uint32_t FLAG_DOUBLET_OVERFLOW = 1u << 9;
 
@@ -97,41 +98,47 @@ HLT_FN bool makes_cell(CellCuts const& cuts, LayerPairs const& pairs, uint32_t p
   return angle * angle * (4.f * cuts.min_radius * cuts.min_radius - in.r * ro) <= dr * dr;
 }
 
-// Calls `found(place, pair, outer hit)` for every cell of a hit, `place` counting them in order of layer pair and azimuth; returns their
-// number. The team shares the hits of a window.
-template <class Found>
-HLT_FN uint32_t for_each_cell(WarpTeam const& team, uint32_t h, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs,
-                              Hits const& hits, HitCells const& info, SortedHits const& sorted, PhiBins const& bins, Found found) {
-  uint32_t const layer = info.layer[h], event = info.event[h];
-  Inner const in = {hits.z[h], hits.r[h], hits.phi[h], hits.size_y[h]};
-  uint32_t n = 0;
-  for (uint32_t pair = layers.first_pair[layer]; pair < layers.first_pair[layer + 1]; ++pair) {
+// The sorted hits of a layer within reach of a hit: one range, or two where the window wraps around, taken in order of azimuth.
+struct Window {
+  uint32_t begin[2], length[2];
+  HLT_FN uint32_t size() const { return length[0] + length[1]; }
+  HLT_FN uint32_t at(uint32_t i) const { return i < length[0] ? begin[0] + i : begin[1] + (i - length[0]); }
+};
+
+HLT_FN Window window(uint32_t const* edges, int32_t phi, int32_t cut) {
+  uint32_t const low = phi_bin(phi - cut), high = phi_bin(phi + cut);
+  if (low <= high) return {{edges[low], 0}, {edges[high + 1] - edges[low], 0}};
+  return {{edges[0], edges[low]}, {edges[high + 1] - edges[0], edges[PHI_BINS] - edges[low]}};
+}
+
+// Calls `f(pair, window, slot)` for the layer pairs that a hit may start a cell in; `slot` is where the pair's mask is.
+template <class F>
+HLT_FN void for_each_window(uint32_t h, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs, Inner const& in,
+                            HitCells const& info, PhiBins const& bins, F f) {
+  uint32_t const layer = info.layer[h], event = info.event[h], first = layers.first_pair[layer];
+  for (uint32_t pair = first; pair < layers.first_pair[layer + 1]; ++pair) {
     if (in.z < pairs.min_z[pair] || in.z > pairs.max_z[pair]) continue;
     if (in.size_y > 0 && in.size_y < pairs.min_size_y[pair]) continue;
     uint32_t const* const edges = bins.begin + (event * cuts.n_layers + pairs.outer[pair]) * (PHI_BINS + 1);
-    uint32_t const low = phi_bin(in.phi - pairs.phi_cut[pair]), high = phi_bin(in.phi + pairs.phi_cut[pair]);
-    // The window may wrap around: then it is two ranges of bins, taken in order of azimuth.
-    bool const wraps = low > high;
-    for (uint32_t part = 0; part < (wraps ? 2u : 1u); ++part) {
-      uint32_t const from = wraps && part == 0 ? 0 : low, to = wraps && part == 1 ? PHI_BINS - 1 : high;
-      for (uint32_t k0 = edges[from], end = edges[to + 1]; k0 < end; k0 += team.size()) {
-        uint32_t const k = k0 + team.rank();
-        bool const cell = k < end && makes_cell(cuts, pairs, pair, in, sorted, k);
-        uint32_t total;
-        uint32_t const place = n + team.exclusive_count(cell, total);
-        n += total;
-        if (cell) found(place, pair, k);
-      }
-    }
+    f(pair, window(edges, in.phi, pairs.phi_cut[pair]), uint64_t(h) * cuts.pairs_per_layer + (pair - first));
   }
-  return n;
 }
 
-// Item: a hit. Number of cells that start at it.
-HLT_FN void count_cells(WarpTeam const& team, uint32_t h, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs,
-                        Hits const& hits, HitCells const& info, SortedHits const& sorted, PhiBins const& bins) {
-  uint32_t const n = for_each_cell(team, h, cuts, layers, pairs, hits, info, sorted, bins, [](uint32_t, uint32_t, uint32_t) {});
-  if (team.rank() == 0) info.count[h] = n;
+// Item: a hit. Number of cells that start at it; which of the first 64 hits of each window they end at. O(hits in the windows).
+HLT_FN void count_cells(uint32_t h, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs, Hits const& hits,
+                        HitCells const& info, SortedHits const& sorted, PhiBins const& bins, CellMasks const& masks) {
+  Inner const in = {hits.z[h], hits.r[h], hits.phi[h], hits.size_y[h]};
+  uint32_t n = 0;
+  for_each_window(h, cuts, layers, pairs, in, info, bins, [&](uint32_t pair, Window const& w, uint64_t slot) {
+    uint64_t mask = 0;
+    for (uint32_t i = 0, size = w.size(); i < size; ++i) {
+      if (!makes_cell(cuts, pairs, pair, in, sorted, w.at(i))) continue;
+      ++n;
+      if (i < MASK_BITS) mask |= uint64_t(1) << i;
+    }
+    masks.bits[slot] = mask;
+  });
+  info.count[h] = n;
 }
 
 // Item: an event. First cell of each hit, counted within the event; the last cells are left out if there are too many. O(hits).
@@ -166,18 +173,26 @@ HLT_FN void place_cells(Team const& team, uint32_t, Batch const& batch, Events c
 }
 
 // Item: a hit. Writes its cells.
-HLT_FN void fill_cells(WarpTeam const& team, uint32_t h, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs,
-                       Events const& events, Hits const& hits, HitCells const& info, SortedHits const& sorted, PhiBins const& bins,
+HLT_FN void fill_cells(uint32_t h, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs, Events const& events,
+                       Hits const& hits, HitCells const& info, SortedHits const& sorted, PhiBins const& bins, CellMasks const& masks,
                        Cells const& cells) {
   uint32_t const begin = events.cell_offset[info.event[h]] + info.begin[h], n = info.count[h];
-  team.sync();
-  if (team.rank() == 0) info.begin[h] = begin;
+  info.begin[h] = begin;
   if (n == 0) return;
-  for_each_cell(team, h, cuts, layers, pairs, hits, info, sorted, bins, [&](uint32_t place, uint32_t pair, uint32_t k) {
-    if (place >= n) return;
-    cells.inner[begin + place] = h;
-    cells.outer[begin + place] = sorted.hit[k];
-    cells.pair[begin + place] = pair;
+  Inner const in = {hits.z[h], hits.r[h], hits.phi[h], hits.size_y[h]};
+  uint32_t place = 0;
+  for_each_window(h, cuts, layers, pairs, in, info, bins, [&](uint32_t pair, Window const& w, uint64_t slot) {
+    auto const write = [&](uint32_t k) {
+      uint32_t const c = begin + place++;
+      cells.inner[c] = h;
+      cells.outer[c] = sorted.hit[k];
+      cells.pair[c] = pair;
+      cells.outer_r[c] = sorted.r[k];
+      cells.outer_z[c] = sorted.z[k];
+    };
+    for (uint64_t rest = masks.bits[slot]; rest != 0 && place < n; rest &= rest - 1) write(w.at(lowest_bit(rest)));
+    for (uint32_t i = MASK_BITS, size = w.size(); i < size && place < n; ++i)
+      if (makes_cell(cuts, pairs, pair, in, sorted, w.at(i))) write(w.at(i));
   });
 }
 

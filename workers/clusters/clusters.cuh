@@ -151,7 +151,7 @@ HLT_FN void connect(SmallModule const& m, uint32_t d) {
 HLT_FN Extent measure(SmallModule const& m, uint32_t root) {
   Extent e = {m.row(root), m.row(root), m.col(root), m.col(root), 0, 0, 0, 0, 0};
   uint32_t last = root;
-  for (uint32_t d = root; d < m.n; ++d) {
+  for (uint32_t d = root; d < m.n && m.col(d) <= e.max_col + 1; ++d) {  // no column of a cluster is empty
     if (m.root[d] != root) continue;
     e.min_row = smaller(e.min_row, m.row(d));
     e.max_row = larger(e.max_row, m.row(d));

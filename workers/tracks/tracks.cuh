@@ -8,7 +8,6 @@ namespace hlt {
 constexpr uint32_t FLAG_TRACK_OVERFLOW = 1u << 10;
 constexpr uint32_t CELL_USED = 1u << 0, CELL_KILLED = 1u << 1;
 constexpr uint32_t MAX_TRACK_HITS = 6, MAX_TRACK_CELLS = MAX_TRACK_HITS - 1;
-constexpr uint32_t MASK_BITS = 64;
 constexpr uint32_t TRACK_BAD = 0, TRACK_DUPLICATE = 1, TRACK_LOOSE = 2, TRACK_HIGH_PURITY = 3;
 constexpr uint64_t NO_KEY = ~0ull;
 
@@ -33,14 +32,16 @@ HLT_FN void clear_cells(uint32_t c, HitCells const& info, Cells const& cells, Ce
   states.best[c] = NO_KEY;
 }
 
-// Does the cell middle -> outer continue the cell inner -> middle? Alignment in r-z within what scattering allows at pt_min,
-// curvature, and the distance of the circle through the three hits to the beam line.
-HLT_FN bool continues(float theta_cut, float dca_cut, TrackCuts const& cuts, Point const& inner, Point const& middle, Point const& outer) {
-  float const r1 = inner.r, z1 = inner.z, ri = middle.r, zi = middle.z, ro = outer.r, zo = outer.z;
+// Does the cell middle -> outer continue the cell inner -> middle? First the alignment in r-z, within what scattering allows at pt_min.
+HLT_FN bool aligned(float theta_cut, TrackCuts const& cuts, Point const& inner, Point const& middle, float ro, float zo) {
+  float const r1 = inner.r, z1 = inner.z, ri = middle.r, zi = middle.z;
   float const dr = r1 - ro, dz = z1 - zo, d2 = dr * dr + dz * dz;
   float const area = magnitude(z1 * (ri - ro) + zi * (ro - r1) + zo * (r1 - ri));
-  if (area * cuts.pt_min > theta_cut * square_root(d2) * magnitude(dr)) return false;
+  return !(area * cuts.pt_min > theta_cut * square_root(d2) * magnitude(dr));
+}
 
+// Then the curvature, and the distance of the circle through the three hits to the beam line.
+HLT_FN bool bends(float dca_cut, TrackCuts const& cuts, Point const& inner, Point const& middle, Point const& outer) {
   float const xm = middle.x, ym = middle.y;
   float const ax = inner.x - xm, ay = inner.y - ym, bx = outer.x - xm, by = outer.y - ym;
   float const cross = ax * by - ay * bx, a2 = ax * ax + ay * ay, b2 = bx * bx + by * by;
@@ -55,17 +56,31 @@ HLT_FN bool continues(float theta_cut, float dca_cut, TrackCuts const& cuts, Poi
   return magnitude(dca) < dca_cut * magnitude(curvature);
 }
 
+// A cell and what its continuation depends on.
+struct Continuation {
+  Point inner, middle;
+  float theta_cut, dca_cut;
+  HLT_FN Continuation(uint32_t c, Layers const& layers, HitPoints const& points, HitCells const& info, Cells const& cells)
+      : inner(point(points, cells.inner[c])),
+        middle(point(points, cells.outer[c])),
+        theta_cut(layers.theta_cut[info.layer[cells.outer[c]]]),
+        dca_cut(layers.dca_cut[info.layer[cells.inner[c]]]) {}
+  HLT_FN bool by(uint32_t next, TrackCuts const& cuts, HitPoints const& points, Cells const& cells) const {
+    return aligned(theta_cut, cuts, inner, middle, cells.outer_r[next], cells.outer_z[next]) &&
+           bends(dca_cut, cuts, inner, middle, point(points, cells.outer[next]));
+  }
+};
+
 // Item: a cell. Which of the cells that start at its outer hit continue it? O(those cells).
 HLT_FN void link_cells(uint32_t c, Layers const& layers, TrackCuts const& cuts, HitPoints const& points, HitCells const& info,
                        Cells const& cells, CellStates const& states, Chunks const& chunks) {
-  uint32_t const inner = cells.inner[c], middle = cells.outer[c], first = info.begin[middle], n = info.count[middle];
+  uint32_t const middle = cells.outer[c], first = info.begin[middle], n = info.count[middle];
   uint64_t mask = 0;
   uint32_t links = 0;
   if (n != 0) {
-    float const theta_cut = layers.theta_cut[info.layer[middle]], dca_cut = layers.dca_cut[info.layer[inner]];
-    Point const p1 = point(points, inner), p2 = point(points, middle);
+    Continuation const continued(c, layers, points, info, cells);
     for (uint32_t k = 0; k < n; ++k) {
-      if (!continues(theta_cut, dca_cut, cuts, p1, p2, point(points, cells.outer[first + k]))) continue;
+      if (!continued.by(first + k, cuts, points, cells)) continue;
       ++links;
       if (k < MASK_BITS) mask |= uint64_t(1) << k;
     }
@@ -162,7 +177,7 @@ HLT_FN void fill_links(uint32_t c, Layers const& layers, TrackCuts const& cuts, 
   states.first_link[c] = begin;
   states.links[c] = n;
   if (n == 0) return;
-  uint32_t const inner = cells.inner[c], middle = cells.outer[c], first = info.begin[middle], candidates = info.count[middle];
+  uint32_t const middle = cells.outer[c], first = info.begin[middle], candidates = info.count[middle];
   uint64_t mask = states.mask[c];
   uint32_t i = 0;
   auto const link = [&](uint32_t k) {
@@ -171,10 +186,9 @@ HLT_FN void fill_links(uint32_t c, Layers const& layers, TrackCuts const& cuts, 
   };
   for (; mask != 0 && i < n; mask &= mask - 1) link(lowest_bit(mask));
   if (candidates > MASK_BITS && i < n) {
-    float const theta_cut = layers.theta_cut[info.layer[middle]], dca_cut = layers.dca_cut[info.layer[inner]];
-    Point const p1 = point(points, inner), p2 = point(points, middle);
+    Continuation const continued(c, layers, points, info, cells);
     for (uint32_t k = MASK_BITS; k < candidates && i < n; ++k)
-      if (continues(theta_cut, dca_cut, cuts, p1, p2, point(points, cells.outer[first + k]))) link(k);
+      if (continued.by(first + k, cuts, points, cells)) link(k);
   }
   if (!(atomic_or(&states.state[c], CELL_USED) & CELL_USED)) atomic_add(&uses.cells[middle], 1u);
 }
