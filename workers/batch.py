@@ -16,6 +16,7 @@ BATCH = Schema(
         Column("n_modules", "u4", "events x modules of the detector", scalar=True),
         Column("n_layers", "u4", "events x layers of the detector", scalar=True),
         Column("n_hits", "u4", "hits of the batch; written by the hits stage", scalar=True),
+        Column("n_hit_groups", "u4", "groups of 128 hits; written by the cells stage", scalar=True),
         Column("n_cells", "u4", "cells of the batch; written by the cells stage", scalar=True),
         Column("n_chunks", "u4", "chunks of cells; written by the cells stage", scalar=True),
         Column("n_tracks", "u4", "tracks of the batch; written by the tracks stage", scalar=True),

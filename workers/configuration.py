@@ -317,6 +317,7 @@ def params(config: Configuration, detector: Detector, selector: Selector) -> dic
             min_radius=c.min_radius_cm,
             size_y_per_slope=c.size_y_per_slope,
             cells_per_word=c.cells_per_word,
+            fill_scratch=4 * 129,
             sort_scratch=8 * PHI_BINS,
         ),
         "TrackCuts": TRACK_CUTS.pack(

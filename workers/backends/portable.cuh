@@ -52,6 +52,7 @@ HLT_FN void add_for_event(uint64_t* sums, uint32_t event, uint64_t v) {
 // A read that the compiler may not keep in a register while other threads write.
 HLT_FN uint32_t fresh(uint32_t const* p) { return *static_cast<uint32_t const volatile*>(p); }
 HLT_FN uint32_t popcount(uint32_t v) { return __popc(v); }
+HLT_FN uint32_t popcount(uint64_t v) { return __popcll(v); }
 HLT_FN uint32_t lowest_bit(uint32_t v) { return __ffs(v) - 1; }
 HLT_FN uint32_t lowest_bit(uint64_t v) { return __ffsll(v) - 1; }
 HLT_FN uint32_t float_bits(float v) { return __float_as_uint(v); }
@@ -85,6 +86,7 @@ HLT_FN uint32_t atomic_or(uint32_t* p, uint32_t v) {
 HLT_FN void add_for_event(uint64_t* sums, uint32_t event, uint64_t v) { sums[event] += v; }
 HLT_FN uint32_t fresh(uint32_t const* p) { return *p; }
 HLT_FN uint32_t popcount(uint32_t v) { return __builtin_popcount(v); }
+HLT_FN uint32_t popcount(uint64_t v) { return __builtin_popcountll(v); }
 HLT_FN uint32_t lowest_bit(uint32_t v) { return __builtin_ctz(v); }
 HLT_FN uint32_t lowest_bit(uint64_t v) { return __builtin_ctzll(v); }
 HLT_FN uint32_t float_bits(float v) {

@@ -50,6 +50,7 @@ CELL_CUTS = Params(
         Column("min_radius", "f4", "least radius of curvature of the circle through beam line and hits", unit="cm"),
         Column("size_y_per_slope", "f4", "size_y that a slope dz/dr = 1 makes: 8 * thickness / pitch_y"),
         Column("cells_per_word", "u4", "capacity: cells of an event per word of its payload; more are left out and flagged"),
+        Column("fill_scratch", "u4", "team memory of the writing", unit="bytes"),
         Column("sort_scratch", "u4", "team memory of the sort", unit="bytes"),
     ),
 )
@@ -122,8 +123,10 @@ STAGE = Stage(
         Kernel("place_cells", "Batch.one", ("Batch", "Events", "Results"), team=128),
         Kernel(
             "fill_cells",
-            "Batch.n_hits",
-            ("CellCuts", "Layers", "LayerPairs", "Events", "Hits", "HitCells", "SortedHits", "PhiBins", "CellMasks", "Cells"),
+            "Batch.n_hit_groups",
+            ("CellCuts", "Layers", "LayerPairs", "Batch", "Events", "Hits", "HitCells", "SortedHits", "PhiBins", "CellMasks", "Cells"),
+            team=128,
+            scratch="CellCuts.fill_scratch",
         ),
     ),
 )

@@ -7,7 +7,8 @@ namespace hlt {
 
 constexpr uint32_t PHI_BINS = 256;
 constexpr uint32_t MASK_BITS = 64;
-constexpr uint32_t CHUNK = 1024;  // cells whose entries are numbered together
+constexpr uint32_t HITS_PER_TEAM = 128;  // hits whose cells are written together
+constexpr uint32_t CHUNK = 1024;         // cells whose entries are numbered together
 constexpr uint32_t FLAG_DOUBLET_OVERFLOW = 1u << 9;
 
 HLT_FN uint32_t phi_bin(int32_t phi) { return uint32_t(uint16_t(phi)) >> 8; }
@@ -128,6 +129,9 @@ HLT_FN void for_each_window(uint32_t h, CellCuts const& cuts, Layers const& laye
 HLT_FN void count_cells(uint32_t h, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs, Hits const& hits,
                         HitCells const& info, SortedHits const& sorted, PhiBins const& bins, CellMasks const& masks) {
   Inner const in = {hits.z[h], hits.r[h], hits.phi[h], hits.size_y[h]};
+  uint32_t const layer = info.layer[h];
+  for (uint32_t slot = 0; slot < layers.first_pair[layer + 1] - layers.first_pair[layer]; ++slot)
+    masks.bits[uint64_t(h) * cuts.pairs_per_layer + slot] = 0;
   uint32_t n = 0;
   for_each_window(h, cuts, layers, pairs, in, info, bins, [&](uint32_t pair, Window const& w, uint64_t slot) {
     uint64_t mask = 0;
@@ -169,31 +173,90 @@ HLT_FN void place_cells(Team const& team, uint32_t, Batch const& batch, Events c
   scan_events(team, batch, results.doublets, events.cell_offset);
   if (team.rank() != 0) return;
   *batch.n_cells = events.cell_offset[*batch.n_events];
+  *batch.n_hit_groups = (*batch.n_hits + HITS_PER_TEAM - 1) / HITS_PER_TEAM;
   *batch.n_chunks = (*batch.n_cells + CHUNK - 1) / CHUNK;
 }
 
-// Item: a hit. Writes its cells.
-HLT_FN void fill_cells(uint32_t h, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs, Events const& events,
-                       Hits const& hits, HitCells const& info, SortedHits const& sorted, PhiBins const& bins, CellMasks const& masks,
-                       Cells const& cells) {
-  uint32_t const begin = events.cell_offset[info.event[h]] + info.begin[h], n = info.count[h];
-  info.begin[h] = begin;
+HLT_FN void write_cell(Cells const& cells, uint32_t c, uint32_t inner, uint32_t pair, SortedHits const& sorted, uint32_t k) {
+  cells.inner[c] = inner;
+  cells.outer[c] = sorted.hit[k];
+  cells.pair[c] = pair;
+  cells.outer_r[c] = sorted.r[k];
+  cells.outer_z[c] = sorted.z[k];
+}
+
+// Writes the n cells of a hit, from place `begin` on.
+HLT_FN void write_cells(uint32_t h, uint32_t begin, uint32_t n, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs,
+                        Hits const& hits, HitCells const& info, SortedHits const& sorted, PhiBins const& bins, CellMasks const& masks,
+                        Cells const& cells) {
   if (n == 0) return;
   Inner const in = {hits.z[h], hits.r[h], hits.phi[h], hits.size_y[h]};
-  uint32_t place = 0;
+  uint32_t done = 0;
   for_each_window(h, cuts, layers, pairs, in, info, bins, [&](uint32_t pair, Window const& w, uint64_t slot) {
-    auto const write = [&](uint32_t k) {
-      uint32_t const c = begin + place++;
-      cells.inner[c] = h;
-      cells.outer[c] = sorted.hit[k];
-      cells.pair[c] = pair;
-      cells.outer_r[c] = sorted.r[k];
-      cells.outer_z[c] = sorted.z[k];
-    };
-    for (uint64_t rest = masks.bits[slot]; rest != 0 && place < n; rest &= rest - 1) write(w.at(lowest_bit(rest)));
-    for (uint32_t i = MASK_BITS, size = w.size(); i < size && place < n; ++i)
-      if (makes_cell(cuts, pairs, pair, in, sorted, w.at(i))) write(w.at(i));
+    for (uint64_t rest = masks.bits[slot]; rest != 0 && done < n; rest &= rest - 1)
+      write_cell(cells, begin + done++, h, pair, sorted, w.at(lowest_bit(rest)));
+    for (uint32_t i = MASK_BITS, size = w.size(); i < size && done < n; ++i)
+      if (makes_cell(cuts, pairs, pair, in, sorted, w.at(i))) write_cell(cells, begin + done++, h, pair, sorted, w.at(i));
   });
+}
+
+// Place of the j-th set bit.
+HLT_FN uint32_t nth_bit(uint64_t mask, uint32_t j) {
+  for (; j != 0; --j) mask &= mask - 1;
+  return lowest_bit(mask);
+}
+
+// Item: 128 hits. Writes their cells. A team of threads shares out the cells rather than the hits, so that it writes in a row; hits with
+// a wide window are written one by one, as on the CPU.
+HLT_FN void fill_cells(Team const& team, uint32_t item, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs,
+                       Batch const& batch, Events const& events, Hits const& hits, HitCells const& info, SortedHits const& sorted,
+                       PhiBins const& bins, CellMasks const& masks, Cells const& cells) {
+  uint32_t const first = item * HITS_PER_TEAM, last = smaller(first + HITS_PER_TEAM, *batch.n_hits);
+  uint32_t* const begin = team.scratch();  // of the cells of each hit, and behind the last
+  uint32_t wide = 0;
+  for (uint32_t h = first + team.rank(); h < last; h += team.size()) {
+    uint32_t const place = events.cell_offset[info.event[h]] + info.begin[h], n = info.count[h], layer = info.layer[h];
+    info.begin[h] = place;
+    if (team.size() == 1) {
+      write_cells(h, place, n, cuts, layers, pairs, hits, info, sorted, bins, masks, cells);
+      continue;
+    }
+    begin[h - first] = place;
+    if (h + 1 == last) begin[last - first] = place + n;
+    uint32_t known = 0;
+    for (uint32_t slot = 0; slot < layers.first_pair[layer + 1] - layers.first_pair[layer]; ++slot)
+      known += popcount(masks.bits[uint64_t(h) * cuts.pairs_per_layer + slot]);
+    wide |= known < n;
+  }
+  if (team.size() == 1) return;
+  uint32_t any;
+  team.exclusive_scan(wide, any);
+  if (any != 0) {
+    for (uint32_t h = first + team.rank(); h < last; h += team.size())
+      write_cells(h, begin[h - first], info.count[h], cuts, layers, pairs, hits, info, sorted, bins, masks, cells);
+    return;
+  }
+  for (uint32_t c = begin[0] + team.rank(); c < begin[last - first]; c += team.size()) {
+    uint32_t low = 0, high = last - first;  // the last hit that begins at or before c
+    while (high - low > 1) {
+      uint32_t const middle = (low + high) / 2;
+      if (begin[middle] <= c) {
+        low = middle;
+      } else {
+        high = middle;
+      }
+    }
+    uint32_t const h = first + low, layer = info.layer[h];
+    uint32_t j = c - begin[low], pair = layers.first_pair[layer];
+    uint64_t mask = masks.bits[uint64_t(h) * cuts.pairs_per_layer];
+    for (uint32_t n = popcount(mask); j >= n; n = popcount(mask)) {
+      j -= n;
+      ++pair;
+      mask = masks.bits[uint64_t(h) * cuts.pairs_per_layer + (pair - layers.first_pair[layer])];
+    }
+    uint32_t const* const edges = bins.begin + (info.event[h] * cuts.n_layers + pairs.outer[pair]) * (PHI_BINS + 1);
+    write_cell(cells, c, h, pair, sorted, window(edges, hits.phi[h], pairs.phi_cut[pair]).at(nth_bit(mask, j)));
+  }
 }
 
 }  // namespace hlt
