@@ -11,7 +11,8 @@ export/_unlift.py, utils/_pytree.py), it
 
 Here only the files of PARTS are taken, weights as raw bytes. The program is JSON of which every string is held to a grammar, targets
 to aten operators, and what is not needed (sample inputs, guards, stack traces) is left out. torch gets an archive that is written
-anew from what passed. What is left to trust is the arithmetic: a model can still be wrong, or ask for too much memory.
+anew from what passed; its indices must provably lie within its tensors (indices.py). What is left to trust is the arithmetic: a model can
+still be wrong, or ask for too much memory.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def inspect(data: bytes, origin: object, groups: Sequence[int] | None = None) ->
 
 
 def exported_program(data: bytes, origin: object, groups: Sequence[int]) -> Any:
-    """The torch.export.ExportedProgram of an archive, checked as by `inspect`, its operators resolved and checked too.
+    """The torch.export.ExportedProgram of an archive, checked as by `inspect`, its operators and indices resolved and checked too.
 
     Raises ConfigError for what is refused, BackendError if this torch cannot read the archive.
     """
@@ -86,6 +87,8 @@ def exported_program(data: bytes, origin: object, groups: Sequence[int]) -> Any:
     program.check_operators(checked.graph, f"{origin}: {PROGRAM}")
     import torch
     from torch.export.pt2_archive._package import PT2ArchiveWriter
+
+    from hltfarm.workers.models import indices
 
     buffer = io.BytesIO()
     with PT2ArchiveWriter(buffer) as writer:
@@ -104,6 +107,10 @@ def exported_program(data: bytes, origin: object, groups: Sequence[int]) -> Any:
     for spec in functional.graph_signature.output_specs:
         if spec.kind != torch.export.graph_signature.OutputKind.USER_OUTPUT:
             raise ConfigError(f"{origin}: {PROGRAM}: writes into {spec.target!r:.80}; a model must leave its inputs and itself as they are")
+    try:
+        indices.check(functional, f"{origin}: {PROGRAM}")
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        raise ConfigError(f"{origin}: {PROGRAM}: its indices cannot be followed: {_brief(error)}") from None
     return loaded
 
 

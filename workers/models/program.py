@@ -24,6 +24,8 @@ _TEXT = re.compile(r"[A-Za-z0-9_ ,.>()-]{0,200}")
 _VERSION = re.compile(r"[A-Za-z0-9_.+-]{0,64}")
 _TARGET = re.compile(r"torch\.ops\.aten\.(_?[a-z][A-Za-z0-9_]*)\.([A-Za-z][A-Za-z0-9_]*)")
 _TREE_TYPES = ("builtins.tuple", "builtins.list", "builtins.dict")
+#: Tagged as of a size that depends on data, since its index may be a mask: that is for indices.check to refuse.
+_INDEX = "torch.ops.aten.index.Tensor"
 _SYMPY = {"Symbol", "Integer", "Add", "Mul", "Max", "Min", "Mod", "PythonMod", "FloorDiv", "CleanDiv", "CeilDiv", "ModularIndexing"}
 _SYMPY |= {"Identity", "Equality", "Unequality", "GreaterThan", "LessThan", "StrictGreaterThan", "StrictLessThan", "And", "Or", "Not"}
 _OPERATORS = ("add", "sub", "mul", "floordiv", "mod", "neg", "eq", "ne", "lt", "le", "gt", "ge", "getitem", "and_", "or_", "not_")
@@ -191,7 +193,7 @@ def check_operators(graph: dict[str, Any], where: str) -> None:
         operator = getattr(getattr(torch.ops.aten, match[1], None), match[2], None)
         if not isinstance(operator, torch._ops.OpOverload):
             raise ConfigError(f"{where}: operator {node['target']!r} is unknown to torch {torch.__version__}")
-        if any(tag in operator.tags for tag in tags) and not _is_idle_dropout(node):
+        if any(tag in operator.tags for tag in tags) and node["target"] != _INDEX and not _is_idle_dropout(node):
             raise ConfigError(f"{where}: operator {node['target']!r} is refused: random, or its result's size depends on data")
 
 
