@@ -11,7 +11,7 @@ PY := $(BIN)/python
 KERNEL_SOURCES := $(wildcard workers/*.py workers/*/*.py workers/*/*.cuh workers/*/*.cpp proto/soa.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format bench wheel lock clean types
+.PHONY: help venv demo test lint format bench models wheel lock clean types
 
 help:
 	@echo "make demo    start a farm on this machine, stream events through it, print the report"
@@ -19,6 +19,7 @@ help:
 	@echo "make lint    ruff, mypy --strict, clang-format"
 	@echo "make format  apply ruff and clang-format"
 	@echo "make bench   throughput of the pipeline on this machine, by stage"
+	@echo "make models  simulate samples and train the shipped models anew into build/models (an hour on two cores)"
 	@echo "make wheel   build the wheel, install it in a fresh environment, import every module"
 	@echo "make lock    resolve the dependencies again and rewrite the lock files"
 
@@ -58,7 +59,38 @@ format: venv
 	git ls-files -z '*.cuh' '*.h' | xargs -0 -r $(BIN)/clang-format -i
 
 bench: venv
+	@mkdir -p build
 	$(BIN)/hltfarm bench pipeline loadgen/data/demo.hlt --json build/bench-pipeline.json
+
+# The shipped models from nothing, about an hour on two cores. What is finished is kept and not made again; results do not depend on CORES.
+MODELS := build/models
+CORES ?= $(shell nproc)
+SAMPLES := $(addprefix $(MODELS)/,tt50.hlt mb50.hlt tt200.hlt tt20.hlt test_tt50.hlt test_mb50.hlt train_mb50.hlt)
+$(MODELS)/tt50.hlt: SAMPLE := --events 700 --pileup 50 --process ttbar --seed 2001
+$(MODELS)/mb50.hlt: SAMPLE := --events 150 --pileup 50 --process minbias --seed 2002
+$(MODELS)/tt200.hlt: SAMPLE := --events 40 --pileup 200 --process ttbar --seed 2004
+$(MODELS)/tt20.hlt: SAMPLE := --events 100 --pileup 20 --process ttbar --seed 2005
+$(MODELS)/test_tt50.hlt: SAMPLE := --events 600 --pileup 50 --process ttbar --seed 3001
+$(MODELS)/test_mb50.hlt: SAMPLE := --events 1500 --pileup 50 --process minbias --seed 3002 --no-truth
+$(MODELS)/train_mb50.hlt: SAMPLE := --events 700 --pileup 50 --process minbias --seed 2006 --no-truth
+
+$(SAMPLES): | venv
+	@mkdir -p $(MODELS)
+	$(BIN)/hltfarm simulate $(SAMPLE) --processes $(CORES) --out $@.part
+	mv $@.part $@
+
+# The page of the report is what a training writes last.
+$(MODELS)/track/index.html: $(addprefix $(MODELS)/,tt50.hlt mb50.hlt tt200.hlt tt20.hlt test_tt50.hlt)
+	$(BIN)/hltfarm train $(wordlist 1,4,$^) --test $(word 5,$^) --name track-mlp --seed 1 --out $(@D) --overwrite
+
+$(MODELS)/event/index.html: $(addprefix $(MODELS)/,tt50.hlt train_mb50.hlt test_tt50.hlt test_mb50.hlt) $(MODELS)/track/index.html
+	$(BIN)/hltfarm train --target event --signal $(word 1,$^) --background $(word 2,$^) --test-signal $(word 3,$^) --test-background $(word 4,$^) \
+		--model $(MODELS)/track/track-mlp --name event-mlp --seed 1 --out $(@D) --overwrite
+
+models: $(MODELS)/track/index.html $(MODELS)/event/index.html
+	$(BIN)/hltfarm models list
+	$(BIN)/hltfarm models show $(MODELS)/track/track-mlp
+	$(BIN)/hltfarm models show $(MODELS)/event/event-mlp
 
 wheel: venv
 	$(PY) tests/packaging/check_wheel.py --work build/wheel --lock requirements.lock
