@@ -30,7 +30,8 @@ OVERFLOW_FLAGS = EventFlag.HIT_OVERFLOW | EventFlag.DOUBLET_OVERFLOW | EventFlag
 #: tracks (high-purity ones; loose ones without a selector) as SelectionConfig says: off the beam line, hard, and the sum of their pt.
 #: `best_*` are of the hardest vertex: tracks, sums of pt (GeV) and pt^2 (GeV^2), z (cm, relative to the beam spot); `second_sum_pt2` of the
 #: next one; 0 where there is none. `vertex_ht` (GeV) and `vertex_pt2` (GeV^2): the largest sums over the vertices of pt and of pt^2 of the
-#: selected tracks near them, triplets too, hard tracks counting as 20 GeV (docs/reconstruction.md). `event_score`: of the event classifier, 0 without one.
+#: selected tracks near them, triplets too, hard tracks counting as 20 GeV (docs/reconstruction.md). `event_score`: of the event classifier,
+#: 0 without one.
 RESULT = np.dtype(
     [
         ("digest", "<u8"),

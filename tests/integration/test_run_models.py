@@ -77,7 +77,7 @@ def test_the_models_of_a_run_decide_and_are_named(farm: RealFarm, tmp_path: Path
             farm.start()
             await until(client, "/v1/status", lambda status: status["state"] == "Halted" and status["workers"] == 1)
 
-            first = await run_with(client, farm, model=every, working_point="0.9")
+            first = await run_with(client, farm, model=every, working_point="0.9", event_model="none")
             assert first["tracks_high_purity"].all()
             assert first["accept"].all()
             assert await named(client) == ["every"]
@@ -89,7 +89,7 @@ def test_the_models_of_a_run_decide_and_are_named(farm: RealFarm, tmp_path: Path
             record = (await client.get("/v1/runs/1")).json()
             assert (record["model"], record["models"][0]["hash"]) == (every, metadata["hash"])
 
-            second = await run_with(client, farm, model=nothing)
+            second = await run_with(client, farm, model=nothing, event_model="none")
             assert not second["tracks_high_purity"].any()
             assert not second["sum_pt"].any()
             assert not second["accept"].any()
@@ -97,7 +97,7 @@ def test_the_models_of_a_run_decide_and_are_named(farm: RealFarm, tmp_path: Path
             assert await named(client) == ["nothing"]
             await done(client, "stop")
 
-            third = await run_with(client, farm, model="none")
+            third = await run_with(client, farm, model="none", event_model="none")
             assert third["sum_pt"].all(), "without a selector loose tracks count"
             assert await named(client) == []
             assert 'model="none"' in (await client.get("/metrics")).text
