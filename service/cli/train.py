@@ -228,7 +228,7 @@ def _command(context: typer.Context) -> str:
             continue
         value = context.params[name]
         for entry in value if isinstance(value, list | tuple) else [value]:
-            text = entry.name if isinstance(entry, Path) else str(entry)
+            text = Path(entry).name if isinstance(entry, Path) or name == "model" else str(entry)
             if parameter.param_type_name == "argument":
                 words.append(text)
             elif isinstance(entry, bool):

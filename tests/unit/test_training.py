@@ -29,8 +29,10 @@ from hltfarm.workers import configuration
 from hltfarm.workers.dnn import FEATURES
 from hltfarm.workers.dnn.selector import Selector
 from hltfarm.workers.menu import DEFAULT_MENU, Menu
-from hltfarm.workers.models import MlpWeights, load
+from hltfarm.workers.models import Cut, MlpWeights, load, save
+from hltfarm.workers.models import Cuts as ModelCuts
 from hltfarm.workers.reconstructor import Reconstructor
+from tests.reference import model_samples
 
 TINY = TrainConfig(mlp=MlpConfig(hidden=(8,), epochs=4, batch_rows=256), forest=ForestConfig(trees=6, leaves=6))
 CPU = Reading(configuration.DEFAULT, None, "cpu", 3, 1)
@@ -466,13 +468,17 @@ def test_command_trains_a_classifier_of_events(demo_sample: Path, tmp_path: Path
     """Signal and background of the same events: nothing to tell apart, but a package that the chain takes."""
     pytest.importorskip("matplotlib", reason="the extra `train` is not installed")
     samples = ["--signal", str(demo_sample), "--background", str(demo_sample), "--background", str(demo_sample)]
-    options = ["--name", "events", "--hidden", "4", "--epochs", "2", "--seed", "7", "--backend", "cpu", "--threads", "1", "--model", "none"]
+    cuts = ModelCuts((Cut(feature="n_hits", min=3),))
+    save(tmp_path / "every", cuts, **{**model_samples.TRACK, "features": ("n_hits",)})
+    options = ["--name", "events", "--hidden", "4", "--epochs", "2", "--seed", "7", "--backend", "cpu", "--threads", "1"]
+    options += ["--model", str(tmp_path / "every")]
     options += ["--feature", "sum_pt", "--feature", "hits"]
     assert cli.run(["train", "--target", "event", *samples, *options, "--out", str(tmp_path)]) == 0
     model = load(tmp_path / "events")
     assert (model.target, model.features) == ("event", ("sum_pt", "hits"))
     assert set(model.manifest.working_points["0.95"]) == {"event"}
     assert Selector(event=model).params()["event_layers"] == 2
+    assert "--model every" in model.manifest.training["command"]
 
 
 EVENTS = ["--target", "event", "--signal", "b.hlt", "--background", "c.hlt"]
