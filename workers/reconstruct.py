@@ -105,7 +105,7 @@ def reconstruct(
         threads=threads,
         profile=profile,
     ) as reconstructor:
-        reconstructor.register(memoryview(memory))
+        reconstructor.register(memory.data)
         loaded = _registered(reconstructor, loaded)
         reconstructor.run(loaded[:batch])  # compiles, touches memory
         rows, kept, stages, seconds = [], list[tuple[Columns, Columns, Columns]](), dict[str, float](), 0.0
