@@ -18,7 +18,7 @@ DATA_SUFFIXES = (".py", ".cuh", ".h", ".hlt", ".yaml", ".html", ".css", ".js", "
 IMPORT_ALL = """
 import importlib, pkgutil, sys, warnings
 warnings.simplefilter("error")
-optional = {"hltfarm.workers.backends.cuda": "cupy"}
+optional = {"hltfarm.workers.backends.cuda": "cupy", "hltfarm.workers.backends.cuda_torch": "cupy"}
 names = []
 for root in ("proto", "service", "workers", "loadgen"):
     package = importlib.import_module(f"hltfarm.{root}")
