@@ -93,7 +93,7 @@ def reconstruct(
     distinct = min(n, available)
     console = Console(stderr=True)
     loaded = [source[i] for i in track(range(distinct), "reading", console=console, transient=True, disable=not console.is_terminal)]
-    memory, loaded = _in_one_piece(loaded)
+    memory, loaded = in_one_piece(loaded)
     size = max(e.payload.nbytes for e in loaded)
     with Reconstructor(
         source.detector(),
@@ -136,7 +136,7 @@ def reconstruct(
         )
 
 
-def _in_one_piece(events: list[RawEvent]) -> tuple[NDArray[np.uint8], list[RawEvent]]:
+def in_one_piece(events: list[RawEvent]) -> tuple[NDArray[np.uint8], list[RawEvent]]:
     """The events with their payloads in one block of memory, as the slots of the farm are, so that a device can page-lock it."""
     sizes = [-(-e.payload.nbytes // 128) * 128 for e in events]
     memory = aligned_empty(max(128, sum(sizes)))

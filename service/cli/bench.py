@@ -51,6 +51,35 @@ def pipeline(
     print_report(points)
 
 
+def kernels(
+    source: Annotated[Path, typer.Argument(help="A .hlt sample file or a pixeltrack-standalone data directory.")],
+    backend: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is a device.")] = "auto",
+    batch: Annotated[int, typer.Option(min=1, max=4096, help="CUDA: events of a batch. CPU: events that are run, one by one.")] = 64,
+    model: ModelOption = None,
+    engine: EngineOption = None,
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+) -> None:
+    """Time of every kernel of the chain, within the CUDA graph or on one CPU thread."""
+    from hltfarm.loadgen.source import open_source
+    from hltfarm.proto.errors import ConfigError, SampleError
+    from hltfarm.workers.configuration import DEFAULT, with_models
+    from hltfarm.workers.kernel_bench import on_cpu, on_device, print_report, write_report
+    from hltfarm.workers.reconstructor import cuda_available
+
+    if backend not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"--backend {backend!r}: use auto, cpu or cuda")
+    check_file("--json", json)
+    opened, config = open_source(source), with_models(DEFAULT, model, engine=engine)
+    if len(opened) == 0:
+        raise SampleError(f"{opened.name}: no events in it")
+    if backend == "auto":
+        backend = "cuda" if cuda_available() else "cpu"
+    times = on_device(opened, config, batch) if backend == "cuda" else on_cpu(opened, config, batch)
+    if json:
+        write_report(times, opened, backend, batch if backend == "cuda" else 1, json)
+    print_report(times, f"{opened.name}, {backend}, " + (f"batches of {batch}" if backend == "cuda" else f"{batch} events"))
+
+
 def selector(
     model: Annotated[str, typer.Argument(help="A shipped model or a folder with one.")],
     backend: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is a device.")] = "auto",
@@ -120,4 +149,5 @@ def register(app: typer.Typer) -> None:
     group.command()(pipeline)
     group.command()(inference)
     group.command()(selector)
+    group.command()(kernels)
     app.add_typer(group, name="bench")

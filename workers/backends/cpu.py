@@ -92,6 +92,14 @@ class Program:
         steps = ctypes.addressof(self._steps) + first * ctypes.sizeof(_Step)
         self._library.hlt_run(steps, last - first, self._seconds.ctypes.data + first * self._seconds.itemsize)
 
+    def kernel_seconds(self) -> dict[str, float]:
+        """Wall time by kernel since the last call of this or of `stage_seconds`, in seconds."""
+        out = {x.kernel.name: float(t) for x, t in zip(self._launches, self._seconds, strict=True)}
+        if self._scorer is not None:
+            out["torch"] = self._torch_seconds
+        self._seconds[:], self._torch_seconds = 0, 0.0
+        return out
+
     def stage_seconds(self) -> dict[str, float]:
         """Wall time by stage since the last call, in seconds."""
         out: dict[str, float] = {}
@@ -141,3 +149,7 @@ class CpuLane:
     def stage_seconds(self) -> dict[str, float]:
         """Wall time by stage since the last call, in seconds."""
         return self._program.stage_seconds()
+
+    def kernel_seconds(self) -> dict[str, float]:
+        """Wall time by kernel since the last call of this or of `stage_seconds`, in seconds."""
+        return self._program.kernel_seconds()
