@@ -47,6 +47,11 @@ def demo_source() -> Path:
     return Path(source.__file__).parent / "data" / "demo.hlt"
 
 
+def demo_menu() -> Path:
+    """A menu that takes about half of that sample, which the built-in one takes as a whole."""
+    return demo_source().with_name("demo-menu.yaml")
+
+
 @contextmanager
 def farm_process(arguments: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """`hltfarm serve` as a child; ended in order at the end of the block, and killed if that takes too long."""
@@ -152,6 +157,8 @@ def demo(
     ingest, log = f"tcp://{LOOPBACK}:{clients}", out.with_suffix(".log")
     arguments = ["--http", f"{LOOPBACK}:{http}", "--ingest", ingest, "--backend", backend, "--workers", str(workers)]
     arguments += ["--data", str(out.parent / "demo"), "--detector", str(sample) if sample.is_dir() else "phase1"]
+    if source is None:
+        arguments += ["--menu", str(demo_menu())]
     with farm_process(arguments, log) as process, FarmApi(f"http://{LOOPBACK}:{http}") as farm:
         console.print(f"starting a farm: http://{LOOPBACK}:{http}, events at {ingest}, log in {log}")
         farm.wait_ready(READY_S, watcher(process, log))

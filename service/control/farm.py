@@ -77,18 +77,19 @@ class FarmControl:
 
     async def look(self, max_age_s: float = 0.0) -> FarmView:
         """The farm as its ingests describe it; a view younger than `max_age_s` is used again. A dead ingest neither hangs nor raises."""
-        if self.now - self._seen <= max_age_s:
-            return self.view
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look(), name="look at the farm")
-        return await asyncio.shield(self._looking)
+        asked = self.now
+        while asked - self._seen > max_age_s:  # a look that is under way may have begun too long ago
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.create_task(self._look(), name="look at the farm")
+            await asyncio.shield(self._looking)
+        return self.view
 
     async def _look(self) -> FarmView:
         while True:
-            epoch = self._epoch
+            epoch, began = self._epoch, self.now
             view = await self._link.look()
             if epoch == self._epoch:  # else a command overtook this look, which shows the farm as it was before
-                await self._observe(view)
+                await self._observe(view, began)
                 return view
 
     async def _send(self, op: str, config: RunConfig | None = None) -> FarmView:
@@ -97,11 +98,12 @@ class FarmControl:
         finally:
             self._epoch += 1
 
-    async def _observe(self, view: FarmView) -> None:
+    async def _observe(self, view: FarmView, began: float | None = None) -> None:
+        """Take in a view; `began`: when it was asked for, now if the answer came with a command."""
         now = self.now
         if view.state is not self.view.state:
             log.info("farm is %s", view.state, extra={"was": str(self.view.state), "problems": view.problems})
-        self.view, self._seen = view, now
+        self.view, self._seen = view, now if began is None else began
         self._readiness.observe(view, now)
         self._meter.observe(view, now)
         await self._keep_registry(view)
