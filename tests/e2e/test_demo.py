@@ -44,6 +44,14 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     assert process.returncode == 0, log.read_text()
 
 
+def settled(farm: Farm, received: int) -> dict[str, int]:
+    """The ledger once it has so many events and none in flight: what the API tells may be 0.1 s old."""
+    while True:
+        ledger: dict[str, int] = farm.api.status()["ledger"]
+        if ledger["received"] >= received and ledger["in_flight"] == 0:
+            return ledger
+
+
 @pytest.mark.parametrize(
     ("options", "rate"),
     [
@@ -53,13 +61,13 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     ],
 )
 def test_load(farm: Farm, demo_sample: Path, tmp_path: Path, options: list[str], rate: float | None) -> None:
-    before = farm.api.status()["ledger"]
+    before = settled(farm, 0)
     path = tmp_path / "report.json"
     result = hltfarm("load", "--ingest", farm.ingest, "--source", str(demo_sample), "--report", str(path), *options)
     assert result.returncode == 0, result.stderr + result.stdout
     assert "accounting closed" in result.stdout
     report = json.loads(path.read_text())
-    after = farm.api.status()["ledger"]
+    after = settled(farm, before["received"] + report["sent"])
     assert after["received"] - before["received"] == report["sent"] == report["offered"]
     for name in ("accepted", "rejected", "error"):
         assert after[name] - before[name] == report["decisions"][name]
@@ -70,8 +78,7 @@ def test_load(farm: Farm, demo_sample: Path, tmp_path: Path, options: list[str],
 
 def test_metrics_agree_with_the_status(farm: Farm, demo_sample: Path) -> None:
     assert hltfarm("load", "--ingest", farm.ingest, "--source", str(demo_sample), "--events", "10").returncode == 0
-    while farm.api.status()["totals"]["in_flight"]:
-        pass  # a view of the farm that is a moment old may still show events in flight
+    settled(farm, 10)
     totals, metrics = farm.api.status()["totals"], farm.api.metrics()
     assert metrics["hlt_events_received_total"] == totals["received"] > 0
     assert metrics["hlt_accounting_mismatch_events"] == 0
