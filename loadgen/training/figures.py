@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from hltfarm.loadgen.validation.plots import Plot
+from hltfarm.loadgen.validation.plots import Plot, band
 
 Document = Mapping[str, Any]
 _AXIS_NAMES = {"pt": "pT", "eta": "η", "tip": "|transverse impact parameter|", "n_hits": "number of hits"}
@@ -89,9 +89,9 @@ def _against(entry: Document) -> Callable[[Figure], None]:
         for column, (name, curves) in enumerate(entry.items()):
             upper, lower = axes[:, column]
             upper.set_title(name, fontsize=9)
-            _band(upper, curves["efficiency"], "after")
-            _band(lower, curves["fake_rate_before"], "before")
-            _band(lower, curves["fake_rate"], "after")
+            band(upper, curves["efficiency"], "after")
+            band(lower, curves["fake_rate_before"], "before")
+            band(lower, curves["fake_rate"], "after")
             upper.set_ylabel("efficiency")
             lower.set_ylabel("fake rate")
             lower.set_ylim(0.0, None)
@@ -167,17 +167,3 @@ def _importance(importance: list[Document], groups: Document) -> Callable[[Figur
         ax.legend(fontsize=8)
 
     return paint
-
-
-def _band(ax: Axes, curve: Document, name: str) -> None:
-    """Rates with their 68 % bands; the bins without entries are left out."""
-    edges = np.array(curve["edges"])
-    filled = np.array(curve["total"]) > 0
-    if not filled.any():
-        return
-    rate = np.array([np.nan if r is None else r for r in curve["rate"]], np.float64)
-    low, high = (np.where(filled, np.array(curve[end]), np.nan) for end in ("low", "high"))
-    middle = np.sqrt(edges[1:] * edges[:-1]) if curve["log"] else (edges[1:] + edges[:-1]) / 2
-    (line,) = ax.plot(middle, rate, marker="o", markersize=3, linewidth=1, label=name)
-    ends = np.stack([edges[:-1], edges[1:]], axis=1).ravel()
-    ax.fill_between(ends, np.repeat(low, 2), np.repeat(high, 2), alpha=0.25, color=line.get_color(), linewidth=0)

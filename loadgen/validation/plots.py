@@ -175,7 +175,7 @@ def _curves(curves: Mapping[str, Document], label: str, top: bool = True) -> Cal
     def paint(figure: Figure) -> None:
         ax = figure.subplots()
         for name, curve in curves.items():
-            _band(ax, curve, name)
+            band(ax, curve, name)
         first = next(iter(curves.values()))
         if first["log"]:
             ax.set_xscale("log")
@@ -189,7 +189,8 @@ def _curves(curves: Mapping[str, Document], label: str, top: bool = True) -> Cal
     return paint
 
 
-def _band(ax: Axes, curve: Document, name: str) -> None:
+def band(ax: Axes, curve: Document, name: str) -> None:
+    """Rates with their 68 % bands; the bins without entries are left out."""
     edges = np.array(curve["edges"])
     filled = np.array(curve["total"]) > 0
     if not filled.any():
@@ -198,7 +199,8 @@ def _band(ax: Axes, curve: Document, name: str) -> None:
     low, high = (np.where(filled, np.array(curve[end]), np.nan) for end in ("low", "high"))
     middle = np.sqrt(edges[1:] * edges[:-1]) if curve["log"] else (edges[1:] + edges[:-1]) / 2
     (line,) = ax.plot(middle, rate, marker="o", markersize=3, linewidth=1, label=name)
-    ax.fill_between(edges, np.append(low, low[-1]), np.append(high, high[-1]), step="post", alpha=0.25, color=line.get_color())
+    ends = np.stack([edges[:-1], edges[1:]], axis=1).ravel()
+    ax.fill_between(ends, np.repeat(low, 2), np.repeat(high, 2), alpha=0.25, color=line.get_color(), linewidth=0)
 
 
 def _steps(ax: Axes, edges: list[float], bins: list[Document], factor: float, name: str) -> None:

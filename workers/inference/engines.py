@@ -94,7 +94,7 @@ def run_engines(settings: EngineSettings, results: Results, done: Callable[[str]
 
     An engine that cannot be built here is skipped with the reason. Raises BackendError if an engine's scores are not those of eager.
     """
-    with measuring(settings.device), tempfile.TemporaryDirectory(prefix="hltfarm-bench-") as cache:
+    with measuring(settings.device), tempfile.TemporaryDirectory(prefix="hltfarm-inference-") as cache:
         for parameters in settings.parameters if settings.engines else ():
             model, count, width = perceptron(parameters)
             columns = paths.Columns(
