@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hltfarm.service.cli.options import EngineOption, ModelOption
 from hltfarm.service.cli.outputs import check_file, check_folder
+
+if TYPE_CHECKING:
+    from hltfarm.workers.reconstruct import Source
 
 
 def numbers(text: str) -> list[int]:
@@ -57,9 +62,13 @@ def kernels(
     batch: Annotated[int, typer.Option(min=1, max=4096, help="CUDA: events of a batch. CPU: events that are run, one by one.")] = 64,
     model: ModelOption = None,
     engine: EngineOption = None,
+    counters: Annotated[
+        bool, typer.Option("--counters", help="CUDA: read the hardware counters of every kernel with Nsight Compute.")
+    ] = False,
     json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+    under_ncu: Annotated[Path | None, typer.Option(hidden=True, help="Be the process that --counters profiles.")] = None,
 ) -> None:
-    """Time of every kernel of the chain, within the CUDA graph or on one CPU thread."""
+    """Time of every kernel of the chain, within the CUDA graph or on one CPU thread; with --counters why it takes that time."""
     from hltfarm.loadgen.source import open_source
     from hltfarm.proto.errors import ConfigError, SampleError
     from hltfarm.workers.configuration import DEFAULT, with_models
@@ -74,10 +83,36 @@ def kernels(
         raise SampleError(f"{opened.name}: no events in it")
     if backend == "auto":
         backend = "cuda" if cuda_available() else "cpu"
+    if under_ncu:
+        from hltfarm.workers.counters import one_batch
+
+        one_batch(opened, config, batch, under_ncu)
+        return
+    if counters:
+        if backend == "cpu":
+            raise ConfigError("--counters are those of a GPU; use --backend cuda on a machine with one")
+        read_counters(opened, source, batch, model, engine, json)
+        return
     times = on_device(opened, config, batch) if backend == "cuda" else on_cpu(opened, config, batch)
     if json:
         write_report(times, opened, backend, batch if backend == "cuda" else 1, json)
     print_report(times, f"{opened.name}, {backend}, " + (f"batches of {batch}" if backend == "cuda" else f"{batch} events"))
+
+
+def read_counters(opened: Source, source: Path, batch: int, model: str | None, engine: str | None, json: Path | None) -> None:
+    """Counters of one batch: this command again as a process under Nsight Compute."""
+    from rich.console import Console
+
+    from hltfarm.workers.counters import find_ncu, print_report, profile, write_report
+
+    ncu = find_ncu()
+    options = [f"--{name}={value}" for name, value in (("batch", batch), ("model", model), ("engine", engine)) if value is not None]
+    with NamedTemporaryFile() as facts, Console(stderr=True).status(f"one batch of {batch} under {ncu}, every kernel many times"):
+        again = ["-c", "from hltfarm.service.cli import main; main()", "bench", "kernels", str(source), "--backend", "cuda"]
+        counted = profile(ncu, [sys.executable, *again, *options, f"--under-ncu={facts.name}"], Path(facts.name), batch)
+    if json:
+        write_report(counted, opened, batch, json)
+    print_report(counted, f"{opened.name}, batch of {batch}")
 
 
 def selector(
