@@ -94,19 +94,17 @@ def reconstruct(
     console = Console(stderr=True)
     loaded = [source[i] for i in track(range(distinct), "reading", console=console, transient=True, disable=not console.is_terminal)]
     memory, loaded = in_one_piece(loaded)
-    size = max(e.payload.nbytes for e in loaded)
     with Reconstructor(
         source.detector(),
         menu,
         config=config,
         backend=backend,
         max_events=batch,
-        max_batch_bytes=_batch_bytes(loaded, batch, size),
+        max_batch_bytes=batch_bytes(loaded, batch),
         threads=threads,
         profile=profile,
     ) as reconstructor:
         reconstructor.register(memory.data)
-        loaded = _registered(reconstructor, loaded)
         reconstructor.run(loaded[:batch])  # compiles, touches memory
         rows, kept, stages, seconds = [], list[tuple[Columns, Columns, Columns]](), dict[str, float](), 0.0
         chunks = list(_chunks(n, max(batch, 256)))
@@ -154,25 +152,12 @@ def _chunks(n: int, size: int) -> Iterator[tuple[int, int]]:
         yield first, min(n, first + size)
 
 
-def _batch_bytes(events: list[RawEvent], batch: int, largest: int) -> int:
-    """Payload bytes of a batch: of any `batch` events in a row, the source being read in a circle, and of the largest event."""
+def batch_bytes(events: Sequence[RawEvent], batch: int) -> int:
+    """Payload bytes of a batch: the most that any `batch` events in a row have, the source being read in a circle."""
     sizes = np.array([-(-e.payload.nbytes // 128) * 128 for e in events])
     repeated = np.resize(sizes, len(sizes) + batch)
     sums = np.concatenate([[0], np.cumsum(repeated)])
-    return max(int((sums[batch:] - sums[:-batch]).max()), -(-largest // 128) * 128)
-
-
-def _registered(reconstructor: Reconstructor, events: list[RawEvent]) -> list[RawEvent]:
-    """The events in one block of memory that the device may copy from directly, as the slots of the farm are."""
-    starts = np.concatenate([[0], np.cumsum([-(-e.payload.nbytes // 128) * 128 for e in events])])
-    block = np.zeros(int(starts[-1]) + 4096, np.uint8)
-    out = []
-    for start, event in zip(starts, events, strict=False):
-        place = block[start : start + event.payload.nbytes]
-        place[:] = event.payload
-        out.append(RawEvent(event.id, place))
-    reconstructor.register(block.data)
-    return out
+    return max(int((sums[batch:] - sums[:-batch]).max()), 128)
 
 
 def per_event(job: Job) -> list[dict[str, Any]]:

@@ -16,44 +16,67 @@ if TYPE_CHECKING:
     from hltfarm.workers.reconstruct import Source
 
 
-def numbers(text: str) -> list[int]:
-    """Positive integers from a comma-separated list. Raises ConfigError for anything else."""
+def numbers(text: str, least: int = 1) -> list[int]:
+    """Integers of at least `least` from a comma-separated list. Raises ConfigError for anything else."""
     from hltfarm.proto.errors import ConfigError
 
     try:
         values = [int(x) for x in text.split(",")]
     except ValueError:
         values = []
-    if not values or min(values) < 1:
-        raise ConfigError(f"{text!r} is not a comma-separated list of positive integers")
+    if not values or min(values) < least:
+        raise ConfigError(f"{text!r} is not a comma-separated list of integers from {least} on")
     return values
 
 
 def pipeline(
-    source: Annotated[Path, typer.Argument(help="A .hlt sample file or a pixeltrack-standalone data directory.")],
+    sources: Annotated[list[Path], typer.Argument(help="Sample files (.hlt) or pixeltrack-standalone data directories.")],
     backend: Annotated[str, typer.Option(help="cpu, cuda or both.")] = "cpu",
     batches: Annotated[str, typer.Option(help="CUDA: batch sizes.")] = "1,4,16,64,256",
     threads: Annotated[str, typer.Option(help="CPU: numbers of threads.")] = "1,2",
-    events: Annotated[int, typer.Option(min=32, help="Events per measurement (CPU: an eighth of it).")] = 4096,
+    devices: Annotated[str | None, typer.Option(help="Numbers of GPUs: one process each, all together, instead of one GPU alone.")] = None,
+    events: Annotated[int, typer.Option(min=32, help="Events of a sample that are used, and about the most of a measurement.")] = 4096,
+    seconds: Annotated[float, typer.Option(min=0.1, help="About how long a measurement may take; it takes a sample once at least.")] = 2.0,
     repeat: Annotated[int, typer.Option(min=1, help="Measurements of each setting; the median counts.")] = 3,
     model: ModelOption = None,
     engine: EngineOption = None,
     json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
 ) -> None:
-    """The chain in process: events per second and time of each stage."""
+    """The chain in process: events per second, latency and stages by batch size; with several samples the growth with their hits."""
+    from rich.console import Console
+
     from hltfarm.loadgen.source import open_source
-    from hltfarm.proto.errors import ConfigError
-    from hltfarm.workers.bench import print_report, run_pipeline, write_report
+    from hltfarm.proto.errors import BackendError, ConfigError
+    from hltfarm.workers.bench import Effort, Results, read, run_pipeline
+    from hltfarm.workers.bench_devices import Scaling, run_scaling
+    from hltfarm.workers.bench_report import print_report, write_report
     from hltfarm.workers.configuration import DEFAULT, with_models
 
     if backend not in ("cpu", "cuda", "both"):
         raise ConfigError(f"--backend {backend!r}: use cpu, cuda or both")
+    if devices is not None and backend != "cuda":
+        raise ConfigError("--devices are GPUs; use --backend cuda")
     check_file("--json", json)
-    opened = open_source(source)
-    points = run_pipeline(opened, backend, numbers(batches), numbers(threads), events, repeat, with_models(DEFAULT, model, engine=engine))
+    sizes, counts, gpus = numbers(batches), numbers(threads), numbers(devices, 0) if devices else []
+    if len(set(gpus)) < len(gpus):
+        raise ConfigError(f"--devices {devices}: a GPU is named twice")
+    samples, config = [read(open_source(source), events) for source in sources], with_models(DEFAULT, model, engine=engine)
+    names = [sample.name for sample in samples]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"samples {', '.join(names)}: each needs a name of its own")
+    results, scalings = Results(), list[Scaling]()
+    with Console(stderr=True).status("") as status:
+        if gpus:
+            scalings, results.left_out = run_scaling(samples, gpus, sizes, seconds, config, status.update)
+        else:
+            results = run_pipeline(samples, backend, sizes, counts, Effort(events, repeat, seconds), config, status.update)
     if json:
-        write_report(points, opened, json)
-    print_report(points)
+        write_report(results, scalings, samples, json)
+    print_report(results, scalings, samples)
+    if results.unequal:
+        raise BackendError(f"{len(results.unequal)} digests differ between measurements of the same event; the figures are worthless")
+    if not results.points and not scalings:
+        raise BackendError(f"nothing was measured: {results.left_out[0].reason}")
 
 
 def kernels(
