@@ -206,7 +206,9 @@ def measure(
     )
 
 
-def opened(sample: Sample, backend: str, batch: int, threads: int, config: Configuration, profile: bool = False) -> Reconstructor:
+def opened(
+    sample: Sample, backend: str, batch: int, threads: int, config: Configuration, profile: bool = False, events_per_task: int = 1
+) -> Reconstructor:
     """The chain with memory for batches of the sample, which lies in page-locked memory then."""
     chain = Reconstructor(
         sample.detector,
@@ -215,6 +217,7 @@ def opened(sample: Sample, backend: str, batch: int, threads: int, config: Confi
         max_events=batch,
         max_batch_bytes=batch_bytes(sample.events, batch),
         threads=threads,
+        events_per_task=events_per_task,
         config=config,
         profile=profile,
     )

@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "simulate": "simulate",
     "sample": "sample",
     "reco": "reco",
+    "compare": "compare",
     "menu": "menu",
     "validate": "validate",
     "serve": "serve",

@@ -138,6 +138,44 @@ def read_counters(opened: Source, source: Path, batch: int, model: str | None, e
     print_report(counted, f"{opened.name}, batch of {batch}")
 
 
+def equality(
+    source: Annotated[Path, typer.Argument(help="A .hlt sample file or a pixeltrack-standalone data directory.")],
+    backend: Annotated[str, typer.Option(help="cpu, cuda, both, or auto: both where there is a device.")] = "auto",
+    events: Annotated[int, typer.Option(min=1, help="Events of a run on the GPU; more than the sample has: it is read again.")] = 1000,
+    batches: Annotated[str, typer.Option(help="Batch sizes (CPU: events of a task, up to 16).")] = "1,64,256",
+    threads: Annotated[int, typer.Option(min=0, max=1024, help="CPU threads; 0: all cores of this process.")] = 0,
+    model: ModelOption = None,
+    engine: EngineOption = None,
+    json: Annotated[Path | None, typer.Option(help="Write the comparison to this file.")] = None,
+) -> None:
+    """Whether every event has the same result, bit for bit, on CPU and GPU and in batches of every size; exit code 1 if not."""
+    from rich.console import Console
+
+    from hltfarm.loadgen.source import open_source
+    from hltfarm.proto.errors import BackendError, ConfigError
+    from hltfarm.workers.bench import read
+    from hltfarm.workers.configuration import DEFAULT, with_models
+    from hltfarm.workers.equality import print_report, run_equality, write_report
+    from hltfarm.workers.reconstructor import cuda_available
+
+    if backend not in ("auto", "cpu", "cuda", "both"):
+        raise ConfigError(f"--backend {backend!r}: use auto, cpu, cuda or both")
+    check_file("--json", json)
+    if backend == "auto":
+        backend = "both" if cuda_available() else "cpu"
+    sizes, config = numbers(batches), with_models(DEFAULT, model, engine=engine)
+    sample = read(open_source(source), events)
+    with Console(stderr=True).status("") as status:
+        runs = run_equality(sample, ("cpu", "cuda") if backend == "both" else (backend,), sizes, events, threads, config, status.update)
+    if json:
+        write_report(runs, sample, json)
+    print_report(runs, sample)
+    if any(run.unequal for run in runs):
+        raise BackendError(f"{sample.name}: results are not the same in all runs")
+    if all(run.left_out for run in runs):
+        raise BackendError(f"nothing was compared: {runs[0].left_out}")
+
+
 def selector(
     model: Annotated[str, typer.Argument(help="A shipped model or a folder with one.")],
     backend: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is a device.")] = "auto",
@@ -208,4 +246,5 @@ def register(app: typer.Typer) -> None:
     group.command()(inference)
     group.command()(selector)
     group.command()(kernels)
+    group.command()(equality)
     app.add_typer(group, name="bench")

@@ -42,3 +42,11 @@ def test_one_gpu_by_its_number(tmp_path: Path) -> None:
     (scaling,) = json.loads(out.read_text())["devices"]
     assert scaling["phases"][0]["total"] > 0
     assert scaling["phases"][0]["scaling"] == 1
+
+
+def test_all_batches_are_equal_to_the_cpu(tmp_path: Path) -> None:
+    out = tmp_path / "equality.json"
+    assert run(["bench", "equality", str(DEMO), "--events", "100", "--batches", "1,7,64", "--json", str(out)]) == 0
+    runs = json.loads(out.read_text())["runs"]
+    assert [(r["backend"], r["batch"]) for r in runs] == [("cpu", 1), ("cpu", 7), ("cpu", 16), ("cuda", 1), ("cuda", 7), ("cuda", 64)]
+    assert {r["unequal"] for r in runs} == {0}
