@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ Say = Callable[[str], None]
 WARM_UP_S = 0.3
 #: Batches whose latency is measured: at least, at most.
 LATENCIES = (5, 2000)
+#: Batches that are profiled.
+PROFILED = 8
 
 
 @dataclass
@@ -61,7 +63,8 @@ class Point:
     """One measurement: median rate over the repetitions and their spread; stage times in microseconds per event.
 
     CPU stage times are wall time summed over threads; CUDA ones are device times from a separate, profiled run (no graph);
-    "chain" is the device time of the batches with the graph, copies included. `batch`: events of a batch, on the CPU of a task.
+    "chain" is the device time of a batch with the graph, copies included. Both are of batches that have the device for themselves.
+    `batch`: events of a batch, on the CPU of a task.
     """
 
     sample: str
@@ -169,41 +172,57 @@ def measure(
     """
     name = f"{backend}, " + (f"batches of {batch}" if backend == "cuda" else f"threads: {threads}")
     told = unequal if unequal is not None else []
+    point = _timed(sample, backend, batch, threads, effort, config, told, name)
+    if point.backend != "cuda":
+        return point
+    return replace(point, stages_us=_profiled(sample, batch, config, told, f"{name}, without a graph") | point.stages_us)
+
+
+def _timed(
+    sample: Sample, backend: str, batch: int, threads: int, effort: Effort, config: Configuration, unequal: list[str], name: str
+) -> Point:
     free_memory()
     with opened(sample, backend, batch, threads, config) as chain:
         rate = warm_up(chain, sample, 2 * batch * max(1, threads))
         n = max(4 * batch * max(1, threads), len(sample.events), min(effort.events, int(rate * effort.seconds)))
         n = -(-n // batch) * batch
-        rates, stages = [], dict[str, float]()
+        rates, stages = list[float](), dict[str, float]()
         for _ in range(effort.repeat):
             start = time.perf_counter()
             result = chain.run(circle(sample, 0, n))
             rates.append(n / (time.perf_counter() - start))
             stages = {stage: 1e6 * t / n for stage, t in result.stage_seconds.items()}
-            told += compare(sample, result.results, name)
-        waits = latencies(chain, sample, batch, effort.seconds)
-        device, used = chain.device, chain.backend
-    if used == "cuda":
-        with opened(sample, backend, batch, threads, config, profile=True) as chain:
-            warm_up(chain, sample, 2 * batch)
-            few = max(batch, min(n, 8 * batch))
-            profiled = chain.run(circle(sample, 0, few))
-            stages = {stage: 1e6 * t / few for stage, t in profiled.stage_seconds.items() if stage != "chain"} | {"chain": stages["chain"]}
-            told += compare(sample, profiled.results, f"{name}, without a graph")
-    return Point(
-        sample=sample.name,
-        hits=sample.hits,
-        backend=used,
-        device=device,
-        batch=batch,
-        threads=threads,
-        events=n,
-        events_per_second=float(np.median(rates)),
-        slowest=min(rates),
-        fastest=max(rates),
-        latency_us=waits,
-        stages_us=stages,
-    )
+            unequal += compare(sample, result.results, name)
+        latency, device_us = latencies(chain, sample, batch, effort.seconds)
+        return Point(
+            sample=sample.name,
+            hits=sample.hits,
+            backend=chain.backend,
+            device=chain.device,
+            batch=batch,
+            threads=threads,
+            events=n,
+            events_per_second=float(np.median(rates)),
+            slowest=min(rates),
+            fastest=max(rates),
+            latency_us=latency,
+            stages_us=stages if device_us is None else {"chain": device_us},
+        )
+
+
+def _profiled(sample: Sample, batch: int, config: Configuration, unequal: list[str], name: str) -> dict[str, float]:
+    """Device times of the stages, in microseconds per event: one batch after the other, so that none waits for another."""
+    free_memory()
+    with opened(sample, "cuda", batch, 0, config, profile=True) as chain:
+        warm_up(chain, sample, 2 * batch)
+        rows, stages = [], dict[str, float]()
+        for i in range(PROFILED):
+            result = chain.run(circle(sample, i * batch, batch))
+            rows.append(result.results)
+            for stage, t in result.stage_seconds.items():
+                stages[stage] = stages.get(stage, 0.0) + 1e6 * t / (PROFILED * batch)
+        unequal += compare(sample, np.concatenate(rows), name)
+        return {stage: t for stage, t in stages.items() if stage != "chain"}
 
 
 def opened(
@@ -245,17 +264,19 @@ def warm_up(chain: Reconstructor, sample: Sample, n: int) -> float:
             return n / (now - start)
 
 
-def latencies(chain: Reconstructor, sample: Sample, batch: int, seconds: float) -> Latency:
-    """Batch after batch for `seconds`, each submitted when the one before is decided."""
-    waits, begin, at = list[float](), time.perf_counter(), 0
+def latencies(chain: Reconstructor, sample: Sample, batch: int, seconds: float) -> tuple[Latency, float | None]:
+    """Batch after batch for `seconds`, each submitted when the one before is decided; and the median device time per event in us."""
+    waits, device, begin, at = list[float](), list[float](), time.perf_counter(), 0
     while len(waits) < LATENCIES[0] or (len(waits) < LATENCIES[1] and time.perf_counter() - begin < seconds):
         part = circle(sample, at, batch)
         start = time.perf_counter()
-        chain.run(part)
+        result = chain.run(part)
         waits.append(1e6 * (time.perf_counter() - start))
         at += batch
+        if "chain" in result.stage_seconds:
+            device.append(1e6 * result.stage_seconds["chain"] / batch)
     p50, p90, p99 = np.percentile(waits, (50, 90, 99))
-    return Latency(float(p50), float(p90), float(p99), len(waits))
+    return Latency(float(p50), float(p90), float(p99), len(waits)), float(np.median(device)) if device else None
 
 
 def compare(sample: Sample, rows: NDArray[Any], point: str) -> list[str]:
@@ -280,50 +301,3 @@ def free_memory() -> None:
     gc.collect()
     cupy.get_default_memory_pool().free_all_blocks()
     cupy.get_default_pinned_memory_pool().free_all_blocks()
-
-
-@dataclass(frozen=True)
-class Exponent:
-    """cost = factor x hits ^ value; `error` is one standard deviation, None for two samples."""
-
-    value: float
-    error: float | None
-
-
-@dataclass(frozen=True)
-class Growth:
-    """How the cost of an event grows with its hits, at the best setting of each sample: of the chain and of each stage."""
-
-    backend: str
-    best: list[Point]
-    chain: Exponent
-    stages: dict[str, Exponent]
-
-
-def exponent(hits: Sequence[float], cost: Sequence[float]) -> Exponent | None:
-    """Line through (log hits, log cost) by least squares. None without two different numbers of hits, or with a cost of 0."""
-    if len(set(hits)) < 2 or min(*hits, *cost) <= 0:
-        return None
-    x, y = np.log(hits), np.log(cost)
-    spread = float(((x - x.mean()) ** 2).sum())
-    slope = float(((x - x.mean()) * y).sum()) / spread
-    left = y - y.mean() - slope * (x - x.mean())
-    free = len(x) - 2
-    return Exponent(slope, float(np.sqrt((left**2).sum() / free / spread)) if free else None)
-
-
-def growth(points: Sequence[Point]) -> Iterator[Growth]:
-    """For each backend with samples of different numbers of hits."""
-    for backend in dict.fromkeys(p.backend for p in points):
-        best: dict[str, Point] = {}
-        for p in points:
-            if p.backend == backend and (p.sample not in best or p.events_per_second > best[p.sample].events_per_second):
-                best[p.sample] = p
-        chosen = list(best.values())
-        hits = [p.hits for p in chosen]
-        chain = exponent(hits, [1e6 / p.events_per_second for p in chosen])
-        if chain is None:
-            continue
-        names = [s for s in chosen[0].stages_us if s != "chain" and all(s in p.stages_us for p in chosen)]
-        fits = {s: exponent(hits, [p.stages_us[s] for p in chosen]) for s in names}
-        yield Growth(backend, chosen, chain, {s: fit for s, fit in fits.items() if fit is not None})

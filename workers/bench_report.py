@@ -12,8 +12,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from hltfarm.workers.bench import Exponent, Point, Results, Sample, growth
+from hltfarm.workers.bench import Point, Results, Sample
 from hltfarm.workers.bench_devices import Scaling
+from hltfarm.workers.bench_growth import Exponent, growth
 
 
 def write_report(results: Results, scalings: Sequence[Scaling], samples: Sequence[Sample], path: Path) -> None:

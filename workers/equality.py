@@ -51,10 +51,8 @@ def run_equality(
         n = min(events, len(sample.events)) if backend == "cpu" else events
         for batch in sizes:
             say(f"{sample.name}: {n} events on {backend}, batches of {batch}")
-            free_memory()
             try:
-                with opened(sample, backend, batch, threads, config, events_per_task=batch) as chain:
-                    rows, device = chain.run(circle(sample, 0, n)).results, chain.device
+                rows, device = _rows(sample, backend, batch, n, threads, config)
             except (BackendError, LayoutError, MemoryError) as error:
                 if not of_size(error):
                     raise
@@ -65,6 +63,12 @@ def run_equality(
             told = [describe(sample, rows, reference, i) for i in differ[:10].tolist()]
             runs.append(Run(backend, device, batch, n, len(differ), told))
     return runs
+
+
+def _rows(sample: Sample, backend: str, batch: int, n: int, threads: int, config: Configuration) -> tuple[NDArray[Any], str]:
+    free_memory()
+    with opened(sample, backend, batch, threads, config, events_per_task=batch) as chain:
+        return chain.run(circle(sample, 0, n)).results, chain.device
 
 
 def different_rows(rows: NDArray[Any], reference: NDArray[Any]) -> NDArray[np.intp]:

@@ -9,15 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hltfarm.loadgen.source import open_source
 from hltfarm.proto.errors import BackendError, LayoutError
+from hltfarm.proto.results import RESULT
 from hltfarm.service.cli import run
 from hltfarm.workers import bench, bench_devices
-from hltfarm.workers.bench import Effort, Latency, Point, exponent, growth, of_size, run_pipeline
+from hltfarm.workers.bench import Effort, Latency, Point, of_size, run_pipeline
 from hltfarm.workers.bench_devices import Phase, Scaling, run_devices, sizes, visible
+from hltfarm.workers.bench_growth import exponent, growth
 from hltfarm.workers.configuration import DEFAULT
+from hltfarm.workers.reconstructor import BatchResult
 
 DEMO = Path(__file__).resolve().parents[2] / "loadgen" / "data" / "demo.hlt"
 LATENCY = Latency(100, 200, 300, 50)
@@ -59,6 +63,44 @@ def test_events_that_differ_make_the_figures_worthless(monkeypatch: pytest.Monke
     captured = capsys.readouterr()
     assert "NOT EQUAL: demo.hlt, event 3: digest" in captured.out
     assert "1 digests differ" in captured.err
+
+
+class FakeGpu:
+    """A chain on a GPU with memory for one of them: 10 us an event and 100 us a batch on the device."""
+
+    backend, device, alive = "cuda", "fake", 0
+
+    def __init__(self, sample: bench.Sample, backend: str, batch: int, threads: int, config: Any, profile: bool = False) -> None:
+        assert FakeGpu.alive == 0, "two chains at a time"
+        FakeGpu.alive += 1
+        self.batch, self.profile = batch, profile
+
+    def __del__(self) -> None:
+        FakeGpu.alive -= 1
+
+    def __enter__(self) -> FakeGpu:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def run(self, events: list[Any]) -> BatchResult:
+        rows = np.zeros(len(events), RESULT)
+        rows["hits"] = 100
+        seconds = {"chain": 1e-4 * len(events) / self.batch + 1e-5 * len(events)}
+        return BatchResult(rows, seconds | ({"cells": 8e-6 * len(events), "fit": 2e-6 * len(events)} if self.profile else {}), None)
+
+
+def test_device_times_are_of_batches_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "opened", FakeGpu)
+    monkeypatch.setattr(bench, "WARM_UP_S", 0.0)
+    sample = bench.read(open_source(DEMO))
+    one, many = run_pipeline([sample], "cuda", [1, 100], [], Effort(events=64, repeat=2, seconds=0.01)).points
+    assert (one.batch, one.hits, many.events % 100) == (1, 100, 0)
+    assert one.stages_us == {"cells": pytest.approx(8), "fit": pytest.approx(2), "chain": pytest.approx(110)}
+    assert many.stages_us["chain"] == pytest.approx(11)
+    assert many.shares == {"cells": pytest.approx(0.8), "fit": pytest.approx(0.2)}
+    assert many.events >= 400
+    assert one.latency_us.batches >= bench.LATENCIES[0]
 
 
 @pytest.mark.parametrize(
