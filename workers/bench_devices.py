@@ -6,13 +6,16 @@ import multiprocessing
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
+
+import numpy as np
 
 from hltfarm.proto.errors import BackendError, HltfarmError
 from hltfarm.workers.bench import LeftOut, Sample, Say, circle, of_size, opened, warm_up
 from hltfarm.workers.configuration import Configuration
+from hltfarm.workers.reconstruct import in_one_piece
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -85,13 +88,14 @@ def run_devices(
     Raises BackendError with the device's number if one of the processes fails.
     """
     names = visible(devices, os.environ.get(VISIBLE))
+    bare = replace(sample, memory=np.empty(0, np.uint8))  # events that have crossed a process border are no views of it any more
     context = multiprocessing.get_context("spawn")  # a process that has used CUDA cannot be forked
     barrier = context.Barrier(len(names))
     ends, processes = [], []
     try:
         for place, name in enumerate(names):
             mine, theirs = context.Pipe(duplex=False)
-            job = (place, name, sizes(len(names)), sample, batch, seconds, config, backend, barrier, theirs)
+            job = (place, name, sizes(len(names)), bare, batch, seconds, config, backend, barrier, theirs)
             process = context.Process(target=_work, args=job, name=f"bench-{name}")
             process.start()
             theirs.close()
@@ -108,6 +112,12 @@ def run_devices(
     rates = [answer[1] for answer in answers]
     phases = [Phase(names[:n], [rates[place][i] for place in range(n)]) for i, n in enumerate(sizes(len(names)))]
     return Scaling(sample.name, answers[0][0], batch, seconds, phases)
+
+
+def settled(sample: Sample) -> Sample:
+    """The sample with its events in one block of memory of this process, which a device can page-lock."""
+    memory, events = in_one_piece(sample.events)
+    return replace(sample, memory=memory, events=events)
 
 
 def _answers(ends: Sequence[Connection], names: Sequence[str]) -> list[tuple[str, list[float]]]:
@@ -142,6 +152,7 @@ def _work(
     """A process: in every phase that it belongs to, whole rounds of batches until the time is over."""
     os.environ[VISIBLE] = name  # before CUDA is touched
     try:
+        sample = settled(sample)
         with opened(sample, backend, batch, 1, config) as chain:
             n = max(4 * batch, int(warm_up(chain, sample, 2 * batch) * min(0.5, seconds / 4)) // batch * batch)
             part = circle(sample, 0, n)

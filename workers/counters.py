@@ -331,7 +331,7 @@ def print_report(counted: Counted, title: str) -> None:
     sums = [
         sum(x or 0.0 for x in column) for column in ([k.us for k in kernels], [k.memory_us for k in kernels], [k.issue_us for k in kernels])
     ]
-    out = Console(width=190)
+    out = Console(width=220)
     peak, copy = 1e-12 * (facts.memory_bytes_per_s or facts.copy_bytes_per_s), 1e-12 * facts.copy_bytes_per_s
     limits = f"memory alone {sums[1]:.1f} (peak {peak:.2f} TB/s, a copy reaches {copy:.2f}), issue alone {sums[2]:.1f}"
     out.print(f"{title}, {facts.device}: {sums[0]:.1f} us per event in kernels; {limits}", soft_wrap=True)
@@ -341,7 +341,7 @@ def print_report(counted: Counted, title: str) -> None:
         table.add_column(heading)
     for heading in headings:
         table.add_column(heading, justify="right")
-    table.add_column("cycles waited per instruction")
+    table.add_column("cycles waited per instruction", no_wrap=True)
     for k in kernels:
         values = (k.us, k.memory_us, k.issue_us), (k.occupancy, k.registers, k.issue, k.threads, k.l1_hits, k.l2_hits)
         amounts = (k.dram_bytes, k.l2_bytes, k.instructions)

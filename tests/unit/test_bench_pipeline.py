@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from hltfarm.proto.results import RESULT
 from hltfarm.service.cli import run
 from hltfarm.workers import bench, bench_devices
 from hltfarm.workers.bench import Effort, Latency, Point, of_size, run_pipeline
-from hltfarm.workers.bench_devices import Phase, Scaling, run_devices, sizes, visible
+from hltfarm.workers.bench_devices import Phase, Scaling, run_devices, settled, sizes, visible
 from hltfarm.workers.bench_growth import exponent, growth
 from hltfarm.workers.configuration import DEFAULT
 from hltfarm.workers.reconstructor import BatchResult
@@ -205,7 +206,12 @@ def test_processes_work_together_phase_by_phase() -> None:
     assert scaling.device == "cpu:1"
 
 
-def test_a_process_that_fails_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_lie_in_one_block_in_every_process() -> None:
+    sample = settled(pickle.loads(pickle.dumps(bench.read(open_source(DEMO)))))
+    assert all(np.shares_memory(e.payload, sample.memory) for e in sample.events)
+
+
+def test_a_process_that_fails_ends_all() -> None:
     sample = bench.read(open_source(DEMO))
     odd = replace(sample, events=[replace(sample.events[0], payload=sample.events[0].payload[:-2])])
     with pytest.raises(BackendError, match=r"GPU 0: event 0: payload of .* is not a whole number of 32-bit words"):
