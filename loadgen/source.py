@@ -40,3 +40,9 @@ def open_source(path: str | Path) -> EventSource:
     if not p.exists():
         raise SampleError(f"{p}: no such sample file or data directory; make one with 'hltfarm simulate --out {p}'")
     return Sample(p)
+
+
+def read_events(path: str | Path, limit: int | None = None) -> list[RawEvent]:
+    """The events of a source in memory, the first `limit` of them at most. SampleError as `open_source`, and for damaged data."""
+    events = open_source(path)
+    return [events[index] for index in range(len(events) if limit is None else min(limit, len(events)))]

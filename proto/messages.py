@@ -150,4 +150,5 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     menu_hash: str
     models: tuple[ModelInfo, ...] = ()  # known, as the menu's hash is, from the first worker that is ready
     problems: list[str]  # why the state is RunningDegraded or Error, in words
+    clients_url: str = ""  # where this ingest takes events; empty in a sum over several
     info: dict[str, Any] = {}

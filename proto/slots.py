@@ -24,12 +24,14 @@ class SlotView:
         """Raises ConfigError if the file is missing or of another size (another host, another ingest)."""
         try:
             with path.open("r+b") as file:
-                if os.fstat(file.fileno()).st_size != slots * slot_bytes:
+                status = os.fstat(file.fileno())
+                if status.st_size != slots * slot_bytes:
                     raise ConfigError(f"{path} is not a ring of {slots} slots of {slot_bytes} bytes")
                 self._map = mmap.mmap(file.fileno(), slots * slot_bytes)
         except OSError as error:
             raise ConfigError(f"cannot map the slot ring {path}: {error}; worker and ingest must share /dev/shm") from error
         self.path = path
+        self.file = (status.st_dev, status.st_ino)  #: the same for two mappings of one ring, and only for those
         self.slots = slots
         self.slot_bytes = slot_bytes
         self.buffer: NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)

@@ -181,19 +181,32 @@ _LAYOUT: dict[int, tuple[type[Header], struct.Struct]] = {
 HEADER_BYTES: dict[int, int] = {kind: layout.size + _CRC.size for kind, (_, layout) in _LAYOUT.items()}
 
 
-def _encode(kind: FrameType, body: Buffer | NDArray[np.uint8], *fields: int) -> bytes:
+def checksum(body: Buffer | NDArray[np.uint8]) -> int:
+    """CRC32C of a contiguous buffer."""
+    return crc32c(cast(bytes, body))  # it reads any buffer; its stub names only some
+
+
+def _encode(kind: FrameType, body: Buffer | NDArray[np.uint8], *fields: int, crc: int | None = None) -> bytes:
     layout = _LAYOUT[kind][1]
-    # crc32c reads any contiguous buffer; its stub names only some
-    head = layout.pack(MAGIC, VERSION, kind, layout.size + 4, len(body), crc32c(cast(bytes, body)), *fields)
+    head = layout.pack(MAGIC, VERSION, kind, layout.size + 4, len(body), checksum(body) if crc is None else crc, *fields)
     return head + _CRC.pack(crc32c(head))
 
 
 def encode_event(
-    event: EventId, payload: Buffer | NDArray[np.uint8], *, cookie: int = 0, flags: int = 0, payload_format: int = FED_TABLE
+    event: EventId,
+    payload: Buffer | NDArray[np.uint8],
+    *,
+    cookie: int = 0,
+    flags: int = 0,
+    payload_format: int = FED_TABLE,
+    crc: int | None = None,
 ) -> bytes:
-    """Header frame of an event; the payload itself is the body frame. Raises LimitError if an id does not fit its field."""
+    """Header frame of an event; the payload itself is the body frame. `crc`: the payload's `checksum`, where it is known already.
+
+    Raises LimitError if an id does not fit its field.
+    """
     try:
-        return _encode(FrameType.EVENT, payload, event.run, event.lumi, event.event, event.bx, payload_format, flags, cookie)
+        return _encode(FrameType.EVENT, payload, event.run, event.lumi, event.event, event.bx, payload_format, flags, cookie, crc=crc)
     except struct.error as error:
         raise LimitError(f"{event} does not fit the wire format: run, lumi, bx have 32 bits, event and cookie 64 ({error})") from None
 

@@ -8,7 +8,8 @@ Results have one more frame for each event whose columns were asked for and whic
 A worker says Hello and is told the slot ring (Welcome) and the configuration (Configure), which it answers with Configured; then it gets
 Work as far as its capacity goes. `ticket` is unique for every assignment: an answer whose ticket is no longer valid is ignored.
 A worker that wants to go says Leaving, finishes what it has until Dismissed (after which nothing more comes) and says Goodbye.
-An ingest that does not know the sender answers Unknown: drop everything, say Hello again.
+An ingest that does not know the sender answers Unknown: drop everything of this ingest, say Hello again.
+A worker may serve several ingests of its host at a time, each over a socket of its own; batches mix their events.
 Both ends are of one version of hltfarm; VERSION guards against a mixture.
 """
 
@@ -22,7 +23,7 @@ import numpy as np
 from hltfarm.proto.messages import ModelInfo, RunConfig
 from hltfarm.proto.results import RESULT
 
-VERSION = 3
+VERSION = 4
 
 #: An event in a slot. `size`: payload bytes. `flags`: wire.EventFlags that concern the worker (WANT_COLUMNS).
 DESCRIPTOR = np.dtype(
@@ -78,10 +79,15 @@ class Configured(msgspec.Struct, frozen=True, kw_only=True, tag="configured"):
 
 
 class Results(msgspec.Struct, frozen=True, kw_only=True, tag="results"):
-    """One batch. Seconds of wall time: the whole batch, and its stages as the reconstruction reports them."""
+    """One batch, or the part of it that came from this ingest.
+
+    Seconds of wall time: the whole batch, and its stages as the reconstruction reports them. `batch_events`: events of the whole batch;
+    0 where another ingest is told size and times of the batch, so that a sum over ingests counts it once.
+    """
 
     seconds: float
     stage_seconds: dict[str, float]
+    batch_events: int
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):

@@ -32,6 +32,7 @@ from hltfarm.proto.wire import Outcome, Reason
 
 #: Refusals that leave the event with the client, to be sent when the ingest gives credit again.
 _SEND_LATER = (WireCode.NO_CREDIT, WireCode.NOT_RUNNING, WireCode.NO_HELLO)
+_NO_FLAGS = wire.EventFlags(0)
 _COPY_BELOW = 65536  # bytes; ZeroMQ's zero-copy bookkeeping costs more than the copy of a smaller payload
 
 
@@ -80,6 +81,7 @@ class _Pending:
     cookie: int  # monotonic ns of the first send
     bytes: int
     flags: wire.EventFlags  # but RESENT
+    crc: int | None  # of the payload, if the caller told it
     columns: Tables | None = None  # arrived ahead of the decision
 
 
@@ -138,10 +140,11 @@ class Client:
         """Events whose decision has not come yet."""
         return len(self._pending)
 
-    def try_send(self, event: RawEvent, want_columns: bool = False) -> bool:
+    def try_send(self, event: RawEvent, want_columns: bool = False, crc: int | None = None) -> bool:
         """Send one event if the credit allows it; never waits. False: no credit (call `poll`, then try again).
 
-        want_columns: tracks and vertices are to come with the decision if the event is accepted.
+        want_columns: tracks and vertices are to come with the decision if the event is accepted. crc: `wire.checksum` of the payload, for
+        who sends the same one often.
         Raises LimitError for a payload the ingest would refuse by its size, InputError for an event that is already under way.
         """
         size = len(event.payload)
@@ -153,7 +156,8 @@ class Client:
         events, room = self.credit
         if self._resend or not events or size > room:
             return False
-        entry = _Pending(event, time.monotonic_ns(), size, wire.EventFlags.WANT_COLUMNS if want_columns else wire.EventFlags(0))
+        flags = wire.EventFlags.WANT_COLUMNS if want_columns else _NO_FLAGS
+        entry = _Pending(event, time.monotonic_ns(), size, flags, crc)
         if not self._transmit(entry, entry.flags):
             return False
         self._pending[key] = entry
@@ -263,7 +267,7 @@ class Client:
     def _transmit(self, entry: _Pending, flags: int) -> bool:
         assert self._socket is not None, "the client is closed"
         payload = entry.event.payload
-        header = wire.encode_event(entry.event.id, payload, cookie=entry.cookie, flags=flags)
+        header = wire.encode_event(entry.event.id, payload, cookie=entry.cookie, flags=flags, crc=entry.crc)
         try:
             self._socket.send(header, zmq.NOBLOCK | zmq.SNDMORE)
         except zmq.Again:

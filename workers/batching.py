@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -65,8 +66,8 @@ class Batcher(Generic[T]):
         self._bytes -= total
         return batch
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._waiting.clear()
-        self._alone.clear()
-        self._bytes = 0
+    def discard(self, unwanted: Callable[[T], bool]) -> None:
+        """Forget the items for which `unwanted` holds."""
+        self._waiting = deque(entry for entry in self._waiting if not unwanted(entry[0]))
+        self._alone = deque(item for item in self._alone if not unwanted(item))
+        self._bytes = sum(size for _, size, _ in self._waiting)

@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 
 from hltfarm.proto import worker_link as link
 from hltfarm.proto.columns import Tables, encode_columns
-from hltfarm.proto.errors import HltfarmError, InputError
+from hltfarm.proto.errors import HltfarmError, InputError, StateError
 from hltfarm.proto.events import EventId, RawEvent
 from hltfarm.proto.messages import ModelInfo, RunConfig
 from hltfarm.proto.slots import SlotView
 from hltfarm.proto.wire import EventFlags
 
 log = logging.getLogger(__name__)
-#: One DESCRIPTOR record as a tuple: ticket, event, slot, size, run, lumi, bx, flags
-Descriptor: TypeAlias = tuple[int, int, int, int, int, int, int, int]
+WANT_COLUMNS = int(EventFlags.WANT_COLUMNS)  # the enum's & costs a microsecond an event
+#: One DESCRIPTOR record as a tuple, and the number of the ingest that gave it: ticket, event, slot, size, run, lumi, bx, flags, ingest
+Descriptor: TypeAlias = tuple[int, int, int, int, int, int, int, int, int]
 
 
 class Batch(Protocol):
@@ -64,47 +65,70 @@ Build = Callable[[RunConfig], Built]
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
-    """A batch that is done: a message for the ingest its records and frames of columns. `broken`: the device cannot be trusted any more."""
+class Answer:
+    """What one ingest is to hear of a batch: a message, its records and its frames of columns."""
 
+    ingest: int
     message: link.Results | link.Failed
     records: NDArray[np.void]
     parts: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A batch that is done: one answer for each ingest that has events in it. `broken`: the device cannot be trusted any more."""
+
+    answers: tuple[Answer, ...]
     broken: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A configuration was built, or could not be: the answer for the ingest that asked for it."""
+
+    ingest: int
+    message: link.Configured
+
+
+Outcome: TypeAlias = Ready | Finished
+
+
 class Engine:
-    """Runs jobs in their order in one thread. `outcomes` holds what is done; `wake` is called (in the engine's thread) for each."""
+    """Runs jobs in their order in one thread. `outcomes` holds what is done; `wake` is called (in the engine's thread) for each.
+
+    There is one reconstruction for all ingests, whose numbers the caller chooses. A batch may mix their events.
+    """
 
     def __init__(self, build: Build, wake: Callable[[], None]) -> None:
-        self.outcomes: SimpleQueue[link.Configured | Finished] = SimpleQueue()
+        self.outcomes: SimpleQueue[Outcome] = SimpleQueue()
         self.pending = 0  #: jobs given and not yet taken from `outcomes`; counted by the caller's thread
         self._build = build
         self._wake = wake
-        self._jobs: SimpleQueue[Callable[[], link.Configured | Finished | None] | None] = SimpleQueue()
-        self._ring: SlotView | None = None
+        self._jobs: SimpleQueue[Callable[[], Outcome] | None] = SimpleQueue()
+        self._rings: dict[int, SlotView] = {}
+        self._configs: dict[int, RunConfig] = {}  # what each ingest asked for
         self._built: Built | None = None
+        self._config: RunConfig | None = None  # of which `_built` is
         self._started: float | None = None
         self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
         self._thread.start()
 
     # -- caller's thread ---------------------------------------------------------------------------------------------------
 
-    def attach(self, ring: SlotView) -> None:
-        """Payloads are in this ring from now on; the engine closes it. Followed by `configure`."""
-        self._jobs.put(lambda: self._attach(ring))
+    def configure(self, ingest: int, ring: SlotView, generation: int, config: RunConfig) -> None:
+        """Build the reconstruction for an ingest whose payloads are in `ring`, which the engine closes; the outcome is a Ready.
 
-    def configure(self, generation: int, config: RunConfig) -> None:
-        """Build the reconstruction; the outcome is a Configured."""
+        What was built for another ingest is used again if the configuration is the same.
+        """
         self.pending += 1
-        self._jobs.put(lambda: self._configure(generation, config))
+        self._jobs.put(lambda: self._configure(ingest, ring, generation, config))
 
     def run(self, batch: list[Descriptor]) -> None:
         """Reconstruct a batch; the outcome is a Finished."""
         self.pending += 1
         self._jobs.put(lambda: self._run(batch))
 
-    def next_outcome(self) -> link.Configured | Finished | None:
+    def next_outcome(self) -> Outcome | None:
         """An outcome that is there, else None."""
         if self.outcomes.empty():
             return None
@@ -126,53 +150,80 @@ class Engine:
 
     def _main(self) -> None:
         while (job := self._jobs.get()) is not None:
-            outcome = job()
-            if outcome is not None:
-                self.outcomes.put(outcome)
-                self._wake()
+            self.outcomes.put(job())
+            self._wake()
         self._drop()
-        if self._ring is not None:
-            self._ring.close()
-
-    def _attach(self, ring: SlotView) -> None:
-        self._drop()  # it may have the old ring registered
-        if self._ring is not None:
-            self._ring.close()
-        self._ring = ring
+        for ring in self._rings.values():
+            ring.close()
 
     def _drop(self) -> None:
         if self._built is not None:
             self._built.reconstruction.close()
-            self._built = None
+            self._built = self._config = None
 
-    def _configure(self, generation: int, config: RunConfig) -> link.Configured:
+    def _configure(self, ingest: int, ring: SlotView, generation: int, config: RunConfig) -> Ready:
         try:
-            self._drop()
-            assert self._ring is not None, "attach comes first"
-            built = self._build(config)
-            built.reconstruction.register(self._ring.buffer.data)
+            built = self._prepared(ingest, ring, config)
         except Exception as error:  # whatever it is, the farm has to hear of it
             log.exception("run %d cannot be configured", config.run)
-            return link.Configured(generation=generation, error=_text(error), fatal=isinstance(error, InputError))
-        self._built = built
+            return Ready(ingest, link.Configured(generation=generation, error=_text(error), fatal=isinstance(error, InputError)))
+        self._configs[ingest] = config
         reconstruction = built.reconstruction
-        return link.Configured(
-            generation=generation,
-            backend=reconstruction.backend,
-            device=reconstruction.device,
-            menu_hash=built.menu_hash,
-            paths=built.paths,
-            models=built.models,
+        return Ready(
+            ingest,
+            link.Configured(
+                generation=generation,
+                backend=reconstruction.backend,
+                device=reconstruction.device,
+                menu_hash=built.menu_hash,
+                paths=built.paths,
+                models=built.models,
+            ),
         )
+
+    def _prepared(self, ingest: int, ring: SlotView, config: RunConfig) -> Built:
+        """The reconstruction for `config`, with the rings of all ingests registered."""
+        fresh = self._attach(ingest, ring)
+        built = self._built
+        if built is not None and self._config == config:
+            if fresh:
+                built.reconstruction.register(ring.buffer.data)
+            return built
+        self._drop()
+        built = self._build(config)
+        try:
+            for known in self._rings.values():
+                built.reconstruction.register(known.buffer.data)
+        except BaseException:
+            built.reconstruction.close()
+            raise
+        self._built, self._config = built, config
+        return built
+
+    def _attach(self, ingest: int, ring: SlotView) -> bool:
+        """Take over the ring of an ingest; False if it is the one that is here already."""
+        old = self._rings.get(ingest)
+        if old is ring:
+            return False
+        if old is not None:
+            self._drop()  # it has the old ring registered, which goes now
+            old.close()
+        self._rings[ingest] = ring
+        return True
 
     def _run(self, batch: list[Descriptor]) -> Finished:
         begin = self._started = time.monotonic()
+        ingests = list(dict.fromkeys(item[8] for item in batch))
         try:
-            assert self._ring is not None, "attach comes first"
             assert self._built is not None, "configure comes first"
-            view = self._ring.payload
-            events = [RawEvent(EventId(run, lumi, event, bx), view(slot, size)) for _, event, slot, size, run, lumi, bx, _ in batch]
-            asked = [bool(item[7] & EventFlags.WANT_COLUMNS) for item in batch]
+            if odd := [number for number in ingests if self._configs.get(number) != self._config]:
+                raise StateError(f"this worker was configured for another run than that of ingest {odd[0]}")
+            rings = self._rings
+            events = [
+                RawEvent(EventId(run, lumi, event, bx), rings[ingest].payload(slot, size))
+                for _, event, slot, size, run, lumi, bx, _, ingest in batch
+            ]
+            asked = [bool(item[7] & WANT_COLUMNS) for item in batch]
             done = self._built.reconstruction.run(events, columns=asked if any(asked) else None)
             if len(done.results) != len(batch):
                 raise RuntimeError(f"{len(done.results)} results for {len(batch)} events")
@@ -182,10 +233,35 @@ class Engine:
         except Exception as error:  # reported with the batch; its events are tried again one by one
             log.exception("a batch of %d events failed", len(batch))
             broken = self._built is not None and self._built.reconstruction.backend == "cuda" and not isinstance(error, HltfarmError)
-            return Finished(link.Failed(error=_text(error)), _records(batch, link.ASSIGNED), broken=broken)
+            failed = link.Failed(error=_text(error))
+            return Finished(tuple(Answer(n, failed, _records(_of(n, batch), link.ASSIGNED)) for n in ingests), broken)
         finally:
             self._started = None
-        return Finished(link.Results(seconds=time.monotonic() - begin, stage_seconds=dict(done.stage_seconds)), records, parts)
+        seconds, stages = time.monotonic() - begin, dict(done.stage_seconds)
+        if len(ingests) == 1:
+            message = link.Results(seconds=seconds, stage_seconds=stages, batch_events=len(batch))
+            return Finished((Answer(ingests[0], message, records, parts),))
+        source = np.array([item[8] for item in batch])
+        answers = []
+        for number in ingests:
+            first = number == ingests[0]  # that one counts the batch
+            message = link.Results(
+                seconds=seconds if first else 0.0, stage_seconds=stages if first else {}, batch_events=len(batch) if first else 0
+            )
+            answers.append(Answer(number, message, *_share(records[source == number], parts)))
+        return Finished(tuple(answers))
+
+
+def _of(ingest: int, batch: list[Descriptor]) -> list[Descriptor]:
+    return [item for item in batch if item[8] == ingest]
+
+
+def _share(records: NDArray[np.void], parts: tuple[bytes, ...]) -> tuple[NDArray[np.void], tuple[bytes, ...]]:
+    """The answers of one ingest with the frames of columns that they name, numbered anew."""
+    named = np.flatnonzero(records["part"])
+    own = tuple(parts[number - 1] for number in records["part"][named].tolist())
+    records["part"][named] = np.arange(1, len(own) + 1)
+    return records, own
 
 
 def _columns(done: Batch, asked: list[bool], records: NDArray[np.void]) -> tuple[bytes, ...]:

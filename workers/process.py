@@ -1,4 +1,4 @@
-"""Role `worker`: takes events from an ingest on the same machine, reconstructs them in batches, answers. One process, one device."""
+"""Role `worker`: takes events from the ingests of the same machine, reconstructs them in batches, answers. One process, one device."""
 
 from __future__ import annotations
 
@@ -9,44 +9,62 @@ import socket as sockets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 
-import numpy as np
 import zmq
 
 from hltfarm.proto import worker_link as link
 from hltfarm.proto.detector import load_detector
-from hltfarm.proto.errors import BackendError
+from hltfarm.proto.errors import BackendError, ConfigError
 from hltfarm.proto.messages import RunConfig
-from hltfarm.proto.slots import SlotView
 from hltfarm.workers.batching import Batcher
-from hltfarm.workers.engine import Build, Built, Descriptor, Engine, Finished
+from hltfarm.workers.engine import Build, Built, Descriptor, Engine, Outcome, Ready
+from hltfarm.workers.ingest_link import IngestLink
 
 log = logging.getLogger(__name__)
-QUIET_S = 0.5  # time between hellos until an ingest answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
     """One worker.
 
-    max_events, max_batch_bytes: largest batch; larger ones fill the device better, smaller ones answer sooner.
+    ingests: where the ingests of this host wait for workers; the worker serves all of them at once, each over its own slot ring.
+    max_events: largest batch; larger ones fill the device better, smaller ones answer sooner. device_events, max_batch_bytes: largest
+    part of it that is on the device as one piece; two parts take turns, so that copies of one overlap the kernels of the other.
     max_wait_s: an idle worker starts a batch when its oldest event has waited so long.
     capacity: events here at a time, 0 for three batches: one runs, one is ready, one is on its way.
     threads: of the CPU backend, 0 for all cores.
-    hang_s: a process whose batch runs longer after the ingest gave the worker up ends, so that it can be started again.
+    hang_s: a process whose batch runs longer after an ingest gave the worker up ends, so that it can be started again.
     """
 
     name: str
-    ingest_url: str = "ipc:///tmp/hltfarm-workers"
+    ingests: tuple[str, ...] = ("ipc:///tmp/hltfarm-workers",)
     backend: str = "auto"
     max_events: int = 64
+    device_events: int = 64
     max_batch_bytes: int = 32 << 20
     max_wait_s: float = 0.002
     capacity: int = 0
     threads: int = 0
     hang_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for numbers that no worker can work with."""
+        if not self.ingests or len(set(self.ingests)) < len(self.ingests):
+            raise ConfigError(f"worker {self.name}: give the endpoint of every ingest once, not {', '.join(self.ingests) or 'none'}")
+        if self.max_events < 1 or self.device_events < 1 or self.max_wait_s < 0:
+            raise ConfigError(f"worker {self.name}: batches have at least one event and a wait that is not negative")
+
+    @property
+    def parts(self) -> int:
+        """Parts of the largest batch."""
+        return -(-self.max_events // self.device_events)
+
+    @property
+    def capacity_of_each(self) -> int:
+        """Events to have from each ingest at a time: an equal share, but enough for one part if the others are idle."""
+        share = -(-(self.capacity or 3 * self.max_events) // len(self.ingests))
+        return max(share, min(self.max_events, self.device_events))
 
     def build(self, config: RunConfig) -> Built:
         """The reconstruction for a run. Raises ConfigError, ConditionsError, BackendError."""
@@ -59,7 +77,7 @@ class WorkerSettings:
             load_detector(config.detector),
             menu,
             backend=self.backend,
-            max_events=self.max_events,
+            max_events=min(self.max_events, self.device_events),
             max_batch_bytes=self.max_batch_bytes,
             threads=self.threads,
             config=configuration_of(config),
@@ -92,15 +110,13 @@ def run_worker(settings: WorkerSettings, build: Build | None = None) -> None:
 
 
 class Worker:
-    """The talking half of a worker: one DEALER socket, a batcher, and the engine that computes."""
+    """The talking half of a worker: a link to each ingest, one batcher for the events of all, and the engine that computes."""
 
     def __init__(self, settings: WorkerSettings, build: Build, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
         self._clock = clock
-        self._capacity = settings.capacity or 3 * settings.max_events
-        self._batcher: Batcher[Descriptor] = Batcher(settings.max_events, settings.max_batch_bytes, settings.max_wait_s)
+        self._batcher: Batcher[Descriptor] = Batcher(settings.max_events, settings.parts * settings.max_batch_bytes, settings.max_wait_s)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = self._connect()
         self._bell = self._context.socket(zmq.PAIR)
         self._bell.bind("inproc://engine")
         ringer = self._context.socket(zmq.PAIR)
@@ -109,22 +125,16 @@ class Worker:
         self._engine = Engine(build, lambda: ringer.send(b""))
         self._poller = zmq.Poller()
         self._poller.register(self._bell, zmq.POLLIN)
-        self._poller.register(self._socket, zmq.POLLIN)
-        self._welcome: link.Welcome | None = None
-        self._generation = -1
-        self._heard = self._said = -float("inf")
-        self._leaving = self._dismissed = False
-        self._left_at = 0.0
-
-    def _connect(self) -> zmq.Socket[bytes]:
-        socket = self._context.socket(zmq.DEALER)
-        socket.setsockopt(zmq.LINGER, 1000)
-        socket.setsockopt(zmq.SNDHWM, 1024)
-        socket.setsockopt(zmq.RCVHWM, 4096)
-        socket.setsockopt(zmq.RECONNECT_IVL, 50)
-        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-        socket.connect(self._settings.ingest_url)
-        return socket
+        hello = link.Hello(
+            name=settings.name,
+            backend=settings.backend,
+            device="",
+            pid=os.getpid(),
+            host=sockets.gethostname(),
+            capacity=settings.capacity_of_each,
+        )
+        self._links = [IngestLink(number, url, self._context, self._poller, hello) for number, url in enumerate(settings.ingests)]
+        self._left_at: float | None = None
 
     # -- loop --------------------------------------------------------------------------------------------------------------
 
@@ -136,40 +146,39 @@ class Worker:
             self._bell.recv()
         while (outcome := self._engine.next_outcome()) is not None:
             self._report(outcome)
-        self._receive(now)
+        for peer in self._links:
+            self._receive(peer, now)
         self._feed(now)
-        self._keep_alive(now)
-        return not self._gone(leave, now)
+        for peer in self._links:
+            if peer.keep_alive(now, self._engine.busy_s(now), self._engine.pending == 0):
+                self._drop(peer)
+            if peer.welcome is None and self._engine.busy_s(now) > self._settings.hang_s:
+                raise BackendError(
+                    f"worker {self._settings.name}: a batch hangs since {self._engine.busy_s(now):.0f} s; a new process is needed"
+                )
+        return not (leave and self._gone(now))
 
     def _wait_s(self, now: float) -> float:
-        heartbeat = self._welcome.heartbeat_s if self._welcome is not None else QUIET_S
-        wait = max(0.0, self._said + heartbeat - now)
+        wait = max(0.0, min(min(peer.next_sign - now, peer.heartbeat_s) for peer in self._links))
         due = self._batcher.due_in(now) if self._engine.pending == 0 else None
-        return min(wait, heartbeat) if due is None else min(wait, due)
+        return wait if due is None else min(wait, due)
 
-    def _receive(self, now: float) -> None:
-        while True:
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            self._heard = now
-            message = link.decode_to_worker(frames[0])
+    def _receive(self, peer: IngestLink, now: float) -> None:
+        add = self._batcher.add
+        for message, work in peer.messages(now):
             if isinstance(message, link.Work):
-                if message.generation == self._generation:
-                    for item in np.frombuffer(frames[1], dtype=link.DESCRIPTOR).tolist():
-                        self._batcher.add(item, item[3], now, alone=message.alone)
-            elif isinstance(message, link.Welcome):
-                self._welcome = message
-                self._engine.attach(SlotView(Path(message.ring), message.slots, message.slot_bytes))
+                for item in work:
+                    add(item, item[3], now, alone=message.alone)
             elif isinstance(message, link.Configure):
-                self._batcher.clear()
-                self._generation = message.generation
-                self._engine.configure(message.generation, message.config)
+                self._drop(peer)
+                if peer.ring is not None:
+                    self._engine.configure(peer.number, peer.ring, message.generation, message.config)
             elif isinstance(message, link.Unknown):
-                self._forget()
-            elif isinstance(message, link.Dismissed):
-                self._dismissed = True
+                self._drop(peer)
+
+    def _drop(self, peer: IngestLink) -> None:
+        """The ingest took back its events that wait here."""
+        self._batcher.discard(lambda item: item[8] == peer.number)
 
     def _feed(self, now: float) -> None:
         """Keep one batch running and, if a full one is there, one ready behind it."""
@@ -179,84 +188,41 @@ class Worker:
                 return
             self._engine.run(batch)
 
-    def _report(self, outcome: link.Configured | Finished) -> None:
-        if isinstance(outcome, link.Configured):
-            self._send(outcome)
+    def _report(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Ready):
+            self._links[outcome.ingest].send(outcome.message)
             return
-        self._send(outcome.message, outcome.records.tobytes(), *outcome.parts)
+        for answer in outcome.answers:
+            self._links[answer.ingest].send(answer.message, answer.records.tobytes(), *answer.parts)
         if outcome.broken:
-            self._send(link.Goodbye())
+            for peer in self._links:
+                peer.send(link.Goodbye())
             raise BackendError(f"worker {self._settings.name}: the device failed; a new process is needed")
 
-    def _keep_alive(self, now: float) -> None:
-        if now - self._said < (self._welcome.heartbeat_s if self._welcome is not None else QUIET_S):
-            return
-        self._said = now
-        if self._welcome is not None and now - self._heard > self._welcome.timeout_s:
-            log.error("worker %s: the ingest is silent; connecting again", self._settings.name)
-            self._poller.unregister(self._socket)
-            self._socket.close(linger=0)
-            self._socket = self._connect()
-            self._poller.register(self._socket, zmq.POLLIN)
-            self._forget()
-        if self._welcome is not None:
-            self._send(link.Alive(busy_s=self._engine.busy_s(now)))
-        elif self._engine.pending == 0 and not self._leaving:  # a batch of the time before would delay the new work
-            settings = self._settings
-            self._send(
-                link.Hello(
-                    name=settings.name,
-                    backend=settings.backend,
-                    device="",
-                    pid=os.getpid(),
-                    host=sockets.gethostname(),
-                    capacity=self._capacity,
-                )
-            )
-
-        elif self._engine.busy_s(now) > self._settings.hang_s:
-            raise BackendError(
-                f"worker {self._settings.name}: a batch hangs since {self._engine.busy_s(now):.0f} s; a new process is needed"
-            )
-
-    def _forget(self) -> None:
-        """The ingest does not know this worker: whatever is here was given to others."""
-        self._batcher.clear()
-        self._welcome = None
-        self._generation = -1
-        self._said = -float("inf")
-
-    def _gone(self, leave: bool, now: float) -> bool:
-        if not leave:
+    def _gone(self, now: float) -> bool:
+        """Leave every ingest; True when none expects anything any more."""
+        if self._left_at is None:
+            self._left_at = now
+            for peer in self._links:
+                peer.leave()
+        known = [peer for peer in self._links if peer.welcome is not None]
+        waited = now - self._left_at
+        if any(not peer.dismissed and peer.welcome is not None and waited <= peer.welcome.timeout_s for peer in known):
             return False
-        if not self._leaving:
-            self._leaving, self._left_at = True, now
-            self._send(link.Leaving())
-        if self._welcome is None:
-            return True
-        if self._dismissed and not len(self._batcher) and not self._engine.pending:
-            self._send(link.Goodbye())
-            return True
-        return not self._dismissed and now - self._left_at > self._welcome.timeout_s
-
-    def _send(self, message: link.FromWorker, *parts: bytes) -> None:
-        try:
-            self._socket.send_multipart([link.encode(message), *parts], zmq.NOBLOCK)
-        except zmq.Again:
-            # the ingest has been silent for a thousand messages; it will take this worker for lost and its events are safe
-            log.error("worker %s: the ingest does not read", self._settings.name)
+        dismissed = [peer for peer in known if peer.dismissed]
+        if dismissed and (len(self._batcher) or self._engine.pending):
+            return False
+        for peer in dismissed:
+            peer.send(link.Goodbye())
+        return True
 
     def close(self) -> None:
         """End the engine and the sockets."""
         if self._engine.close(5.0):
             self._ringer.close()
             self._bell.close()
-            self._socket.close()
+            for peer in self._links:
+                peer.close()
             self._context.term()
         else:
             log.error("worker %s: a batch does not end; it ends with the process", self._settings.name)
-
-
-def default_name() -> str:
-    """A name that is unique on this machine."""
-    return f"{sockets.gethostname()}-{os.getpid()}"

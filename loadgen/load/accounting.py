@@ -27,6 +27,14 @@ class Latency:
         self._sum = 0.0
         self._max = 0.0
 
+    def __getstate__(self) -> tuple[bytes, float, float]:
+        """For another process: the histogram in its own encoding, which keeps every count."""
+        return self._histogram.encode(), self._sum, self._max
+
+    def __setstate__(self, state: tuple[bytes, float, float]) -> None:
+        encoded, self._sum, self._max = state
+        self._histogram = HdrHistogram.decode(encoded)
+
     @property
     def count(self) -> int:
         """Number of latencies recorded."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
@@ -18,7 +18,7 @@ from hltfarm.loadgen.load.schedule import Backlog, Schedule
 from hltfarm.proto.errors import HltfarmError, SampleError, WireCode
 from hltfarm.proto.events import EventId, RawEvent
 from hltfarm.proto.results import EventFlag
-from hltfarm.proto.wire import Outcome
+from hltfarm.proto.wire import Outcome, checksum
 from hltfarm.service.client import Client, Decision, RefusedEvent
 
 #: Decisions are collected at least every so many events while sending.
@@ -42,8 +42,8 @@ class Sender(Protocol):
     refused: list[RefusedEvent]
     errors: dict[WireCode, int]
 
-    def try_send(self, event: RawEvent) -> bool:
-        """Send if there is credit."""
+    def try_send(self, event: RawEvent, *, crc: int) -> bool:
+        """Send if there is credit; `crc` is that of the payload."""
 
     def poll(self, timeout: float = 0.0) -> list[Decision]:
         """Decisions that have come, waiting up to `timeout` seconds for the first."""
@@ -77,9 +77,15 @@ class Connection:
         self._backlog = Backlog(schedule)
         self._numbering = numbering
         self._payloads = payloads
+        self._crcs: list[int | None] = [None] * len(payloads)  # of those that were sent; computed once, since they come again and again
         self.accounting = accounting
         self.offer_seconds = 0.0
         self.last_answer = 0.0
+
+    @property
+    def run_number(self) -> int:
+        """Run of its events."""
+        return self._numbering.run
 
     @property
     def last_event(self) -> int:
@@ -114,7 +120,10 @@ class Connection:
             original = self._payloads[which]
             number = EventId(self._numbering.run, original.id.lumi, self._numbering.number(index), original.id.bx)
             now = clock()
-            if not self._sender.try_send(RawEvent(number, original.payload)):
+            crc = self._crcs[which]
+            if crc is None:
+                crc = self._crcs[which] = checksum(original.payload)
+            if not self._sender.try_send(RawEvent(number, original.payload), crc=crc):
                 return True
             self.accounting.add_sent(self._backlog.take(now), which, len(original.payload))
             self.offer_seconds = clock()
@@ -153,12 +162,13 @@ class Connection:
 class LoadConfig:
     """Where a load goes and how.
 
-    connections: client connections, each an independent source with its share of the schedule. run: run number, None: the run that
-    the ingest announces. first_event: number of the first event. open_timeout_s: longest wait for the first credit.
-    patience_s: a connection gives up after so long without sending or being answered.
+    ingests: endpoints of all ingests of the farm; the connections are dealt out to them in turn. connections: client connections, each an
+    independent source with its share of the schedule. run: run number, None: the run that the ingests announce. first_event: number of the
+    first event. open_timeout_s: longest wait for the first credit. patience_s: a connection gives up after so long without sending or
+    being answered.
     """
 
-    ingest: str
+    ingests: tuple[str, ...]
     schedule: Schedule
     source: str
     connections: int = 1
@@ -168,44 +178,74 @@ class LoadConfig:
     patience_s: float = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What one connection did. Seconds since the start of the load: of the last event offered, of the last answer."""
+
+    accounting: Accounting
+    run: int
+    last_event: int
+    offer_seconds: float
+    last_answer: float
+
+
 def run_load(config: LoadConfig, payloads: Sequence[RawEvent], progress: Progress | None = None) -> LoadReport:
     """Replay `payloads` in a circle along the schedule and report. `progress` is called a few times a second.
 
-    Raises HltfarmError (a ConnectionLost among them) if the ingest does not open, LimitError for a payload that it would not take.
+    Raises HltfarmError (a ConnectionLost among them) if an ingest does not open, LimitError for a payload that it would not take.
     """
+    return report_of(config, run_connections(config, payloads, range(config.connections), progress=progress))
+
+
+def run_connections(
+    config: LoadConfig,
+    payloads: Sequence[RawEvent],
+    which: Iterable[int],
+    *,
+    start: Callable[[], object] = lambda: None,
+    progress: Progress | None = None,
+) -> list[Done]:
+    """Run the connections of a load with these numbers. `start` is called when all of them have credit, and may wait for others."""
     if not payloads:
         raise SampleError(f"{config.source} has no events")
     shares = config.schedule.split(config.connections)
+    numbers = [number for number in which if number < len(shares)]
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    clients = [Client(config.ingest, f"load-{index}", context=context) for index in range(len(shares))]
+    clients = [Client(config.ingests[number % len(config.ingests)], f"load-{number}", context=context) for number in numbers]
     try:
         for client in clients:
             _wait_open(client, config.open_timeout_s)
-        run = clients[0].run if config.run is None else config.run
         connections = [
             Connection(
                 client,
-                share,
-                Numbering(run, config.first_event + index, len(shares)),
+                shares[number],
+                Numbering(client.run if config.run is None else config.run, config.first_event + number, len(shares)),
                 payloads,
                 Accounting(client.name),
             )
-            for index, (client, share) in enumerate(zip(clients, shares, strict=True))
+            for number, client in zip(numbers, clients, strict=True)
         ]
-        _run_threads(connections, config.patience_s, progress)
+        start()
+        if connections:
+            _run_threads(connections, config.patience_s, progress)
     finally:
         for client in clients:
             client.close()
         context.term()
+    return [Done(item.accounting, item.run_number, item.last_event, item.offer_seconds, item.last_answer) for item in connections]
+
+
+def report_of(config: LoadConfig, done: Sequence[Done]) -> LoadReport:
+    """The report of a load, given all its connections."""
     fixed_end = None if config.schedule.is_max else config.schedule.duration_s
     return make_report(
-        Total([item.accounting for item in connections]),
+        Total([item.accounting for item in done]),
         config.schedule,
         source=config.source,
-        run=run,
-        events=(config.first_event, max(item.last_event for item in connections)),
-        offer_seconds=max(item.offer_seconds for item in connections) if fixed_end is None else fixed_end,
-        seconds=max(item.last_answer for item in connections),
+        run=done[0].run,
+        events=(config.first_event, max(item.last_event for item in done)),
+        offer_seconds=max(item.offer_seconds for item in done) if fixed_end is None else fixed_end,
+        seconds=max(item.last_answer for item in done),
     )
 
 

@@ -91,13 +91,13 @@ def stream(ingest: str, source: Path, payloads: list[RawEvent], seconds: float, 
 
     calibration = min(CALIBRATION_S, seconds / 3)
     console.print(f"calibrating: {len(payloads)} events of {source.name} in a circle, as fast as credit allows, for {calibration:.0f} s")
-    first = run_load(LoadConfig(ingest, Schedule(None, calibration), source.name, connections=2), payloads)
+    first = run_load(LoadConfig((ingest,), Schedule(None, calibration), source.name, connections=2), payloads)
     rate = max(1.0, LOAD * first.achieved_rate_hz)
     console.print(
         f"the farm decides {first.achieved_rate_hz:,.0f} events/s; offering {rate:,.0f} events/s for {seconds - calibration:.0f} s"
     )
     schedule = Schedule(rate, seconds - calibration)
-    second = run_load(LoadConfig(ingest, schedule, source.name, connections=2, first_event=first.last_event + 1), payloads)
+    second = run_load(LoadConfig((ingest,), schedule, source.name, connections=2, first_event=first.last_event + 1), payloads)
     return [first, second]
 
 
@@ -147,12 +147,12 @@ def demo(
     from rich.console import Console
 
     from hltfarm.loadgen.load.report import print_report, write_json
+    from hltfarm.loadgen.source import read_events
     from hltfarm.service.api import FarmApi
-    from hltfarm.service.cli.load import load_payloads
 
     console = Console(soft_wrap=True)
     sample = source or demo_source()
-    payloads = load_payloads(sample, None)
+    payloads = read_events(sample)
     http, clients = free_ports(2)
     ingest, log = f"tcp://{LOOPBACK}:{clients}", out.with_suffix(".log")
     arguments = ["--http", f"{LOOPBACK}:{http}", "--ingest", ingest, "--backend", backend, "--workers", str(workers)]

@@ -10,7 +10,6 @@ import typer
 if TYPE_CHECKING:
     from hltfarm.loadgen.load.driver import LoadConfig
     from hltfarm.loadgen.load.report import LoadReport
-    from hltfarm.proto.events import RawEvent
 
 
 def parse_rate(text: str) -> float | None:
@@ -25,21 +24,17 @@ def parse_rate(text: str) -> float | None:
         raise ConfigError(f"--rate {text!r}: give a number of events per second, or 'max'") from None
 
 
-def load_payloads(source: Path, limit: int | None) -> list[RawEvent]:
-    """Read the events of a sample into memory, `limit` of them at most."""
-    from hltfarm.loadgen.source import open_source
-
-    events = open_source(source)
-    return [events[index] for index in range(len(events) if limit is None else min(limit, len(events)))]
-
-
-def drive(config: LoadConfig, payloads: list[RawEvent]) -> LoadReport:
-    """Run a load with a line of progress on stderr, if that is a terminal."""
+def drive(config: LoadConfig, source: Path, limit: int | None, processes: int) -> LoadReport:
+    """Run a load; one process shows its progress on stderr, if that is a terminal."""
     from rich.console import Console
 
     from hltfarm.loadgen.load.driver import run_load
+    from hltfarm.loadgen.load.processes import run_in_processes
+    from hltfarm.loadgen.source import read_events
 
-    console = Console(stderr=True)
+    if processes > 1:
+        return run_in_processes(config, source, limit, processes)
+    console, payloads = Console(stderr=True), read_events(source, limit)
     if not console.is_terminal:
         return run_load(config, payloads)
     with console.status("waiting for credit") as status:
@@ -48,11 +43,15 @@ def drive(config: LoadConfig, payloads: list[RawEvent]) -> LoadReport:
 
 def load(
     source: Annotated[Path, typer.Option(help="Sample whose events are replayed in a circle: a .hlt file or a data directory.")],
-    ingest: Annotated[str, typer.Option(help="Where the ingest listens.")] = "tcp://127.0.0.1:7400",
+    ingest: Annotated[str, typer.Option(help="Where the (first) ingest listens.")] = "tcp://127.0.0.1:7400",
+    ingests: Annotated[int, typer.Option(min=1, max=64, help="Ingests of the farm, at consecutive ports; connections are dealt out.")] = 1,
     rate: Annotated[str, typer.Option(help="Events per second over all connections, or 'max': as many as credit allows.")] = "max",
     duration: Annotated[float | None, typer.Option(help="Offer events for so many seconds (10 if --events is not given either).")] = None,
     events: Annotated[int | None, typer.Option(help="Offer at most so many events.")] = None,
-    connections: Annotated[int, typer.Option(min=1, max=256, help="Client connections, each an independent source.")] = 1,
+    connections: Annotated[
+        int, typer.Option(min=0, max=256, help="Client connections, each an independent source; 0: one for each ingest and process.")
+    ] = 0,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="Client processes that share the connections.")] = 1,
     arrival: Annotated[str, typer.Option(help="Spacing of the events: uniform or poisson.")] = "uniform",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the Poisson spacing.")] = 1,
     run: Annotated[int | None, typer.Option(min=0, help="Run number of the events (default: the run that the ingest announces).")] = None,
@@ -77,6 +76,7 @@ def load(
     from hltfarm.loadgen.load.report import print_report, to_json, write_json
     from hltfarm.loadgen.load.schedule import Arrival, Schedule
     from hltfarm.proto.errors import ConfigError
+    from hltfarm.service.endpoints import client_endpoints
 
     if arrival not in list(Arrival):
         raise ConfigError(f"--arrival {arrival!r}: give one of {', '.join(Arrival)}")
@@ -84,16 +84,16 @@ def load(
         duration = 10.0
     schedule = Schedule(parse_rate(rate), duration, events, Arrival(arrival), seed)
     config = LoadConfig(
-        ingest=ingest,
+        ingests=client_endpoints(ingest, ingests),
         schedule=schedule,
         source=source.name,
-        connections=connections,
+        connections=connections or max(ingests, processes),
         run=run,
         first_event=time.time_ns() // 1000 if first_event is None else first_event,
         open_timeout_s=wait,
         patience_s=patience,
     )
-    result = drive(config, load_payloads(source, sample_events))
+    result = drive(config, source, sample_events, processes)
     print_report(result, Console())
     if report is not None:
         write_json(report, to_json(result))

@@ -12,8 +12,13 @@ from typing import Annotated
 
 import typer
 
-from hltfarm.service.cli.options import ENGINE, EVENT_MODEL, MODEL, WORKING_POINT
+from hltfarm.service.cli.options import BATCH, DEADLINE, ENGINE, EVENT_MODEL, LARGEST_BATCH, MODEL, SLOTS, WORKING_POINT
 from hltfarm.service.cli.serve import LARGEST_THREADS, cores, menu_text
+
+#: Events of a batch where nothing else is asked for. A GPU is full with some 64 events at a time, and several such parts overlap copies and
+#: kernels; CPU threads gain nothing from company, a few events each only keep them all busy until the end of a batch.
+CUDA_BATCH = 256
+CPU_BATCH = 4  # a thread
 
 
 def control(
@@ -76,7 +81,7 @@ def ingest(
     ] = None,
     slots: Annotated[
         int,
-        typer.Option(min=1, max=1 << 16, help="Events in the farm at a time (4 MiB of address space each).", envvar="HLTFARM_INGEST_SLOTS"),
+        typer.Option(min=1, max=1 << 16, help=SLOTS, envvar="HLTFARM_INGEST_SLOTS"),
     ] = 256,
     errors: Annotated[Path, typer.Option(help="Folder of the error stream.", envvar="HLTFARM_INGEST_ERRORS")] = Path("hltfarm-data/errors"),
 ) -> None:
@@ -100,28 +105,43 @@ def ingest(
 
 def worker(
     ingest: Annotated[
-        str, typer.Option(help="Where the ingest waits for workers.", envvar="HLTFARM_WORKER_INGEST")
-    ] = "ipc:///tmp/hltfarm-workers",
+        list[str],
+        typer.Option(help="Where an ingest of this machine waits for workers; repeat it for more.", envvar="HLTFARM_WORKER_INGEST"),
+    ] = ["ipc:///tmp/hltfarm-workers"],  # noqa: B006 typer copies it
     name: Annotated[str, typer.Option(help="Unique name (default: host and process).", envvar="HLTFARM_WORKER_NAME")] = "",
     backend: Annotated[str, typer.Option(help="cpu, cuda or auto.", envvar="HLTFARM_WORKER_BACKEND")] = "auto",
+    device: Annotated[
+        int | None, typer.Option(min=0, help="GPU, counted from 0 (default: the first).", envvar="HLTFARM_WORKER_DEVICE")
+    ] = None,
     threads: Annotated[
         int, typer.Option(min=0, max=LARGEST_THREADS, help="CPU threads; 0 for all cores.", envvar="HLTFARM_WORKER_THREADS")
     ] = 0,
+    batch: Annotated[int, typer.Option(min=0, max=LARGEST_BATCH, help=BATCH, envvar="HLTFARM_WORKER_BATCH")] = 0,
+    deadline_ms: Annotated[float, typer.Option(min=0, max=10_000, help=DEADLINE, envvar="HLTFARM_WORKER_DEADLINE_MS")] = 2.0,
 ) -> None:
-    """Reconstruct events for an ingest on the same machine."""
+    """Reconstruct events for the ingests of this machine."""
     from hltfarm.proto.errors import ConfigError
     from hltfarm.service.logs import log_to
+    from hltfarm.workers.devices import choose_device
     from hltfarm.workers.process import WorkerSettings, run_worker
+    from hltfarm.workers.reconstructor import cuda_available
 
     if backend not in ("cpu", "cuda", "auto"):
         raise ConfigError(f"--backend {backend!r}: choose cpu, cuda or auto")
+    if device is not None:
+        choose_device(device)
+    if backend == "auto":
+        backend = "cuda" if cuda_available() else "cpu"
     log_to()
+    threads = threads or cores()
     run_worker(
         WorkerSettings(
-            ingest_url=ingest,
+            ingests=tuple(ingest),
             name=name or f"{socket.gethostname()}-{os.getpid()}",
             backend=backend,
-            threads=threads or cores(),
+            threads=threads,
+            max_events=batch or (CUDA_BATCH if backend == "cuda" else CPU_BATCH * threads),
+            max_wait_s=deadline_ms * 1e-3,
         )
     )
 

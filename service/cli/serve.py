@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hltfarm.service.cli.options import EngineOption, EventModelOption, ModelOption, WorkingPointOption
+from hltfarm.service.cli.options import (
+    BATCH,
+    DEADLINE,
+    LARGEST_BATCH,
+    SLOTS,
+    EngineOption,
+    EventModelOption,
+    ModelOption,
+    WorkingPointOption,
+)
 
 if TYPE_CHECKING:
     from hltfarm.proto.messages import RunConfig
@@ -77,12 +86,41 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def device_numbers(text: str | None) -> tuple[int, ...]:
+    """GPUs from a comma-separated list of their numbers. Raises ConfigError for anything else, and for one that is named twice."""
+    from hltfarm.proto.errors import ConfigError
+
+    if text is None:
+        return ()
+    numbers = [int(part) if part.strip().isdecimal() else -1 for part in text.split(",")]
+    if min(numbers) < 0 or len(set(numbers)) < len(numbers):
+        raise ConfigError(f"--devices {text!r}: give different GPUs by their numbers, such as 0,1")
+    return tuple(numbers)
+
+
+def worker_count(workers: int, devices: tuple[int, ...], backend: str) -> int:
+    """Worker processes: one for each device if devices are given. Raises ConfigError for options that contradict each other."""
+    from hltfarm.proto.errors import ConfigError
+
+    if not devices:
+        return workers or 1
+    if backend == "cpu":
+        raise ConfigError("--devices names GPUs; with --backend cpu there is nothing to choose")
+    if workers not in (0, len(devices)):
+        raise ConfigError(f"--workers {workers} and {len(devices)} --devices: each device has one worker; leave --workers out")
+    return len(devices)
+
+
 def serve(
-    workers: Annotated[int, typer.Option(min=1, max=256, help="Worker processes.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, max=256, help="Worker processes; 0: one, or one for each of --devices.")] = 0,
+    ingests: Annotated[int, typer.Option(min=1, max=64, help="Ingest processes, which share the clients; each takes some 2.5 GB/s.")] = 1,
+    devices: Annotated[str | None, typer.Option(help="GPUs, such as 0,1: a worker for each (default: the first one).")] = None,
     backend: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is a device.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, max=LARGEST_THREADS, help="CPU threads of each worker; 0 shares the cores out.")] = 0,
     http: Annotated[str, typer.Option(help="Where the control plane listens, HOST:PORT; port 0 takes a free one.")] = "127.0.0.1:8080",
-    ingest: Annotated[str, typer.Option(help="Where clients send events, a ZeroMQ endpoint.")] = "tcp://127.0.0.1:7400",
+    ingest: Annotated[
+        str, typer.Option(help="Where clients send events, a ZeroMQ endpoint; further ingests at the next ports.")
+    ] = "tcp://127.0.0.1:7400",
     menu: Annotated[Path | None, typer.Option(help="Menu file (YAML); the built-in menu if not given.")] = None,
     detector: Annotated[str, typer.Option(help="phase1, or a folder with conditions.")] = "phase1",
     model: ModelOption = None,
@@ -94,12 +132,15 @@ def serve(
     data: Annotated[Path, typer.Option(help="Folder for the run registry and the error stream; one farm at a time.")] = Path(
         "hltfarm-data"
     ),
-    slots: Annotated[int, typer.Option(min=1, max=1 << 16, help="Events in the farm at a time (4 MiB of address space each).")] = 256,
+    slots: Annotated[int, typer.Option(min=1, max=1 << 16, help=SLOTS)] = 256,
+    batch: Annotated[int, typer.Option(min=0, max=LARGEST_BATCH, help=BATCH)] = 0,
+    deadline_ms: Annotated[float, typer.Option(min=0, max=10_000, help=DEADLINE)] = 2.0,
 ) -> None:
-    """Run a whole farm on this machine until it is interrupted: control plane, ingest and workers."""
+    """Run a whole farm on this machine until it is interrupted: control plane, ingests and workers."""
     import asyncio
 
     from hltfarm.proto.messages import RunConfig
+    from hltfarm.service.endpoints import client_endpoints
     from hltfarm.service.logs import log_to
     from hltfarm.service.supervisor.local import LocalFarmSettings, run_local_farm
 
@@ -113,8 +154,15 @@ def serve(
         event_model=model_name(event_model),
     )
     check_models(config)
+    chosen = device_numbers(devices)
+    workers = worker_count(workers, chosen, backend)
+    endpoints = client_endpoints(ingest, ingests)
     settings = LocalFarmSettings(
         workers=workers,
+        ingests=ingests,
+        devices=chosen,
+        batch=batch,
+        deadline_ms=deadline_ms,
         backend=backend_name(backend),
         threads=threads or max(1, cores() // workers),
         http=http,
@@ -128,7 +176,7 @@ def serve(
     log_to()
 
     def started(url: str) -> None:
-        typer.echo(f"hltfarm: API at {url} (documentation: {url}/docs), events at {ingest}")
+        typer.echo(f"hltfarm: API at {url} (documentation: {url}/docs), events at {' '.join(endpoints)}")
 
     asyncio.run(run_local_farm(settings, started))
 

@@ -28,6 +28,16 @@ from hltfarm.workers.run_models import check
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+#: States in which ingests that lost the run may join it again.
+_JOINABLE = frozenset({RunState.RUNNING, RunState.RUNNING_DEGRADED, RunState.PAUSED})
+
+
+def strays(view: FarmView) -> list[str]:
+    """Endpoints of ingests without a run while others have one that goes on: they were restarted."""
+    snapshots = [(ingest.endpoint, ingest.snapshot) for ingest in view.ingests if ingest.snapshot is not None]
+    if not any(snapshot.state in _JOINABLE for _, snapshot in snapshots):
+        return []
+    return [endpoint for endpoint, snapshot in snapshots if snapshot.state in (RunState.HALTED, RunState.CONFIGURED)]
 
 
 class FarmControl:
@@ -58,6 +68,7 @@ class FarmControl:
         self._first_run = settings.first_run
         self._autostart = settings.autostart
         self._adopted = False
+        self._replaced = False  # an ingest of the open run was restarted: what it had counted is gone
 
     # ---------------------------------------------------------------- looking
 
@@ -135,6 +146,8 @@ class FarmControl:
             view = await self.look()
             if self._autostart and view.state is RunState.HALTED:
                 await self._begin_automatically()
+            elif strays(view):
+                await self._rejoin()
             interval = self.settings.poll_s / 5 if self.transitions.pending() else self.settings.poll_s
             await asyncio.sleep(interval)  # the sampling interval of the monitor, not a wait for anything
 
@@ -149,6 +162,25 @@ class FarmControl:
         except HltfarmError as error:
             self._autostart = False
             log.error("automatic start is off: %s", error)
+
+    async def _rejoin(self) -> None:
+        """Bring ingests that came back without the run into it again: their clients wait there with their events."""
+        async with self._commands:
+            view = await self.look()
+            run = view.snapshot.run if view.snapshot is not None else None
+            if self.config is None or self.config.run != run:
+                return  # another control configured this run
+            for endpoint in strays(view):
+                try:
+                    for op in ("configure", "start", "pause") if view.state is RunState.PAUSED else ("configure", "start"):
+                        await self._link.tell(endpoint, op, self.config if op == "configure" else None)
+                except HltfarmError as error:
+                    log.warning("ingest %s cannot join run %s yet: %s", endpoint, run, error)  # tried again at the next look
+                else:
+                    self._replaced = True
+                    log.warning("ingest %s came back and joined run %s", endpoint, run)
+                finally:
+                    self._epoch += 1
 
     # ---------------------------------------------------------------- commands
 
@@ -196,6 +228,7 @@ class FarmControl:
             if op == "start" and run is not None:
                 await self._call(lambda: self._registry.begin(run))
                 self._open_run, self._ending, self._ledger, self._models = run, None, None, None
+                self._replaced = False
             transition = self.transitions.begin(op, run, self.now) if op in LONG else None
             await self._observe(view)
             log.info("command %s", op, extra={"run": run, "state": str(view.state)})
@@ -242,7 +275,7 @@ class FarmControl:
         elif self._ending is Outcome.RESET and snapshot.run is None and snapshot.totals.received >= self._earlier.received:
             self._ledger = without(snapshot.totals, self._earlier)  # a reset ingest has no run, but what it counted last was this one
         if snapshot.run != run or snapshot.state not in OPEN:
-            whole = all(ingest.snapshot is not None for ingest in view.ingests)
+            whole = not self._replaced and all(ingest.snapshot is not None for ingest in view.ingests)
             outcome, ledger = (self._ending if whole else None) or Outcome.INTERRUPTED, self._ledger
             self._open_run, self._ending, self._ledger = None, None, None
             await self._call(lambda: self._registry.finish(run, outcome, ledger))

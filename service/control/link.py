@@ -67,6 +67,10 @@ class Link(Protocol):
         """Send a command to every ingest. Raises `UnreachableError`, `StateError` or `RefusedError`."""
         ...
 
+    async def tell(self, endpoint: str, op: str, config: RunConfig | None = None) -> None:
+        """Send a command to one ingest. Raises as `command` does."""
+        ...
+
     async def close(self) -> None:
         """Release sockets and tasks."""
         ...
@@ -182,6 +186,13 @@ class FarmLink:
         if len(views) < len(replies) or any(view.snapshot is None for view in views):
             return await self.look()
         return view_of(views)
+
+    async def tell(self, endpoint: str, op: str, config: RunConfig | None = None) -> None:
+        """See `Link.tell`."""
+        link = next(link for link in self._links if link.endpoint == endpoint)
+        reply = await self._reply(link, op, config, None)
+        if isinstance(reply, HltfarmError):
+            raise reply
 
     @staticmethod
     async def _reply(link: IngestLink, op: str, config: RunConfig | None, worker: str | None) -> IngestView | HltfarmError:

@@ -46,14 +46,31 @@ def _add_float(parts: Iterable[dict[str, float]]) -> dict[str, float]:
 
 
 def _workers(snapshots: Sequence[Snapshot]) -> list[WorkerStatus]:
-    """All workers; names that occur on several ingests get the ingest's index."""
-    names = [worker.name for snapshot in snapshots for worker in snapshot.workers]
-    merged = []
+    """All workers. One that serves several ingests is listed once; different ones of the same name get the index of their ingest."""
+    found: dict[str, list[tuple[int, WorkerStatus]]] = {}
     for index, snapshot in enumerate(snapshots):
         for worker in snapshot.workers:
-            unique = names.count(worker.name) == 1
-            merged.append(worker if unique else msgspec.structs.replace(worker, name=f"{worker.name}@{index}"))
+            found.setdefault(worker.name, []).append((index, worker))
+    merged = []
+    for name, parts in found.items():
+        processes = {(worker.host, worker.pid) for _, worker in parts}
+        if len(parts) == 1 or (len(processes) == 1 and parts[0][1].pid):
+            merged.append(_one_worker([worker for _, worker in parts]))
+        else:
+            merged += [msgspec.structs.replace(worker, name=f"{name}@{index}") for index, worker in parts]
     return merged
+
+
+def _one_worker(parts: Sequence[WorkerStatus]) -> WorkerStatus:
+    """A process as several ingests see it: it is up and ready if it is so for one of them (the problems tell of the others)."""
+    best = max(parts, key=lambda part: (part.up, part.ready))
+    return msgspec.structs.replace(
+        best,
+        credit_events=sum(part.credit_events for part in parts),
+        in_flight=sum(part.in_flight for part in parts),
+        processed=sum(part.processed for part in parts),
+        restarts=max(part.restarts for part in parts),
+    )
 
 
 def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
@@ -64,11 +81,11 @@ def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
     for s in snapshots:
         for stage, histogram in s.stage_duration.items():
             stages.setdefault(stage, []).append(histogram)
-    hashes = list(dict.fromkeys(s.menu_hash for s in snapshots))
+    hashes = list(dict.fromkeys(s.menu_hash for s in snapshots if s.menu_hash))  # an ingest without a ready worker decides nothing
     runs = list(dict.fromkeys(s.run for s in snapshots if s.run is not None))
-    problems = [problem for s in snapshots for problem in s.problems]
+    problems = list(dict.fromkeys(problem for s in snapshots for problem in s.problems))  # a worker that is lost is so for all ingests
     if len(hashes) > 1:
-        problems.append(f"the ingests run different menus: {', '.join(h or 'none' for h in hashes)}")
+        problems.append(f"the ingests run different menus: {', '.join(hashes)}")
     if len(runs) > 1:
         problems.append(f"the ingests are in different runs: {', '.join(str(run) for run in runs)}")
     models = list(dict.fromkeys(models_text(s.models) for s in snapshots if s.menu_hash))
@@ -95,7 +112,7 @@ def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
         event_latency=add_histograms([s.event_latency for s in snapshots]),
         stage_duration={stage: add_histograms(parts) for stage, parts in stages.items()},
         batch_events=add_histograms([s.batch_events for s in snapshots]),
-        menu_hash=next((h for h in hashes if h), ""),
+        menu_hash=next(iter(hashes), ""),
         models=next((s.models for s in snapshots if s.menu_hash), ()),
         problems=problems,
         info=_add_int({key: value for key, value in s.info.items() if isinstance(value, int)} for s in snapshots),

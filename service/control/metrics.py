@@ -97,14 +97,14 @@ def farm_families(given: MetricsInput) -> Iterator[Metric]:
     if given.supervised is not None:
         yield _gauge("hlt_workers_quarantined", "Workers taken out of service after repeated exits.", given.supervised.quarantined)
     if snapshot is not None:
-        yield from _accounting(snapshot)
+        yield from _accounting(snapshot, sum(abs(i.snapshot.totals.mismatch) for i in view.ingests if i.snapshot is not None))
         yield from _flow(snapshot)
         yield from _workers(snapshot, given.supervised)
         yield from _selection(snapshot)
         yield from _times(snapshot)
 
 
-def _accounting(s: Snapshot) -> Iterator[Metric]:
+def _accounting(s: Snapshot, mismatch: int) -> Iterator[Metric]:
     totals = s.totals
     yield _counter("hlt_events_received_total", "Events entered in the ledger since the ingest started.", totals.received)
     decided = zip(DECISIONS, (totals.accepted, totals.rejected, totals.error), strict=True)
@@ -115,7 +115,9 @@ def _accounting(s: Snapshot) -> Iterator[Metric]:
     yield _counter("hlt_events_duplicate_total", "Resent events that the ledger recognised; not part of received.", totals.duplicates)
     yield _gauge("hlt_events_inflight", "Events received and not yet decided.", totals.in_flight)
     yield _gauge(
-        "hlt_accounting_mismatch_events", "received - accepted - rejected - error - in flight; anything but 0 is a loss.", s.totals.mismatch
+        "hlt_accounting_mismatch_events",
+        "received - accepted - rejected - error - in flight, its amount added up over the ingests; anything but 0 is a loss.",
+        mismatch,
     )
     yield _gauge("hlt_run_number", "Number of the present or last run, 0 before the first.", s.run or 0)
 

@@ -8,6 +8,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from hltfarm.proto.messages import LedgerCounts, ModelInfo, RunConfig, RunState, WorkerStatus
+from hltfarm.service.control.link import IngestView
 from hltfarm.service.control.transitions import Progress, Transition
 from hltfarm.service.runs import Outcome, RunRecord
 
@@ -135,12 +136,29 @@ class RatesModel(BaseModel):
 
 
 class IngestModel(BaseModel):
-    """One ingest; `error` says why it does not answer."""
+    """One ingest; `error` says why it does not answer. What only it knows is null then."""
 
-    endpoint: str
+    endpoint: str = Field(description="for the control plane")
+    clients_url: str | None = Field(description="where it takes events")
     up: bool
     state: RunState | None
     error: str | None
+    clients: int | None
+    ledger: Ledger | None = Field(description="of the present run; the books of every ingest close for themselves")
+
+    @classmethod
+    def of(cls, view: IngestView) -> IngestModel:
+        """From what is known of it."""
+        snapshot = view.snapshot
+        return cls(
+            endpoint=view.endpoint,
+            clients_url=None if snapshot is None else snapshot.clients_url,
+            up=snapshot is not None,
+            state=None if snapshot is None else snapshot.state,
+            error=view.error,
+            clients=None if snapshot is None else snapshot.clients,
+            ledger=None if snapshot is None else Ledger.of(snapshot.ledger),
+        )
 
 
 class Status(BaseModel):

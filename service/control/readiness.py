@@ -2,7 +2,7 @@
 
 Ready means, at this moment:
   1. every answering ingest admits events (the farm is Running or RunningDegraded);
-  2. a worker is up, has its menu and detector, and holds credit (or is busy and made progress);
+  2. for each of them a worker is up and has its menu and detector, and one holds credit (or is busy and made progress);
   3. proof of work: while events are in flight, decisions came within `progress_s`.
 A process that answers but decides nothing is therefore not ready.
 """
@@ -21,6 +21,11 @@ def decided(snapshot: Snapshot) -> int:
     """Events decided since the ingests started."""
     totals = snapshot.totals
     return totals.accepted + totals.rejected + totals.error
+
+
+def has_worker(snapshot: Snapshot) -> bool:
+    """Whether a worker can take events of this ingest."""
+    return any(worker.up and worker.ready for worker in snapshot.workers)
 
 
 @dataclass(slots=True)
@@ -51,8 +56,11 @@ class Readiness:
             found.append(f"the farm is {view.state}; events are taken in Running and RunningDegraded")
         able = [worker for worker in snapshot.workers if worker.up and worker.ready]
         stalled = now - self._since
+        idle = [ingest for ingest in view.ingests if ingest.snapshot is not None and not has_worker(ingest.snapshot)]
         if not able:
             found.append(f"none of {len(snapshot.workers)} workers is ready")
+        elif idle and len(view.ingests) > 1:
+            found += [f"no worker is ready for the ingest {ingest.endpoint}" for ingest in idle]
         elif snapshot.totals.in_flight and stalled > self.progress_s:
             found.append(f"{snapshot.totals.in_flight} events are in flight and none was decided for {stalled:.0f} s")
         elif not any(worker.credit_events > 0 or worker.in_flight > 0 for worker in able):

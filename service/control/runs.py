@@ -56,15 +56,7 @@ def status_of(context: Context) -> Status:
         clients=None if snapshot is None else snapshot.clients,
         ready=not farm.not_ready(),
         problems=view.problems,
-        ingests=[
-            IngestModel(
-                endpoint=ingest.endpoint,
-                up=ingest.snapshot is not None,
-                state=None if ingest.snapshot is None else ingest.snapshot.state,
-                error=ingest.error,
-            )
-            for ingest in view.ingests
-        ],
+        ingests=[IngestModel.of(ingest) for ingest in view.ingests],
         pending=[TransitionModel.of(item, farm.now) for item in farm.transitions.pending()],
     )
 

@@ -42,9 +42,11 @@ def reached(command: str, run: int | None, view: FarmView) -> bool:
     if view.snapshot is None:
         return False
     if command == "configure":
-        # The first worker that has built it settles that it can be built; a farm without workers is configured for those that come.
-        built = bool(view.snapshot.menu_hash) or not any(worker.up for worker in view.snapshot.workers)
-        return view.state is RunState.CONFIGURED and view.snapshot.run == run and built
+        # The first worker that has built it settles that it can be built; an ingest without workers is configured for those that come.
+        parts = [ingest.snapshot for ingest in view.ingests if ingest.snapshot is not None]
+        built = all(part.menu_hash or not any(worker.up for worker in part.workers) for part in parts)
+        present = view.state is RunState.CONFIGURED or view.state in OPEN  # somebody may have started the run by now
+        return present and view.snapshot.run == run and built
     if command == "drain":
         # Licensed events may be on their way until the clients confirm that their licence is withdrawn.
         empty = view.snapshot.ledger.in_flight == 0 and not view.snapshot.info.get("reserved_events")

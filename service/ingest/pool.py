@@ -116,8 +116,8 @@ class WorkerPool:
         if isinstance(message, link.Results):
             peer.busy_s = 0.0
             valid = self.flow.answers(name, np.frombuffer(frames[2], dtype=link.ANSWER), now_ns, frames[3:])
-            if valid:
-                self._stats.batch(valid, message.seconds, message.stage_seconds)
+            if valid and message.batch_events:
+                self._stats.batch(message.batch_events, message.seconds, message.stage_seconds)
         elif isinstance(message, link.Failed):
             peer.busy_s = 0.0
             log.error("worker %s: a batch failed: %s", name, message.error)

@@ -261,6 +261,7 @@ class IngestServer:
             menu_hash=self._pool.menu_hash,
             models=self._pool.models if self._config is not None else (),
             problems=list(self._problems),
+            clients_url=self.clients_url,
             info={
                 "stale_answers": stats.stale_answers,
                 "lost_sessions": stats.lost_sessions,

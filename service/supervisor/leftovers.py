@@ -1,7 +1,7 @@
 """The folder in which a farm on one machine keeps its sockets, and the removal of what killed farms left behind.
 
     TMP/hltfarm-XXXXXXXX/   lock       held (flock) as long as the owning process lives; the kernel gives it free
-                            ring       name of the farm's segment in /dev/shm
+                            ring       first part of the names of the farm's segments in /dev/shm
                             *.sock     ZeroMQ ipc endpoints
 
 A folder whose lock can be taken belongs to nobody any more. A lock says so across containers, too, where process ids do not.
@@ -37,20 +37,19 @@ class RuntimeFolder:
         descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         folder = cls(path, descriptor)
-        (path / "ring").write_text(folder.ring.name)
+        (path / "ring").write_text(path.name)
         return folder
 
-    @property
-    def ring(self) -> Path:
-        """Where the ingest of this farm keeps its slots."""
-        return SHARED_MEMORY / self.path.name
+    def ring(self, ingest: int) -> Path:
+        """Where an ingest of this farm keeps its slots."""
+        return SHARED_MEMORY / f"{self.path.name}.{ingest}"
 
     def endpoint(self, name: str) -> str:
         """A ZeroMQ ipc endpoint in the folder."""
         return f"ipc://{self.path / name}.sock"
 
     def remove(self) -> None:
-        """Remove the folder and the segment, and give the lock free."""
+        """Remove the folder and the segments, and give the lock free."""
         _remove(self.path)
         os.close(self.descriptor)
 
@@ -59,7 +58,8 @@ def _remove(folder: Path) -> None:
     named = folder / "ring"
     ring = named.read_text().strip() if named.is_file() else ""
     if ring.startswith(PREFIX) and "/" not in ring:
-        (SHARED_MEMORY / ring).unlink(missing_ok=True)
+        for segment in SHARED_MEMORY.glob(f"{ring}.*"):
+            segment.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,6 +1,6 @@
-"""A whole farm on one machine: an ingest and workers as supervised processes, the control plane in this one.
+"""A whole farm on one machine: ingests and workers as supervised processes, the control plane in this one.
 
-End (SIGTERM, SIGINT): the run is stopped and its ledger closed, then the workers leave, then the ingest, then the HTTP server.
+End (SIGTERM, SIGINT): the run is stopped and its ledger closed, then the workers leave, then the ingests, then the HTTP server.
 A second signal skips what is left of the waiting.
 """
 
@@ -29,6 +29,7 @@ from hltfarm.service.control.context import Context
 from hltfarm.service.control.link import FarmLink
 from hltfarm.service.control.server import ControlServer, listen, url_of
 from hltfarm.service.control.settings import ControlSettings
+from hltfarm.service.endpoints import client_endpoints
 from hltfarm.service.runcontrol import OPEN
 from hltfarm.service.supervisor.leftovers import RuntimeFolder, remove_leftovers
 from hltfarm.service.supervisor.policy import Phase, RestartPolicy
@@ -40,7 +41,12 @@ HLTFARM = (sys.executable, "-P", "-c", "from hltfarm.service.cli import main; ma
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalFarmSettings:
-    """A farm on one machine. `threads`: CPU threads of each worker; `config`: of runs that are told nothing else. Durations in seconds."""
+    """A farm on one machine. Durations in seconds.
+
+    ingests: shards side by side; clients_url is where the first listens, `client_endpoints` tells where the others do.
+    devices: a worker for each of these GPUs, then `workers` is their number; empty: the workers choose. slots: of each ingest.
+    batch, deadline_ms, threads: of each worker, as `hltfarm worker` takes them. config: of runs that are told nothing else.
+    """
 
     workers: int
     backend: str
@@ -49,6 +55,10 @@ class LocalFarmSettings:
     clients_url: str
     config: RunConfig
     data: Path
+    ingests: int = 1
+    devices: tuple[int, ...] = ()
+    batch: int = 0
+    deadline_ms: float = 2.0
     first_run: int | None = None
     autostart: bool = True
     slots: int = 256
@@ -57,23 +67,32 @@ class LocalFarmSettings:
     policy: RestartPolicy = field(default_factory=RestartPolicy)
 
 
+def ingest_names(ingests: int) -> list[str]:
+    """Names of the ingests: of their processes, their sockets and their folders of the error stream."""
+    return ["ingest"] if ingests == 1 else [f"ingest-{index}" for index in range(ingests)]
+
+
 def process_specs(settings: LocalFarmSettings, folder: RuntimeFolder) -> list[ProcessSpec]:
-    """The processes of the farm, the ingest first."""
-    workers_url = folder.endpoint("workers")
-    ingest = ProcessSpec(
-        name="ingest",
-        role="ingest",
-        command=(
-            *HLTFARM,
-            "ingest",
-            *("--clients", settings.clients_url),
-            *("--workers", workers_url),
-            *("--control", folder.endpoint("control")),
-            *("--ring", str(folder.ring)),
-            *("--slots", str(settings.slots)),
-            *("--errors", str(settings.data / "errors")),
-        ),
-    )
+    """The processes of the farm, the ingests first."""
+    names = ingest_names(settings.ingests)
+    errors = settings.data / "errors"
+    ingests = [
+        ProcessSpec(
+            name=name,
+            role="ingest",
+            command=(
+                *HLTFARM,
+                "ingest",
+                *("--clients", clients),
+                *("--workers", folder.endpoint(f"{name}-workers")),
+                *("--control", folder.endpoint(f"{name}-control")),
+                *("--ring", str(folder.ring(index))),
+                *("--slots", str(settings.slots)),
+                *("--errors", str(errors if settings.ingests == 1 else errors / name)),
+            ),
+        )
+        for index, (name, clients) in enumerate(zip(names, client_endpoints(settings.clients_url, settings.ingests), strict=True))
+    ]
     workers = [
         ProcessSpec(
             name=f"worker-{index}",
@@ -81,15 +100,18 @@ def process_specs(settings: LocalFarmSettings, folder: RuntimeFolder) -> list[Pr
             command=(
                 *HLTFARM,
                 "worker",
-                *("--ingest", workers_url),
+                *(option for name in names for option in ("--ingest", folder.endpoint(f"{name}-workers"))),
                 *("--name", f"worker-{index}"),
                 *("--backend", settings.backend),
+                *(("--device", str(settings.devices[index])) if settings.devices else ()),
                 *("--threads", str(settings.threads)),
+                *("--batch", str(settings.batch)),
+                *("--deadline-ms", str(settings.deadline_ms)),
             ),
         )
         for index in range(settings.workers)
     ]
-    return [ingest, *workers]
+    return [*ingests, *workers]
 
 
 @contextmanager
@@ -138,7 +160,7 @@ async def run_local_farm(settings: LocalFarmSettings, started: Callable[[str], N
         folder = RuntimeFolder.create()
         try:
             control = ControlSettings(
-                ingests=(folder.endpoint("control"),),
+                ingests=tuple(folder.endpoint(f"{name}-control") for name in ingest_names(settings.ingests)),
                 database=f"sqlite:///{settings.data.resolve()}/runs.db",
                 detector=settings.config.detector,
                 menu=settings.config.menu,
@@ -158,7 +180,7 @@ async def run_local_farm(settings: LocalFarmSettings, started: Callable[[str], N
                     try:
                         await link.command("worker_lost", worker=end.spec.name)
                     except HltfarmError as error:
-                        log.warning("the ingest was not told that %s ended: %s", end.spec.name, error)
+                        log.warning("the ingests were not told that %s ended: %s", end.spec.name, error)
                 elif end.phase is Phase.QUARANTINED and not broken.done():
                     broken.set_result(_why(end))
 
@@ -172,11 +194,11 @@ async def run_local_farm(settings: LocalFarmSettings, started: Callable[[str], N
 
 
 def _why(end: Exit) -> HltfarmError:
-    """The error with which a farm ends whose ingest cannot be kept running."""
+    """The error with which a farm ends one of whose ingests cannot be kept running."""
     said = end.last_line.removeprefix("hltfarm: error: ") or end.status
     if end.status == describe_exit(HOPELESS):
-        return ConfigError(f"the ingest cannot run: {said}")
-    return BackendError(f"the ingest ended again and again ({end.status}): {said}")
+        return ConfigError(f"the {end.spec.name} cannot run: {said}")
+    return BackendError(f"the {end.spec.name} ended again and again ({end.status}): {said}")
 
 
 async def _serve(

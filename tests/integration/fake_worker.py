@@ -85,4 +85,4 @@ def model(name: str) -> ModelInfo:
 
 if __name__ == "__main__":
     url, name, max_events = sys.argv[1:]
-    run_worker(WorkerSettings(name=name, ingest_url=url, max_events=int(max_events)), build)
+    run_worker(WorkerSettings(name=name, ingests=tuple(url.split(",")), max_events=int(max_events)), build)

@@ -26,7 +26,7 @@ from tests.integration.test_ingest import DEADLINE_S, RUN, Farm, event
 WORKER = """
 import sys
 from hltfarm.workers.process import WorkerSettings, run_worker
-run_worker(WorkerSettings(ingest_url=sys.argv[1], name=sys.argv[2], backend="cpu", threads=1, max_events=4))
+run_worker(WorkerSettings(ingests=(sys.argv[1],), name=sys.argv[2], backend="cpu", threads=1, max_events=4))
 """
 PATH = {"name": "HLT_Vertices", "stream": "physics", "prescale": 1, "require": {"vertices": {"min": 8}}}
 MENU: dict[str, Any] = {"version": 1, "paths": [PATH]}

@@ -103,7 +103,7 @@ def test_a_killed_farm_leaves_no_process_and_the_next_one_cleans_up(folder: Path
         assert time.monotonic() < deadline, "a process outlived its farm"
         time.sleep(0.02)
     (left,) = [entry for entry in folder.iterdir() if entry.name.startswith("hltfarm-")]
-    ring = SHARED_MEMORY / left.name
+    ring = SHARED_MEMORY / f"{left.name}.0"
     assert ring.exists()
     assert remove_leftovers(folder) == [left]
     assert not ring.exists()

@@ -112,6 +112,11 @@ class FakeLink:
         self.settle()
         return await self.look()
 
+    async def tell(self, endpoint: str, op: str, config: RunConfig | None = None) -> None:
+        """See `Link.tell`."""
+        assert endpoint == ENDPOINT
+        await self.command(op, config)
+
     def finish_events(self) -> None:
         """Everything in flight is decided."""
         self.in_flight = 0

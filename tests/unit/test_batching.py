@@ -62,8 +62,18 @@ def test_an_event_larger_than_a_batch_goes_by_itself():
     b.add(1, 1000, now=0.0)
     b.add(2, 1, now=0.0)
     assert b.take(0.0) == [1]
-    b.clear()
-    assert len(b) == 0
+
+
+def test_discarded_items_are_gone_and_the_others_keep_their_order():
+    b = batcher()
+    for item in range(4):
+        b.add(item, 60, now=0.0)
+    b.add(4, 1, now=0.0, alone=True)
+    b.add(5, 1, now=0.0, alone=True)
+    b.discard(lambda item: item % 2 == 0)
+    assert len(b) == 3
+    assert [b.take(0.0), b.take(0.0), b.take(0.5)] == [[5], [1], [3]]
+    b.discard(lambda item: True)
     assert b.due_in(0.0) is None
 
 

@@ -60,7 +60,7 @@ def test_version() -> None:
         (["--nonsense"], "No such option: --nonsense"),
         (["load", "--nonsense"], "No such option"),
         (["load"], "Missing option"),
-        (["load", "--source", "x", "--connections", "0"], "--connections"),
+        (["load", "--source", "x", "--connections", "-1"], "--connections"),
         (["load", "--source", "x", "--rate", "fast"], "--rate 'fast'"),
         (["load", "--source", "x", "--rate", "-5"], "rate -5 Hz"),
         (["load", "--source", "x", "--arrival", "odd"], "uniform, poisson"),

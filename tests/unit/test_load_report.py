@@ -14,6 +14,7 @@ from hltfarm.loadgen.load.accounting import Accounting, Latency, Total
 from hltfarm.loadgen.load.driver import Connection, Numbering
 from hltfarm.loadgen.load.report import make_report, print_report, to_json, write_json
 from hltfarm.loadgen.load.schedule import Schedule
+from hltfarm.proto import wire
 from hltfarm.proto.errors import ConfigError, WireCode
 from hltfarm.proto.events import EventId, RawEvent
 from hltfarm.proto.results import RESULT, EventFlag
@@ -47,7 +48,8 @@ class Ingest:
         self.fail: set[int] = set()
         self.extra: list[Decision] = []
 
-    def try_send(self, event: RawEvent) -> bool:
+    def try_send(self, event: RawEvent, *, crc: int) -> bool:
+        assert crc == wire.checksum(event.payload)
         if len(self.under_way) >= self.credit:
             return False
         self.seen.append(event.id)

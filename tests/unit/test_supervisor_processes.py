@@ -169,7 +169,7 @@ def test_leftovers_of_a_killed_farm_are_removed_and_a_living_farm_is_not(tmp_pat
     program = (
         "import sys, os, signal; from pathlib import Path\n"
         "from hltfarm.service.supervisor.leftovers import RuntimeFolder\n"
-        "f = RuntimeFolder.create(Path(sys.argv[1])); f.ring.write_bytes(b'x'); print(f.path, f.ring, flush=True); signal.pause()"
+        "f = RuntimeFolder.create(Path(sys.argv[1])); f.ring(1).write_bytes(b'x'); print(f.path, f.ring(1), flush=True); signal.pause()"
     )
     with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as farm:
         assert farm.stdout is not None

@@ -1,0 +1,144 @@
+"""One ingest as a worker sees it: a DEALER socket, where the slots are, which configuration holds, when either side was heard."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import zmq
+
+from hltfarm.proto import worker_link as link
+from hltfarm.proto.slots import SlotView
+from hltfarm.workers.engine import Descriptor
+
+log = logging.getLogger(__name__)
+QUIET_S = 0.5  # time between hellos until an ingest answers
+
+
+class IngestLink:
+    """The connection to one ingest. `number` tells it from the others of the same worker; `hello` is how the worker presents itself.
+
+    Work of a generation that is not the present one is dropped: its ingest gives it to others.
+    """
+
+    def __init__(self, number: int, url: str, context: zmq.Context[zmq.Socket[bytes]], poller: zmq.Poller, hello: link.Hello) -> None:
+        self.number = number
+        self.url = url
+        self.welcome: link.Welcome | None = None  #: None while the ingest does not know this worker
+        self.ring: SlotView | None = None
+        self.generation = -1
+        self.leaving = self.dismissed = False
+        self._context = context
+        self._poller = poller
+        self._hello = hello
+        self._heard = self._said = -float("inf")
+        self._connect()
+
+    def _connect(self) -> None:
+        socket = self._context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.LINGER, 1000)
+        socket.setsockopt(zmq.SNDHWM, 1024)
+        socket.setsockopt(zmq.RCVHWM, 4096)
+        socket.setsockopt(zmq.RECONNECT_IVL, 50)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        socket.connect(self.url)
+        self._poller.register(socket, zmq.POLLIN)
+        self._socket = socket
+
+    # -- in ----------------------------------------------------------------------------------------------------------------
+
+    def messages(self, now: float) -> Iterator[tuple[link.ToWorker, list[Descriptor]]]:
+        """What has arrived, with the events of Work; the rest is taken note of here before it is handed over."""
+        while True:
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._heard = now
+            message = link.decode_to_worker(frames[0])
+            work: list[Descriptor] = []
+            if isinstance(message, link.Work):
+                if message.generation == self.generation:
+                    number = (self.number,)
+                    work = [item + number for item in np.frombuffer(frames[1], dtype=link.DESCRIPTOR).tolist()]
+            elif isinstance(message, link.Welcome):
+                self._welcomed(message)
+            elif isinstance(message, link.Configure):
+                self.generation = message.generation
+            elif isinstance(message, link.Unknown):
+                self.forget()
+            elif isinstance(message, link.Dismissed):
+                self.dismissed = True
+            yield message, work
+
+    def _welcomed(self, welcome: link.Welcome) -> None:
+        """Map the ring; the engine gets it with the next configuration. Raises ConfigError if it cannot be mapped here."""
+        ring = SlotView(Path(welcome.ring), welcome.slots, welcome.slot_bytes)
+        if self.ring is not None and self.ring.file == ring.file:
+            ring.close()  # the ingest forgot this worker and knows it again; what the device has registered stays
+        else:
+            self.ring = ring
+        self.welcome = welcome
+
+    # -- out ---------------------------------------------------------------------------------------------------------------
+
+    def send(self, message: link.FromWorker, *parts: bytes) -> None:
+        """Send without waiting."""
+        try:
+            self._socket.send_multipart([link.encode(message), *parts], zmq.NOBLOCK)
+        except zmq.Again:
+            # the ingest has been silent for a thousand messages; it will take this worker for lost and its events are safe
+            log.error("worker %s: the ingest at %s does not read", self._hello.name, self.url)
+
+    def leave(self) -> None:
+        """Ask for no more work, once."""
+        if not self.leaving:
+            self.leaving = True
+            self.send(link.Leaving())
+
+    # -- time --------------------------------------------------------------------------------------------------------------
+
+    @property
+    def next_sign(self) -> float:
+        """When the next sign of life is due."""
+        return self._said + self.heartbeat_s
+
+    @property
+    def heartbeat_s(self) -> float:
+        """Time between signs of life."""
+        return self.welcome.heartbeat_s if self.welcome is not None else QUIET_S
+
+    def keep_alive(self, now: float, busy_s: float, idle: bool) -> bool:
+        """Say Alive or, while the ingest does not know this worker and it is idle, Hello. True if the ingest was lost: drop its events."""
+        if now < self.next_sign:
+            return False
+        self._said = now
+        lost = self.welcome is not None and now - self._heard > self.welcome.timeout_s
+        if lost:
+            log.error("worker %s: the ingest at %s is silent; connecting again", self._hello.name, self.url)
+            self._disconnect()
+            self._connect()
+            self.forget()
+        if self.welcome is not None:
+            self.send(link.Alive(busy_s=busy_s))
+        elif idle and not self.leaving:  # a batch of the time before would delay the new work
+            self.send(self._hello)
+            self._said = now
+        return lost
+
+    def forget(self) -> None:
+        """The ingest does not know this worker: whatever is here was given to others."""
+        self.welcome = None
+        self.generation = -1
+        self._said = -float("inf")
+
+    def _disconnect(self) -> None:
+        self._poller.unregister(self._socket)
+        self._socket.close(linger=0)
+
+    def close(self) -> None:
+        """Close the socket; messages that wait have a second to leave."""
+        self._poller.unregister(self._socket)
+        self._socket.close()
