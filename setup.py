@@ -15,6 +15,7 @@ PACKAGES = [
     "hltfarm.proto",
     "hltfarm.proto.detector",
     "hltfarm.service",
+    "hltfarm.service.bench",
     "hltfarm.service.cli",
     "hltfarm.service.control",
     "hltfarm.service.ingest",

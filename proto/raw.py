@@ -140,8 +140,11 @@ def locate(detector: Detector, module: ArrayLike, row: ArrayLike, col: ArrayLike
     return ChipPixels(*(x.astype(np.int32) for x in (cabling.fed_ids[fed], link + 1, roc + 1, chip_row, chip_col)))
 
 
+_MULTIPLES_OF_8 = bytes(range(0, 256, 8))
+
+
 def check_payload(payload: U8) -> int:
-    """Number of FEDs of a payload whose table is sound; looks at the table only (about 10 us).
+    """Number of FEDs of a payload whose table is sound; looks at the table only (about 4 us).
 
     Raises WireError MALFORMED_PAYLOAD: too short, not whole words, too many FEDs, a size that is not a multiple of 8, table or frames
     longer than the payload. Bytes after the last frame are allowed.
@@ -149,17 +152,17 @@ def check_payload(payload: U8) -> int:
     n_bytes = payload.nbytes
     if n_bytes < 4 or n_bytes % 4:
         raise WireError(WireCode.MALFORMED_PAYLOAD, f"payload of {n_bytes} bytes: not a whole, positive number of 32-bit words")
-    n_feds = int(payload[:4].view("<u4")[0])
+    n_feds = int.from_bytes(payload[:4].tobytes(), "little")
     if n_feds > MAX_FEDS:
         raise WireError(WireCode.MALFORMED_PAYLOAD, f"payload names {n_feds} FEDs, at most {MAX_FEDS} are allowed")
     table = 4 + 8 * n_feds
     if table > n_bytes:
         raise WireError(WireCode.MALFORMED_PAYLOAD, f"table of {n_feds} FEDs needs {table} bytes, the payload has {n_bytes}")
     sizes = payload[4:table].view("<u4")[1::2]
-    if n_feds and int(np.bitwise_or.reduce(sizes)) & 7:
+    if payload[8:table:8].tobytes().translate(None, _MULTIPLES_OF_8):  # the lowest bytes of the sizes
         k = int(np.argmax(sizes & np.uint32(7) != 0))
         raise WireError(WireCode.MALFORMED_PAYLOAD, f"FED number {k} of the table has {int(sizes[k])} bytes, not a multiple of 8")
-    total = table + int(sizes.sum(dtype=np.uint64))
+    total = table + int(np.add.reduce(sizes, dtype=np.uint64))
     if total > n_bytes:
         raise WireError(WireCode.MALFORMED_PAYLOAD, f"table and frames need {total} bytes, the payload has {n_bytes}")
     return n_feds

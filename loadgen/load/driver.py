@@ -194,7 +194,9 @@ def run_load(config: LoadConfig, payloads: Sequence[RawEvent], progress: Progres
 
     Raises HltfarmError (a ConnectionLost among them) if an ingest does not open, LimitError for a payload that it would not take.
     """
-    return report_of(config, run_connections(config, payloads, range(config.connections), progress=progress))
+    begin = time.process_time()
+    done = run_connections(config, payloads, range(config.connections), progress=progress)
+    return report_of(config, done, time.process_time() - begin)
 
 
 def run_connections(
@@ -235,8 +237,8 @@ def run_connections(
     return [Done(item.accounting, item.run_number, item.last_event, item.offer_seconds, item.last_answer) for item in connections]
 
 
-def report_of(config: LoadConfig, done: Sequence[Done]) -> LoadReport:
-    """The report of a load, given all its connections."""
+def report_of(config: LoadConfig, done: Sequence[Done], cpu_seconds: float) -> LoadReport:
+    """The report of a load, given all its connections and the CPU time of its processes."""
     fixed_end = None if config.schedule.is_max else config.schedule.duration_s
     return make_report(
         Total([item.accounting for item in done]),
@@ -246,6 +248,7 @@ def report_of(config: LoadConfig, done: Sequence[Done]) -> LoadReport:
         events=(config.first_event, max(item.last_event for item in done)),
         offer_seconds=max(item.offer_seconds for item in done) if fixed_end is None else fixed_end,
         seconds=max(item.last_answer for item in done),
+        cpu_seconds=cpu_seconds,
     )
 
 

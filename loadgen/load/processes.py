@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.connection import wait
 from multiprocessing.synchronize import Barrier
@@ -22,16 +24,24 @@ from hltfarm.proto.errors import HltfarmError
 START_S = 60.0  # longest wait for the other processes: they read the sample, and wait for credit
 
 
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What one process did; `cpu_seconds` from the common start to its end."""
+
+    done: list[Done]
+    cpu_seconds: float
+
+
 def run_in_processes(
-    config: LoadConfig, source: Path, limit: int | None, processes: int, pids: Callable[[list[int]], None] = lambda pids: None
+    config: LoadConfig, source: Path, limit: int | None, processes: int, started: Callable[[], None] = lambda: None
 ) -> LoadReport:
     """Run a load in `processes` processes (at most one for each connection), each of which reads the sample. Raises as `run_load`.
 
-    pids: told which processes these are, once they run.
+    started: called when all of them begin to send.
     """
     spawn = multiprocessing.get_context("spawn")
     count = min(processes, config.connections)
-    barrier = spawn.Barrier(count)
+    barrier = spawn.Barrier(count + 1)
     children, pipes = [], []
     try:
         for index in range(count):
@@ -42,44 +52,65 @@ def run_in_processes(
             theirs.close()
             children.append(child)
             pipes.append(mine)
-        pids([child.pid for child in children if child.pid is not None])
-        return report_of(config, _collect(pipes))
+        try:
+            barrier.wait(START_S)
+            started()
+        except BrokenBarrierError:
+            pass  # one of them could not start, and says why
+        shares = _collect(pipes)
+        return report_of(config, [item for share in shares for item in share.done], sum(share.cpu_seconds for share in shares))
     finally:
         for child in children:
             child.terminate()
         for child, pipe in zip(children, pipes, strict=True):
             child.join()
+            child.close()
             pipe.close()
 
 
-def _collect(pipes: list[Pipe]) -> list[Done]:
-    done: list[Done] = []
-    open_pipes: list[Pipe] = list(pipes)
-    while open_pipes:
-        for pipe in wait(open_pipes):
+def _collect(pipes: list[Pipe]) -> list[_Share]:
+    """What the processes say, in whatever order; raises the first error, an honest one before that of a process that waited for it."""
+    shares: list[_Share] = []
+    errors: list[Exception] = []
+    waiting = list(pipes)
+    while waiting and not any(not isinstance(error, _NotStartedError) for error in errors):
+        for pipe in wait(waiting):
             assert isinstance(pipe, Pipe)
-            open_pipes.remove(pipe)
+            waiting.remove(pipe)
             try:
-                answer: list[Done] | Exception = pipe.recv()
+                answer: _Share | Exception = pipe.recv()
             except EOFError:
-                raise HltfarmError("a process of the load ended without an answer; its messages are above") from None
-            if isinstance(answer, Exception):
-                raise answer
-            done += answer
-    return done
+                answer = HltfarmError("a process of the load ended without an answer; its messages are above")
+            if isinstance(answer, _Share):
+                shares.append(answer)
+            else:
+                errors.append(answer)
+    if errors:
+        raise errors[-1]
+    return shares
+
+
+class _NotStartedError(HltfarmError):
+    """Another process of the load did not come to the start."""
 
 
 def _child(config: LoadConfig, source: Path, limit: int | None, numbers: range, barrier: Barrier, pipe: Pipe) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its children
+    begin = 0.0
 
     def start() -> None:
+        nonlocal begin
         try:
             barrier.wait(START_S)
         except BrokenBarrierError:
-            raise HltfarmError(f"another process of the load did not start within {START_S:g} s") from None
+            raise _NotStartedError(f"another process of the load did not start within {START_S:g} s") from None
+        begin = time.process_time()
 
     try:
-        pipe.send(run_connections(config, read_events(source, limit), numbers, start=start))
+        done = run_connections(config, read_events(source, limit), numbers, start=start)
+        pipe.send(_Share(done, time.process_time() - begin))
+    except _NotStartedError as error:
+        pipe.send(error)
     except HltfarmError as error:
         barrier.abort()
         pipe.send(HltfarmError(str(error)))  # of the root class: those with other arguments do not travel

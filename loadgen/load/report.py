@@ -30,10 +30,11 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     """What was offered and what came back.
 
     first_event, last_event: smallest and largest event number sent; with several connections not every number between them is used.
-    offered_rate_hz: events that fell due per second of the schedule. achieved_rate_hz: answered events per second from the first
-    event to the last answer. latency_ms counts from the intended send time. backlog_peak: most events that were due and could not
-    be sent yet (summed over the connections). refused: events the ingest will not take, by code; errors: error frames by code, those
-    included after which the client sent again. problems: why the accounting is not closed, empty when it is.
+    offered_rate_hz: events that fell due per second of the schedule. achieved_rate_hz: answered events per second from the first event to
+    the last answer. latency_ms counts from the intended send time. backlog_peak: most events that were due and could not be sent yet
+    (summed over the connections). cpu_seconds: of the client processes during the load. refused: events the ingest will not take, by
+    code; errors: error frames by code, those included after which the client sent again. problems: why the accounting is not closed,
+    empty when it is.
     """
 
     source: str
@@ -60,6 +61,7 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     offered_rate_hz: float
     achieved_rate_hz: float
     sent_bytes: int
+    cpu_seconds: float
     latency_ms: dict[str, float | None]
     connections: list[ConnectionReport]
     problems: list[str]
@@ -71,7 +73,15 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_report(
-    total: Total, schedule: Schedule, *, source: str, run: int, events: tuple[int, int], offer_seconds: float, seconds: float
+    total: Total,
+    schedule: Schedule,
+    *,
+    source: str,
+    run: int,
+    events: tuple[int, int],
+    offer_seconds: float,
+    seconds: float,
+    cpu_seconds: float = 0.0,
 ) -> LoadReport:
     """Report of a finished load.
 
@@ -102,6 +112,7 @@ def make_report(
         offered_rate_hz=total.offered / offer_seconds if offer_seconds > 0 else 0.0,
         achieved_rate_hz=total.answered / seconds if seconds > 0 else 0.0,
         sent_bytes=total.sent_bytes,
+        cpu_seconds=cpu_seconds,
         latency_ms=total.latency.summary(),
         connections=[
             ConnectionReport(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hltfarm.service.cli.bench_farm import farm
 from hltfarm.service.cli.options import EngineOption, ModelOption
 from hltfarm.service.cli.outputs import check_file, check_folder
 
@@ -247,4 +248,5 @@ def register(app: typer.Typer) -> None:
     group.command()(selector)
     group.command()(kernels)
     group.command()(equality)
+    group.command()(farm)
     app.add_typer(group, name="bench")

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    import subprocess
-
     from rich.console import Console
 
     from hltfarm.loadgen.load.report import LoadReport
@@ -20,24 +16,11 @@ if TYPE_CHECKING:
 
 READY_S = 180.0
 COMMAND_S = 60.0
-STOP_S = 30.0
 CALIBRATION_S = 4.0
 #: Share of the calibrated rate that is offered: a farm that keeps up has short queues.
 LOAD = 0.5
-LOOPBACK = "127.0.0.1"
 #: Entries of the ledger that the result repeats.
 LEDGER = ("received", "accepted", "rejected", "error", "in_flight")
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on now."""
-    import socket
-
-    sockets = [socket.create_server((LOOPBACK, 0)) for _ in range(count)]
-    ports: list[int] = [item.getsockname()[1] for item in sockets]
-    for item in sockets:
-        item.close()
-    return ports
 
 
 def demo_source() -> Path:
@@ -50,38 +33,6 @@ def demo_source() -> Path:
 def demo_menu() -> Path:
     """A menu that takes about half of that sample, which the built-in one takes as a whole."""
     return demo_source().with_name("demo-menu.yaml")
-
-
-@contextmanager
-def farm_process(arguments: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`hltfarm serve` as a child; ended in order at the end of the block, and killed if that takes too long."""
-    import subprocess
-    import sys
-
-    log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-P", "-c", "from hltfarm.service.cli import main; main()", "serve", *arguments]
-    with log.open("wb") as output, subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output) as process:
-        try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def watcher(process: subprocess.Popen[bytes], log: Path) -> Callable[[], None]:
-    """A function that raises FarmError, with the end of the log, once the process has ended."""
-    from hltfarm.service.api import FarmError
-
-    def check() -> None:
-        code = process.poll()
-        if code is not None:
-            last = log.read_text(errors="replace").strip().splitlines()[-1:]
-            raise FarmError(f"the farm ended with exit code {code}: {''.join(last) or 'it said nothing'} (see {log})")
-
-    return check
 
 
 def stream(ingest: str, source: Path, payloads: list[RawEvent], seconds: float, console: Console) -> list[LoadReport]:
@@ -149,6 +100,7 @@ def demo(
     from hltfarm.loadgen.load.report import print_report, write_json
     from hltfarm.loadgen.source import read_events
     from hltfarm.service.api import FarmApi
+    from hltfarm.service.farm_process import LOOPBACK, farm_process, free_ports, watcher
 
     console = Console(soft_wrap=True)
     sample = source or demo_source()

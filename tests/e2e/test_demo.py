@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hltfarm.service.api import FarmApi
-from hltfarm.service.cli.demo import farm_process, free_ports, watcher
+from hltfarm.service.farm_process import farm_process, free_ports, watcher
 
 COMMAND = [sys.executable, "-P", "-c", "from hltfarm.service.cli import main; main()"]
 READY_S = 60.0
