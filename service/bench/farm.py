@@ -75,7 +75,8 @@ def chain_rate(source: Path, backend: str, threads: int, events: int, batches: s
     with tempfile.TemporaryDirectory(prefix="hltfarm-bench-") as folder:
         out = Path(folder) / "pipeline.json"
         command = [sys.executable, "-P", "-c", "from hltfarm.service.cli import main; main()", "bench", "pipeline", str(source)]
-        command += ["--backend", backend, "--batches", batches, "--threads", str(threads), "--events", str(events), "--repeat", "3", "--seconds", "1"]
+        command += [*("--backend", backend), *("--batches", batches), *("--threads", str(threads))]
+        command += [*("--events", str(events)), *("--repeat", "3"), *("--seconds", "1")]
         done = subprocess.run([*command, "--json", str(out)], capture_output=True, text=True, check=False)
         if done.returncode:
             last = done.stderr.strip().splitlines()[-1:]

@@ -55,24 +55,23 @@ def _ms(value: float | None) -> str:
     return "-" if value is None else f"{value:,.1f}"
 
 
-def print_curves(curves: Sequence[Curve], console: Console) -> None:
-    """A table for each setting, its knee below it; then the deadlines side by side, if there are several."""
-    for curve in curves:
-        table = Table(title=str(curve.setting), title_justify="left")
-        for heading in ("offered/s", "reached/s", "GB/s", "of chain", "p50 ms", "p90", "p99", "max", *ROLES):
-            table.add_column(heading, justify="right")
-        table.add_column("books")
-        for point in curve.points:
-            latency = (_ms(point.latency_ms[key]) for key in ("p50", "p90", "p99", "max"))
-            cores = (f"{point.cores[role]:.2f}" for role in ROLES)
-            offered = "max" if point.offered_hz is None else f"{point.offered_hz:,.0f}"
-            share = "-" if point.share is None else f"{100 * point.share:.0f} %"
-            books = "closed" if closed(point) else "; ".join([*point.problems, *([f"mismatch {point.mismatch}"] if point.mismatch else [])])
-            table.add_row(offered, f"{point.reached_hz:,.0f}", f"{point.gb_per_s:.2f}", share, *latency, *cores, books)
-        console.print(table)
-        top = curve.knee
-        if top is None:
-            console.print("no rate was kept up with", soft_wrap=True)
-        else:
-            rate = f"{top.offered_hz:,.0f} events/s ({top.gb_per_s:.2f} GB/s)"
-            console.print(f"keeps up with {rate}, p99 {_ms(top.latency_ms['p99'])} ms", soft_wrap=True)
+def print_curve(curve: Curve, console: Console) -> None:
+    """A table of one setting (cores in use by role on its right), and where its knee is."""
+    table = Table(title=str(curve.setting), title_justify="left")
+    for heading in ("offered/s", "reached/s", "GB/s", "of chain", "p50 ms", "p90", "p99", "max", *ROLES):
+        table.add_column(heading, justify="right")
+    table.add_column("books")
+    for point in curve.points:
+        latency = (_ms(point.latency_ms[key]) for key in ("p50", "p90", "p99", "max"))
+        cores = (f"{point.cores[role]:.2f}" for role in ROLES)
+        offered = "max" if point.offered_hz is None else f"{point.offered_hz:,.0f}"
+        share = "-" if point.share is None else f"{100 * point.share:.0f} %"
+        books = "closed" if closed(point) else "; ".join([*point.problems, *([f"mismatch {point.mismatch}"] if point.mismatch else [])])
+        table.add_row(offered, f"{point.reached_hz:,.0f}", f"{point.gb_per_s:.2f}", share, *latency, *cores, books)
+    console.print(table)
+    top = curve.knee
+    if top is None:
+        console.print("no rate was kept up with", soft_wrap=True)
+    else:
+        rate = f"{top.offered_hz:,.0f} events/s ({top.gb_per_s:.2f} GB/s)"
+        console.print(f"keeps up with {rate}, p99 {_ms(top.latency_ms['p99'])} ms", soft_wrap=True)

@@ -70,7 +70,7 @@ def farm(
     from hltfarm.proto.errors import ConfigError, SampleError
     from hltfarm.service.bench.farm import Curve, Plan, chain_rate, run_plan
     from hltfarm.service.bench.points import Setting
-    from hltfarm.service.bench.report import closed, print_curves, to_json
+    from hltfarm.service.bench.report import closed, print_curve, to_json
     from hltfarm.service.cli.bench import numbers
     from hltfarm.workers.reconstructor import cuda_available
 
@@ -112,13 +112,13 @@ def farm(
         )
         options = {"backend": backend, "workers": workers, "devices": list(chosen), "threads": threads, "batch": batch, "slots": slots}
         curves: list[Curve] = []
+        if chain is not None:
+            console.print(f"the chain in process: {chain_hz:,.0f} events/s ({chain['device']}, batches of {chain['batch']})", soft_wrap=True)
         for curve in run_plan(plan, status.update):
             curves.append(curve)
+            print_curve(curve, console)
             if json is not None:  # what was measured is kept if the rest is interrupted
                 write_json(json, to_json(curves, source.name, chain, options))
-    if chain is not None:
-        console.print(f"the chain in process: {chain_hz:,.0f} events/s ({chain['device']}, batches of {chain['batch']})", soft_wrap=True)
-    print_curves(curves, console)
     return 0 if all(closed(point) for curve in curves for point in curve.points) else 1
 
 
