@@ -113,7 +113,8 @@ def farm(
         options = {"backend": backend, "workers": workers, "devices": list(chosen), "threads": threads, "batch": batch, "slots": slots}
         curves: list[Curve] = []
         if chain is not None:
-            console.print(f"the chain in process: {chain_hz:,.0f} events/s ({chain['device']}, batches of {chain['batch']})", soft_wrap=True)
+            told = f"{chain_hz:,.0f} events/s ({chain['device']}, batches of {chain['batch']})"
+            console.print(f"the chain in process: {told}", soft_wrap=True)
         for curve in run_plan(plan, status.update):
             curves.append(curve)
             print_curve(curve, console)
