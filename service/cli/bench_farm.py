@@ -94,7 +94,9 @@ def farm(
     serve += [*("--workers", str(workers)), *(("--devices", devices) if devices else ()), *("--detector", _detector(source))]
     console, errors = Console(width=160), Console(stderr=True)
     parts, shorter = positive("--fractions", fractions), positive("--few", few)
-    with errors.status("the chain in process") as status:
+    with errors.status("") as status:
+        say = status.update if errors.is_terminal else errors.print  # a line each where nothing can be overwritten
+        say("the chain in process")
         chain = chain_rate(source, backend, threads * workers, chain_events, chain_batches) if chain_events else None
         chain_hz = None if chain is None else float(chain["events_per_second"]) * (max(1, len(chosen)) if backend == "cuda" else 1)
         plan = Plan(
@@ -115,7 +117,7 @@ def farm(
         if chain is not None:
             told = f"{chain_hz:,.0f} events/s ({chain['device']}, batches of {chain['batch']})"
             console.print(f"the chain in process: {told}", soft_wrap=True)
-        for curve in run_plan(plan, status.update):
+        for curve in run_plan(plan, say):
             curves.append(curve)
             print_curve(curve, console)
             if json is not None:  # what was measured is kept if the rest is interrupted

@@ -21,7 +21,7 @@ from hltfarm.service.control.merge import without
 from hltfarm.service.control.readiness import RateMeter, Rates, Readiness
 from hltfarm.service.control.settings import ControlSettings
 from hltfarm.service.control.transitions import LONG, Transition, Transitions
-from hltfarm.service.runcontrol import OPEN, target
+from hltfarm.service.runcontrol import ADMITTING, OPEN, target
 from hltfarm.service.runs import Outcome, RunRegistry
 from hltfarm.workers.menu.menu import DEFAULT_MENU, Menu
 from hltfarm.workers.run_models import check
@@ -170,9 +170,10 @@ class FarmControl:
             run = view.snapshot.run if view.snapshot is not None else None
             if self.config is None or self.config.run != run:
                 return  # another control configured this run
+            paused = not any(ingest.snapshot is not None and ingest.snapshot.state in ADMITTING for ingest in view.ingests)
             for endpoint in strays(view):
                 try:
-                    for op in ("configure", "start", "pause") if view.state is RunState.PAUSED else ("configure", "start"):
+                    for op in ("configure", "start", "pause") if paused else ("configure", "start"):
                         await self._link.tell(endpoint, op, self.config if op == "configure" else None)
                 except HltfarmError as error:
                     log.warning("ingest %s cannot join run %s yet: %s", endpoint, run, error)  # tried again at the next look

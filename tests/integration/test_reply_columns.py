@@ -21,7 +21,7 @@ from hltfarm.proto.wire import Outcome
 from hltfarm.service.client import Client, Decision
 from hltfarm.workers.menu import Menu
 from hltfarm.workers.reconstructor import BatchResult, Reconstructor
-from tests.integration.test_ingest import DEADLINE_S, RUN, Farm, event
+from tests.integration.ingest_farm import DEADLINE_S, RUN, Farm, event
 
 WORKER = """
 import sys

@@ -16,7 +16,7 @@ from hltfarm.loadgen.source import open_source
 from hltfarm.proto.events import RawEvent
 from hltfarm.service.client import Client
 from hltfarm.workers.models import Cut, Cuts, save
-from tests.integration import test_control, test_ingest
+from tests.integration import ingest_farm, test_control
 from tests.integration.test_control import HLTFARM, Farm, control, done, until
 
 DEMO = Path(__file__).resolve().parents[2] / "loadgen" / "data" / "demo.hlt"
@@ -124,16 +124,16 @@ async def bad_models(client: httpx.AsyncClient, missing: str) -> None:
 
 
 @pytest.fixture
-def plain(tmp_path: Path) -> Iterator[test_ingest.Farm]:
-    farm = test_ingest.Farm(tmp_path)
+def plain(tmp_path: Path) -> Iterator[ingest_farm.Farm]:
+    farm = ingest_farm.Farm(tmp_path)
     yield farm
     farm.close()
 
 
-def test_a_worker_with_other_models_gets_no_work(plain: test_ingest.Farm) -> None:
+def test_a_worker_with_other_models_gets_no_work(plain: ingest_farm.Farm) -> None:
     farm = plain
     farm.worker("w0")
-    farm.command("configure", config=test_ingest.RunConfig(run=test_ingest.RUN, menu=json.dumps({"models": {"w0": "a", "w1": "b"}})))
+    farm.command("configure", config=ingest_farm.RunConfig(run=ingest_farm.RUN, menu=json.dumps({"models": {"w0": "a", "w1": "b"}})))
     snapshot = farm.wait(lambda s: bool(s.menu_hash))
     assert [model.label for model in snapshot.models] == ["a:0"]
     farm.worker("w1")

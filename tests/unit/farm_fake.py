@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 
 from hltfarm.proto.messages import Histogram, LedgerCounts, ModelInfo, RunConfig, RunState, Snapshot, WorkerStatus
@@ -81,6 +83,13 @@ class FakeLink:
         self.models: tuple[ModelInfo, ...] = ()
         self.sent: list[tuple[str, RunConfig | None, str | None]] = []
         self.closed = False
+        self._watching: list[asyncio.Future[None]] = []
+
+    async def looked(self, times: int) -> None:
+        """Wait until the ingest was asked for its snapshot so many times more."""
+        for _ in range(times):
+            self._watching.append(asyncio.get_running_loop().create_future())
+            await self._watching[-1]
 
     def snapshot(self) -> Snapshot:
         """What the ingest says of itself."""
@@ -92,6 +101,9 @@ class FakeLink:
 
     async def look(self) -> FarmView:
         """See `Link.look`."""
+        for watching in self._watching:
+            watching.set_result(None)
+        self._watching.clear()
         if self.gone:
             return view_of([IngestView(ENDPOINT, None, f"ingest {ENDPOINT} did not answer")])
         return view_of([IngestView(ENDPOINT, self.snapshot())])

@@ -206,7 +206,7 @@ def test_autostart_begins_a_run_and_reset_ends_that() -> None:
         assert (await client.get("/v1/runs/7")).json()["menu"] == MENU, "the operator's configuration, not the default"
         assert (await client.post("/v1/control/reset")).json()["state"] == "Halted"
         await outcome(client, 7, "reset")
-        await asyncio.sleep(0.3)  # six looks of the monitor
+        await link.looked(6)  # by the monitor: nobody else asks now
         assert await state(client) == "Halted"
 
     run(link, test, autostart=True, first_run=5)

@@ -1,0 +1,129 @@
+"""A farm of several ingests over HTTP, with fake links: one that comes back joins the run again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from hltfarm.proto.messages import LedgerCounts, RunConfig, RunState, WorkerStatus
+from hltfarm.service.control.app import create_app
+from hltfarm.service.control.farm import strays
+from hltfarm.service.control.link import FarmView, IngestView, view_of
+from hltfarm.service.control.merge import merge
+from hltfarm.service.control.metrics import MetricsInput, registry_of
+from hltfarm.service.control.readiness import Readiness
+from hltfarm.service.control.settings import ControlSettings
+from tests.unit.farm_fake import FakeLink, snapshot
+
+ENDPOINTS = ("ipc:///a", "ipc:///b")
+
+
+class TwoIngests:
+    """Two fake ingests behind one link."""
+
+    def __init__(self) -> None:
+        self.parts = {endpoint: FakeLink() for endpoint in ENDPOINTS}
+
+    async def look(self) -> FarmView:
+        views = [(endpoint, (await part.look()).ingests[0]) for endpoint, part in self.parts.items()]
+        return view_of([IngestView(endpoint, view.snapshot, view.error) for endpoint, view in views])
+
+    async def command(self, op: str, config: RunConfig | None = None, worker: str | None = None) -> FarmView:
+        for part in self.parts.values():
+            await part.command(op, config, worker)
+        return await self.look()
+
+    async def tell(self, endpoint: str, op: str, config: RunConfig | None = None) -> None:
+        await self.parts[endpoint].command(op, config)
+
+    async def close(self) -> None:
+        for part in self.parts.values():
+            await part.close()
+
+
+@asynccontextmanager
+async def serving(link: TwoIngests) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(ControlSettings(ingests=ENDPOINTS, poll_s=0.02, autostart=True), link)
+    transport = httpx.ASGITransport(app)
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://farm") as client:
+        yield client
+
+
+async def status(client: httpx.AsyncClient, expected: str) -> dict[str, Any]:
+    async with asyncio.timeout(10):
+        while (body := (await client.get("/v1/status")).json())["state"] != expected:
+            await asyncio.sleep(0.01)
+    return dict(body)
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_an_ingest_that_comes_back_joins_the_run(paused: bool) -> None:
+    link = TwoIngests()
+
+    async def main() -> None:
+        async with serving(link) as client:
+            await status(client, "Running")
+            if paused:
+                await client.post("/v1/control/pause")
+            second = link.parts[ENDPOINTS[1]]
+            second.machine, second.run = type(second.machine)(), None  # it was killed, and started again
+            second.sent.clear()
+            async with asyncio.timeout(10):
+                while second.run is None or (second.machine.state is RunState.RUNNING and paused):
+                    await second.looked(1)
+            body = await status(client, "Paused" if paused else "Running")
+            assert [ingest["state"] for ingest in body["ingests"]] == [body["state"]] * 2
+            assert [op for op, _, _ in second.sent] == ["configure", "start", *(["pause"] if paused else [])]
+            assert (second.run, body["run"]) == (1, 1)
+            await client.post("/v1/control/stop")
+            async with asyncio.timeout(10):
+                while (await client.get("/v1/runs/1")).json()["outcome"] == "running":
+                    await asyncio.sleep(0.01)
+            assert (await client.get("/v1/runs/1")).json()["outcome"] == "interrupted", "what the killed one had counted is gone"
+
+    asyncio.run(main())
+
+
+def test_who_has_lost_the_run() -> None:
+    def found(*states: RunState) -> list[str]:
+        return strays(view_of([IngestView(str(i), snapshot(state=state)) for i, state in enumerate(states)]))
+
+    assert found(RunState.RUNNING, RunState.HALTED, RunState.CONFIGURED) == ["1", "2"]
+    assert found(RunState.PAUSED, RunState.HALTED) == ["1"]
+    assert found(RunState.DRAINING, RunState.HALTED) == [], "that run ends"
+    assert found(RunState.HALTED, RunState.CONFIGURED) == []
+    assert found(RunState.RUNNING, RunState.RUNNING_DEGRADED) == []
+
+
+def worker(**changes: Any) -> WorkerStatus:
+    given = {"name": "w", "backend": "cpu", "device": "cpu", "up": True, "ready": True, "pid": 7, "host": "here"}
+    return WorkerStatus(**(given | {"credit_events": 5, "in_flight": 2, "processed": 10} | changes))
+
+
+def test_a_worker_of_several_ingests_is_one_worker() -> None:
+    lost = worker(up=False, ready=False, credit_events=0, in_flight=0)
+    (both,) = merge([snapshot(workers=[worker()]), snapshot(workers=[worker(restarts=1)])]).workers
+    assert (both.name, both.credit_events, both.in_flight, both.processed, both.restarts) == ("w", 10, 4, 20, 1)
+    (half,) = merge([snapshot(workers=[lost]), snapshot(workers=[worker()])]).workers
+    assert (half.up, half.ready, half.credit_events) == (True, True, 5)
+    names = [w.name for w in merge([snapshot(workers=[worker()]), snapshot(workers=[worker(pid=8)])]).workers]
+    assert names == ["w@0", "w@1"]
+
+
+def test_every_ingest_needs_a_worker() -> None:
+    readiness = Readiness(10.0)
+    view = view_of([IngestView("a", snapshot(workers=[worker()])), IngestView("b", snapshot(workers=[]))])
+    readiness.observe(view, 0.0)
+    assert readiness.reasons(view, 0.0) == ["no worker is ready for the ingest b"]
+
+
+def test_mismatches_of_two_ingests_do_not_cancel() -> None:
+    more, less = LedgerCounts(received=10, accepted=9), LedgerCounts(received=10, accepted=11)
+    view = view_of([IngestView("a", snapshot(totals=more)), IngestView("b", snapshot(totals=less))])
+    registry = registry_of(lambda: MetricsInput(view, "0", None))
+    assert registry.get_sample_value("hlt_accounting_mismatch_events") == 2

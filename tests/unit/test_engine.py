@@ -1,0 +1,141 @@
+"""The engine of a worker with several ingests: one reconstruction, mixed batches, answers that go home."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hltfarm.proto import worker_link as link
+from hltfarm.proto.events import RawEvent
+from hltfarm.proto.messages import RunConfig
+from hltfarm.proto.results import RESULT
+from hltfarm.proto.slots import SlotView
+from hltfarm.proto.wire import EventFlags
+from hltfarm.service.ingest.slots import SlotRing
+from hltfarm.workers.engine import Built, Descriptor, Engine, Finished, Ready
+
+DEADLINE_S = 20.0
+
+
+class Reconstruction:
+    """Accepts every event; its digest is the first byte of its payload."""
+
+    backend = device = "fake"
+
+    def __init__(self) -> None:
+        self.registered = 0
+        self.closed = False
+
+    def run(self, events: list[RawEvent], *, columns: list[bool] | None) -> Any:
+        results = np.zeros(len(events), dtype=RESULT)
+        results["accept"], results["digest"] = 1, [int(event.payload[0]) for event in events]
+        tables = [{"tracks": {"pt": np.full(1, event.payload[0], dtype=np.float32)}} for event in events]
+        return SimpleNamespace(results=results, stage_seconds={"unpack": 1.0}, reply=lambda i: tables[i])
+
+    def register(self, buffer: memoryview) -> None:
+        self.registered += 1
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Bench:
+    """An engine, the rings of two ingests, and the outcomes one after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.built: list[Reconstruction] = []
+        self._told = threading.Semaphore(0)
+        self.engine = Engine(self._build, self._told.release)
+        self.rings = [SlotRing(folder / str(number), 8, 4096) for number in range(2)]
+
+    def _build(self, config: RunConfig) -> Built:
+        self.built.append(Reconstruction())
+        return Built(self.built[-1], "hash", ())
+
+    def view(self, ingest: int) -> SlotView:
+        ring = self.rings[ingest]
+        return SlotView(ring.path, ring.slots, ring.slot_bytes)
+
+    def outcome(self) -> Ready | Finished:
+        assert self._told.acquire(timeout=DEADLINE_S)
+        outcome = self.engine.next_outcome()
+        assert outcome is not None
+        return outcome
+
+    def configure(self, ingest: int, view: SlotView, run: int = 1) -> link.Configured:
+        self.engine.configure(ingest, view, 1, RunConfig(run=run))
+        outcome = self.outcome()
+        assert isinstance(outcome, Ready)
+        assert outcome.ingest == ingest
+        return outcome.message
+
+    def run(self, *events: Descriptor) -> Finished:
+        self.engine.run(list(events))
+        outcome = self.outcome()
+        assert isinstance(outcome, Finished)
+        return outcome
+
+    def event(self, ingest: int, tag: int, flags: int = 0) -> Descriptor:
+        """Ticket, event and first byte are the tag."""
+        return (tag, tag, self.rings[ingest].put(bytes([tag]) * 8), 8, 1, 1, 0, flags, ingest)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    assert bench.engine.close(DEADLINE_S)
+    for ring in bench.rings:
+        ring.close()
+
+
+def test_one_reconstruction_serves_all_ingests_of_a_run(bench: Bench) -> None:
+    first, second = bench.view(0), bench.view(1)
+    assert bench.configure(0, first).error is None
+    assert bench.configure(1, second).error is None
+    assert [(built.registered, built.closed) for built in bench.built] == [(2, False)]
+    bench.configure(0, first, run=2)
+    assert [(built.registered, built.closed) for built in bench.built] == [(2, True), (2, False)]
+    bench.configure(1, second, run=2)
+    assert len(bench.built) == 2
+
+
+def test_a_new_ring_of_an_ingest_is_registered_with_a_new_reconstruction(bench: Bench) -> None:
+    bench.configure(0, bench.view(0))
+    bench.configure(1, bench.view(1))
+    bench.configure(1, bench.view(1))  # an ingest that was restarted: the device must let go of the old ring
+    assert [(built.registered, built.closed) for built in bench.built] == [(2, True), (2, False)]
+    (answer,) = bench.run(bench.event(0, 5)).answers
+    assert answer.records["result"]["digest"].tolist() == [5]
+
+
+def test_answers_of_a_mixed_batch_go_home(bench: Bench) -> None:
+    bench.configure(0, bench.view(0))
+    bench.configure(1, bench.view(1))
+    want = int(EventFlags.WANT_COLUMNS)
+    batch = [bench.event(1, 11), bench.event(0, 12, want), bench.event(1, 13, want), bench.event(0, 14), bench.event(1, 15, want)]
+    answers = {answer.ingest: answer for answer in bench.run(*batch).answers}
+    assert {number: answer.records["ticket"].tolist() for number, answer in answers.items()} == {1: [11, 13, 15], 0: [12, 14]}
+    assert {number: answer.records["result"]["digest"].tolist() for number, answer in answers.items()} == {1: [11, 13, 15], 0: [12, 14]}
+    assert {number: answer.records["part"].tolist() for number, answer in answers.items()} == {1: [0, 1, 2], 0: [1, 0]}
+    assert [len(answers[number].parts) for number in (0, 1)] == [1, 2]
+    assert answers[0].parts[0] != answers[1].parts[0]
+    counted = [answer.message.batch_events for answer in answers.values() if isinstance(answer.message, link.Results)]
+    assert sorted(counted) == [0, 5], "the batch is counted once"
+
+
+def test_events_of_an_ingest_in_another_run_fail(bench: Bench) -> None:
+    tell: Callable[..., link.Configured] = bench.configure
+    tell(0, bench.view(0), run=1)
+    tell(1, bench.view(1), run=2)
+    finished = bench.run(bench.event(0, 1), bench.event(1, 2))
+    assert [type(answer.message) for answer in finished.answers] == [link.Failed, link.Failed]
+    assert not finished.broken
+    (good,) = bench.run(bench.event(1, 3)).answers
+    assert isinstance(good.message, link.Results)
