@@ -70,13 +70,13 @@ class Curve:
         return max((point.reached_hz for point in self.points if point.offered_hz is None), default=0.0)
 
 
-def chain_rate(source: Path, backend: str, threads: int, events: int, batches: str) -> dict[str, Any]:
+def chain_rate(source: Path, backend: str, threads: int, events: int, seconds: float, batches: str) -> dict[str, Any]:
     """The fastest point of `hltfarm bench pipeline`, in a process of its own. Raises HltfarmError if it fails."""
     with tempfile.TemporaryDirectory(prefix="hltfarm-bench-") as folder:
         out = Path(folder) / "pipeline.json"
         command = [sys.executable, "-P", "-c", "from hltfarm.service.cli import main; main()", "bench", "pipeline", str(source)]
         command += [*("--backend", backend), *("--batches", batches), *("--threads", str(threads))]
-        command += [*("--events", str(events)), *("--repeat", "3"), *("--seconds", "1")]
+        command += [*("--events", str(events)), *("--repeat", "3"), *("--seconds", str(seconds))]
         done = subprocess.run([*command, "--json", str(out)], capture_output=True, text=True, check=False)
         if done.returncode:
             last = done.stderr.strip().splitlines()[-1:]

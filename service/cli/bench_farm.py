@@ -39,7 +39,7 @@ def farm(
     source: Annotated[Path, typer.Argument(help="Sample whose events are sent in a circle: a .hlt file or a data directory.")],
     backend: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is a device.")] = "auto",
     ingests: Annotated[str, typer.Option(help="Ingest processes; several numbers are measured one after the other.")] = "1",
-    workers: Annotated[int, typer.Option(min=0, max=256, help="Worker processes; 0: one, or one for each of --devices.")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, max=256, help="Worker processes (default: one, or one a device).")] = None,
     devices: Annotated[str | None, typer.Option(help="GPUs, such as 0,1: a worker for each (default: the first one).")] = None,
     threads: Annotated[int, typer.Option(min=0, max=1024, help="CPU threads of each worker; 0 shares the cores out.")] = 0,
     transport: Annotated[str, typer.Option(help="Between clients and ingests: tcp, ipc or both.")] = "tcp",
@@ -82,8 +82,8 @@ def farm(
     if backend_name(backend) == "auto":
         backend = "cuda" if cuda_available() else "cpu"
     chosen = device_numbers(devices)
-    workers = worker_count(workers, chosen, backend)
-    threads = threads or max(1, cores() // workers)
+    count = worker_count(workers, chosen, backend)
+    threads = threads or max(1, cores() // count)
     settings = [
         Setting(number, name, deadline)
         for number in numbers(ingests)
@@ -91,13 +91,13 @@ def farm(
         for deadline in positive("--deadlines", deadlines)
     ]
     serve = [*("--backend", backend), *("--threads", str(threads)), *("--batch", str(batch)), *("--slots", str(slots))]
-    serve += [*("--workers", str(workers)), *(("--devices", devices) if devices else ()), *("--detector", _detector(source))]
+    serve += [*("--workers", str(count)), *(("--devices", devices) if devices else ()), *("--detector", _detector(source))]
     console, errors = Console(width=160), Console(stderr=True)
     parts, shorter = positive("--fractions", fractions), positive("--few", few)
     with errors.status("") as status:
         say = status.update if errors.is_terminal else errors.print  # a line each where nothing can be overwritten
         say("the chain in process")
-        chain = chain_rate(source, backend, threads * workers, chain_events, chain_batches) if chain_events else None
+        chain = chain_rate(source, backend, threads * count, chain_events, min(1.0, seconds), chain_batches) if chain_events else None
         chain_hz = None if chain is None else float(chain["events_per_second"]) * (max(1, len(chosen)) if backend == "cuda" else 1)
         plan = Plan(
             source=source,
@@ -112,7 +112,7 @@ def farm(
             arrival=Arrival(arrival),
             chain_hz=chain_hz,
         )
-        options = {"backend": backend, "workers": workers, "devices": list(chosen), "threads": threads, "batch": batch, "slots": slots}
+        options = {"backend": backend, "workers": count, "devices": list(chosen), "threads": threads, "batch": batch, "slots": slots}
         curves: list[Curve] = []
         if chain is not None:
             told = f"{chain_hz:,.0f} events/s ({chain['device']}, batches of {chain['batch']})"

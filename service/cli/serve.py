@@ -98,7 +98,7 @@ def device_numbers(text: str | None) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def worker_count(workers: int, devices: tuple[int, ...], backend: str) -> int:
+def worker_count(workers: int | None, devices: tuple[int, ...], backend: str) -> int:
     """Worker processes: one for each device if devices are given. Raises ConfigError for options that contradict each other."""
     from hltfarm.proto.errors import ConfigError
 
@@ -106,13 +106,13 @@ def worker_count(workers: int, devices: tuple[int, ...], backend: str) -> int:
         return workers or 1
     if backend == "cpu":
         raise ConfigError("--devices names GPUs; with --backend cpu there is nothing to choose")
-    if workers not in (0, len(devices)):
+    if workers not in (None, len(devices)):
         raise ConfigError(f"--workers {workers} and {len(devices)} --devices: each device has one worker; leave --workers out")
     return len(devices)
 
 
 def serve(
-    workers: Annotated[int, typer.Option(min=0, max=256, help="Worker processes; 0: one, or one for each of --devices.")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, max=256, help="Worker processes (default: one, or one a device).")] = None,
     ingests: Annotated[int, typer.Option(min=1, max=64, help="Ingest processes, which share the clients; each takes some 2.5 GB/s.")] = 1,
     devices: Annotated[str | None, typer.Option(help="GPUs, such as 0,1: a worker for each (default: the first one).")] = None,
     backend: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is a device.")] = "auto",
@@ -155,16 +155,16 @@ def serve(
     )
     check_models(config)
     chosen = device_numbers(devices)
-    workers = worker_count(workers, chosen, backend)
+    count = worker_count(workers, chosen, backend)
     endpoints = client_endpoints(ingest, ingests)
     settings = LocalFarmSettings(
-        workers=workers,
+        workers=count,
         ingests=ingests,
         devices=chosen,
         batch=batch,
         deadline_ms=deadline_ms,
         backend=backend_name(backend),
-        threads=threads or max(1, cores() // workers),
+        threads=threads or max(1, cores() // count),
         http=http,
         clients_url=ingest,
         config=config,

@@ -47,7 +47,12 @@ def test_a_device_that_may_not_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_device_has_a_worker() -> None:
     assert device_numbers("0, 2") == (0, 2)
     assert device_numbers(None) == ()
-    assert [worker_count(0, (), "cpu"), worker_count(3, (), "cpu"), worker_count(0, (0, 2), "cuda"), worker_count(2, (0, 2), "auto")] == [
+    assert [
+        worker_count(None, (), "cpu"),
+        worker_count(3, (), "cpu"),
+        worker_count(None, (0, 2), "cuda"),
+        worker_count(2, (0, 2), "auto"),
+    ] == [
         1,
         3,
         2,
@@ -59,4 +64,4 @@ def test_each_device_has_a_worker() -> None:
     with pytest.raises(ConfigError, match="leave --workers out"):
         worker_count(1, (0, 2), "cuda")
     with pytest.raises(ConfigError, match="names GPUs"):
-        worker_count(0, (0,), "cpu")
+        worker_count(None, (0,), "cpu")
