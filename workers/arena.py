@@ -12,7 +12,7 @@ from hltfarm.proto.detector.description import Detector
 from hltfarm.proto.errors import LimitError
 from hltfarm.proto.events import RawEvent
 from hltfarm.proto.soa import Collection, Schema, aligned_empty
-from hltfarm.workers.cells import PHI_BINS
+from hltfarm.workers.cells import MASK_WORDS, PHI_BINS
 from hltfarm.workers.configuration import Configuration
 from hltfarm.workers.dnn import PROFILE_BINS
 from hltfarm.workers.kernel import Inference, Kernel, Stage
@@ -40,10 +40,11 @@ class Capacity:
             "hits": min(self.words, self.events * self.config.max_hits),  # a hit takes at least one word
             "phi_bins": self.events * len(detector.layers) * (PHI_BINS + 1),
             "cells": self.words * self.config.cells.cells_per_word,
-            "cell_chunks": -(-self.words * self.config.cells.cells_per_word // 1024) + 1,
+            "cell_groups": -(-self.words * self.config.cells.cells_per_word // 32),
+            "cell_chunks": -(-self.words * max(self.config.cells.cells_per_word, self.config.tracks.used_cells_per_word) // 1024) + 1,
             "hit_values": 4 * min(self.words, self.events * self.config.max_hits),
-            "hit_pairs": min(self.words, self.events * self.config.max_hits) * self.config.cells.pairs_per_layer,
-            "links": self.words * self.config.tracks.links_per_word,
+            "hit_masks": min(self.words, self.events * self.config.max_hits) * self.config.cells.pairs_per_layer * MASK_WORDS,
+            "used_cells": self.words * self.config.tracks.used_cells_per_word,
             "tracks": self.words * self.config.tracks.tracks_per_word,
             "z_edges": self.events * (PROFILE_BINS + 1),
             "selected": self.words // self.config.selection.words_per_selected,

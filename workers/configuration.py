@@ -86,7 +86,7 @@ class TrackConfig:
     min_alignment2: float = 0.99999
     min_track_hits: int = 3
     max_track_hits: int = MAX_TRACK_HITS
-    links_per_word: int = 16
+    used_cells_per_word: int = 4
     tracks_per_word: int = 2
     max_steps: int = 1024
 
@@ -317,7 +317,6 @@ def params(config: Configuration, detector: Detector, selector: Selector) -> dic
             min_radius=c.min_radius_cm,
             size_y_per_slope=c.size_y_per_slope,
             cells_per_word=c.cells_per_word,
-            fill_scratch=4 * 129,
             sort_scratch=8 * PHI_BINS,
         ),
         "TrackCuts": TRACK_CUTS.pack(
@@ -327,7 +326,8 @@ def params(config: Configuration, detector: Detector, selector: Selector) -> dic
             min_alignment2=t.min_alignment2,
             min_track_hits=t.min_track_hits,
             max_track_hits=t.max_track_hits,
-            links_per_word=t.links_per_word,
+            used_cells_per_word=t.used_cells_per_word,
+            link_scratch=4 * (64 + 1 + 64),
             tracks_per_word=t.tracks_per_word,
             max_steps=t.max_steps,
         ),

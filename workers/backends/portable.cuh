@@ -106,6 +106,24 @@ HLT_FN T larger(T a, T b) {
   return a < b ? b : a;
 }
 
+// Place of the n-th set bit, counted from 0; without so many bits a place within the word all the same.
+HLT_FN uint32_t nth_bit(uint32_t mask, uint32_t n) {
+  uint32_t place = 0;
+  HLT_UNROLL
+  for (uint32_t half = 16; half != 0; half >>= 1) {
+    uint32_t const below = popcount(mask >> place & ((1u << half) - 1u));
+    if (n >= below) {
+      n -= below;
+      place += half;
+    }
+  }
+  return place;
+}
+HLT_FN uint32_t nth_bit(uint64_t mask, uint32_t n) {
+  uint32_t const low = popcount(uint32_t(mask));
+  return n < low ? nth_bit(uint32_t(mask), n) : 32 + nth_bit(uint32_t(mask >> 32), n - low);
+}
+
 // 64-bit finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): the building block of digests and prescale hashes.
 HLT_FN uint64_t mix(uint64_t z) {
   z += 0x9e3779b97f4a7c15ull;

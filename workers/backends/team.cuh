@@ -67,9 +67,70 @@ class WarpTeam {
     total = __popc(all);
     return __popc(all & ((1u << rank()) - 1u));
   }
+  HLT_FN bool any(bool value) const { return __any_sync(0xffffffffu, value) != 0; }
+  // The value of another thread of the team; reached by all.
+  template <class T>
+  HLT_FN T from(uint32_t owner, T value) const {
+    return __shfl_sync(0xffffffffu, value, owner);
+  }
+
+  // Every thread has n things to do: shares them out evenly. `f(owner, k, active)` is for the k-th thing of thread `owner`; all
+  // threads reach each call, those that are not active have nothing to do there.
+  template <class F>
+  HLT_FN void share_out(uint32_t n, F f) const {
+    uint32_t total;
+    uint32_t const begin = exclusive_scan(n, total);
+    uint32_t const owner_of = nth_bit(__ballot_sync(0xffffffffu, n != 0), rank());  // of the rank()-th that has anything
+    uint32_t const up_to_me = 0xffffffffu >> (31u - rank());
+    for (uint32_t t0 = 0, started = 0; t0 < total; t0 += 32) {
+      uint32_t const at = begin - t0;
+      uint32_t const starts = reduce_or(n != 0 && at < 32 ? 1u << at : 0u);
+      uint32_t const owner = from(started + __popc(starts & up_to_me) - 1, owner_of);
+      f(owner, t0 + rank() - from(owner, begin), t0 + rank() < total);
+      started += __popc(starts);
+    }
+  }
 
  private:
+  HLT_FN static uint32_t reduce_or(uint32_t value) {
+#if __CUDA_ARCH__ >= 800
+    return __reduce_or_sync(0xffffffffu, value);
+#else
+    for (uint32_t d = 16; d != 0; d >>= 1) value |= __shfl_xor_sync(0xffffffffu, value, d);
+    return value;
+#endif
+  }
+
   uint32_t* scratch_;
+};
+
+// Values that few threads of a warp have, put aside in team memory until there is one for every thread. `memory`: 64 words.
+class Queue {
+ public:
+  HLT_FN explicit Queue(uint32_t* memory) : memory_(memory) {}
+  template <class F>
+  HLT_FN void add(WarpTeam const& team, bool value_is_there, uint32_t value, F f) {
+    uint32_t added;
+    uint32_t const place = n_ + team.exclusive_count(value_is_there, added);
+    if (value_is_there) memory_[place] = value;
+    n_ += added;
+    if (n_ < 32) return;
+    team.sync();
+    n_ -= 32;
+    f(memory_[n_ + team.rank()]);
+    team.sync();
+  }
+  template <class F>
+  HLT_FN void finish(WarpTeam const& team, F f) {
+    team.sync();
+    if (team.rank() < n_) f(memory_[team.rank()]);
+    n_ = 0;
+    team.sync();
+  }
+
+ private:
+  uint32_t* memory_;
+  uint32_t n_ = 0;
 };
 
 #else
@@ -90,12 +151,32 @@ class Team {
     total = value;
     return 0;
   }
+  bool any(bool value) const { return value; }
+  template <class T>
+  T from(uint32_t, T value) const {
+    return value;
+  }
+  template <class F>
+  void share_out(uint32_t n, F f) const {
+    for (uint32_t k = 0; k < n; ++k) f(0u, k, true);
+  }
 
  private:
   uint32_t* scratch_;
 };
 
 using WarpTeam = Team;
+
+class Queue {
+ public:
+  explicit Queue(uint32_t*) {}
+  template <class F>
+  void add(WarpTeam const&, bool value_is_there, uint32_t value, F f) {
+    if (value_is_there) f(value);
+  }
+  template <class F>
+  void finish(WarpTeam const&, F) {}
+};
 
 #endif
 

@@ -7,7 +7,8 @@ start at a hit are contiguous, so the cells that continue a cell need no search.
 from hltfarm.proto.soa import Column, Params, Schema
 from hltfarm.workers.kernel import Kernel, Stage
 
-PHI_BINS = 256
+#: Bins of azimuth of the sort, and 64-bit words of a mask: as in cells.cuh.
+PHI_BINS, MASK_WORDS = 1024, 4
 
 LAYERS = Schema(
     "Layers",
@@ -50,7 +51,6 @@ CELL_CUTS = Params(
         Column("min_radius", "f4", "least radius of curvature of the circle through beam line and hits", unit="cm"),
         Column("size_y_per_slope", "f4", "size_y that a slope dz/dr = 1 makes: 8 * thickness / pitch_y"),
         Column("cells_per_word", "u4", "capacity: cells of an event per word of its payload; more are left out and flagged"),
-        Column("fill_scratch", "u4", "team memory of the writing", unit="bytes"),
         Column("sort_scratch", "u4", "team memory of the sort", unit="bytes"),
     ),
 )
@@ -91,7 +91,6 @@ CELLS = Schema(
     (
         Column("inner", "u4", "inner hit"),
         Column("outer", "u4", "outer hit"),
-        Column("pair", "u4", "layer pair"),
         Column("outer_r", "f4", "r of the outer hit", unit="cm"),
         Column("outer_z", "f4", "z of the outer hit", unit="cm"),
     ),
@@ -99,13 +98,30 @@ CELLS = Schema(
 
 CELL_MASKS = Schema(
     "CellMasks",
-    "One entry per hit and layer pair that begins at its layer",
-    (Column("bits", "u8", "bit i: the hit forms a cell with the i-th hit of the window (the first 64)"),),
+    "One entry per layer pair of a layer, word and sorted hit, in this order",
+    (Column("bits", "u8", "bit i: the hit forms a cell with hit 64 * word + i of its window"),),
+)
+
+CELL_BITS = Schema(
+    "CellBits",
+    "One entry per 32 cells, one bit per cell",
+    (
+        Column("used", "u4", "cells that take part in a triplet"),
+        Column("linking", "u4", "cells that another one continues"),
+        Column("before", "u4", "used cells of the chunk of 4096 cells before this group"),
+    ),
 )
 
 STAGE = Stage(
     "cells",
-    columns=((HIT_CELLS, "hits"), (SORTED_HITS, "hits"), (PHI_BIN_EDGES, "phi_bins"), (CELL_MASKS, "hit_pairs"), (CELLS, "cells")),
+    columns=(
+        (HIT_CELLS, "hits"),
+        (SORTED_HITS, "hits"),
+        (PHI_BIN_EDGES, "phi_bins"),
+        (CELL_MASKS, "hit_masks"),
+        (CELLS, "cells"),
+        (CELL_BITS, "cell_groups"),
+    ),
     tables=(LAYERS, LAYER_PAIRS),
     params=(CELL_CUTS,),
     steps=(
@@ -116,17 +132,17 @@ STAGE = Stage(
             team=256,
             scratch="CellCuts.sort_scratch",
         ),
-        Kernel(
-            "count_cells", "Batch.n_hits", ("CellCuts", "Layers", "LayerPairs", "Hits", "HitCells", "SortedHits", "PhiBins", "CellMasks")
-        ),
+        Kernel("count_cells", "Batch.n_hits", ("CellCuts", "Layers", "LayerPairs", "HitCells", "SortedHits", "PhiBins", "CellMasks")),
         Kernel("number_cells", "Batch.n_events", ("CellCuts", "Batch", "Events", "HitCells", "Results"), team=512),
         Kernel("place_cells", "Batch.one", ("Batch", "Events", "Results"), team=128),
         Kernel(
             "fill_cells",
             "Batch.n_hit_groups",
-            ("CellCuts", "Layers", "LayerPairs", "Batch", "Events", "Hits", "HitCells", "SortedHits", "PhiBins", "CellMasks", "Cells"),
-            team=128,
-            scratch="CellCuts.fill_scratch",
+            (
+                *("CellCuts", "Layers", "LayerPairs", "Batch", "Events", "HitCells", "SortedHits", "PhiBins", "CellMasks", "Cells"),
+                "CellBits",
+            ),
+            team=32,
         ),
     ),
 )

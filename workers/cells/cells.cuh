@@ -5,13 +5,13 @@
 
 namespace hlt {
 
-constexpr uint32_t PHI_BINS = 256;
-constexpr uint32_t MASK_BITS = 64;
-constexpr uint32_t HITS_PER_TEAM = 128;  // hits whose cells are written together
-constexpr uint32_t CHUNK = 1024;         // cells whose entries are numbered together
+constexpr uint32_t PHI_BINS = 1024;
+constexpr uint32_t MASK_BITS = 64, MASK_WORDS = 4;
+constexpr uint32_t GROUP = 32;         // hits or cells that a warp takes on together
+constexpr uint32_t CELL_CHUNK = 4096;  // cells among which the used ones are numbered together
 constexpr uint32_t FLAG_DOUBLET_OVERFLOW = 1u << 9;
 
-HLT_FN uint32_t phi_bin(int32_t phi) { return uint32_t(uint16_t(phi)) >> 8; }
+HLT_FN uint32_t phi_bin(int32_t phi) { return uint32_t(uint16_t(phi)) / (65536 / PHI_BINS); }
 
 // Order of hits within a layer: azimuth, then number.
 HLT_FN bool phi_less(Hits const& hits, uint32_t a, uint32_t b) {
@@ -112,37 +112,40 @@ HLT_FN Window window(uint32_t const* edges, int32_t phi, int32_t cut) {
   return {{edges[0], edges[low]}, {edges[high + 1] - edges[0], edges[PHI_BINS] - edges[low]}};
 }
 
-// Calls `f(pair, window, slot)` for the layer pairs that a hit may start a cell in; `slot` is where the pair's mask is.
-template <class F>
-HLT_FN void for_each_window(uint32_t h, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs, Inner const& in,
-                            HitCells const& info, PhiBins const& bins, F f) {
-  uint32_t const layer = info.layer[h], event = info.event[h], first = layers.first_pair[layer];
-  for (uint32_t pair = first; pair < layers.first_pair[layer + 1]; ++pair) {
-    if (in.z < pairs.min_z[pair] || in.z > pairs.max_z[pair]) continue;
-    if (in.size_y > 0 && in.size_y < pairs.min_size_y[pair]) continue;
-    uint32_t const* const edges = bins.begin + (event * cuts.n_layers + pairs.outer[pair]) * (PHI_BINS + 1);
-    f(pair, window(edges, in.phi, pairs.phi_cut[pair]), uint64_t(h) * cuts.pairs_per_layer + (pair - first));
-  }
+// Window of the sorted hit k in the outer layer of a pair; nothing if the pair is not for such a hit.
+HLT_FN Window window_of(CellCuts const& cuts, LayerPairs const& pairs, uint32_t pair, uint32_t event, Inner const& in,
+                        PhiBins const& bins) {
+  if (in.z < pairs.min_z[pair] || in.z > pairs.max_z[pair] || (in.size_y > 0 && in.size_y < pairs.min_size_y[pair]))
+    return {{0, 0}, {0, 0}};
+  return window(bins.begin + (event * cuts.n_layers + pairs.outer[pair]) * (PHI_BINS + 1), in.phi, pairs.phi_cut[pair]);
 }
 
-// Item: a hit. Number of cells that start at it; which of the first 64 hits of each window they end at. O(hits in the windows).
-HLT_FN void count_cells(uint32_t h, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs, Hits const& hits,
-                        HitCells const& info, SortedHits const& sorted, PhiBins const& bins, CellMasks const& masks) {
-  Inner const in = {hits.z[h], hits.r[h], hits.phi[h], hits.size_y[h]};
-  uint32_t const layer = info.layer[h];
-  for (uint32_t slot = 0; slot < layers.first_pair[layer + 1] - layers.first_pair[layer]; ++slot)
-    masks.bits[uint64_t(h) * cuts.pairs_per_layer + slot] = 0;
+HLT_FN Inner inner_of(SortedHits const& sorted, uint32_t k) { return {sorted.z[k], sorted.r[k], sorted.phi[k], sorted.size_y[k]}; }
+
+// Masks lie by pair and word, then hit: hits that follow one another have theirs next to one another.
+HLT_FN uint64_t& mask_at(CellMasks const& masks, SortedHits const& sorted, uint32_t slot, uint32_t word, uint32_t k) {
+  return masks.bits[(slot * MASK_WORDS + word) * uint64_t(sorted.capacity) + k];
+}
+
+// Item: a sorted hit. Which of the first 256 hits of each of its windows form a cell with it; number of its cells. Neighbours in azimuth
+// search nearly the same windows. O(hits in the windows).
+HLT_FN void count_cells(uint32_t k, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs, HitCells const& info,
+                        SortedHits const& sorted, PhiBins const& bins, CellMasks const& masks) {
+  Inner const in = inner_of(sorted, k);
+  uint32_t const layer = info.layer[k], event = info.event[k], first = layers.first_pair[layer], last = layers.first_pair[layer + 1];
   uint32_t n = 0;
-  for_each_window(h, cuts, layers, pairs, in, info, bins, [&](uint32_t pair, Window const& w, uint64_t slot) {
-    uint64_t mask = 0;
-    for (uint32_t i = 0, size = w.size(); i < size; ++i) {
-      if (!makes_cell(cuts, pairs, pair, in, sorted, w.at(i))) continue;
-      ++n;
-      if (i < MASK_BITS) mask |= uint64_t(1) << i;
+  for (uint32_t pair = first; pair < last; ++pair) {
+    Window const w = window_of(cuts, pairs, pair, event, in, bins);
+    uint32_t const size = w.size();
+    for (uint32_t word = 0, i = 0; i < size; ++word) {
+      uint64_t mask = 0;
+      for (uint32_t const end = smaller(size, i + MASK_BITS); i < end; ++i)
+        mask |= uint64_t(makes_cell(cuts, pairs, pair, in, sorted, w.at(i))) << i % MASK_BITS;
+      if (word < MASK_WORDS) mask_at(masks, sorted, pair - first, word, k) = mask;
+      n += popcount(mask);
     }
-    masks.bits[slot] = mask;
-  });
-  info.count[h] = n;
+  }
+  info.count[sorted.hit[k]] = n;
 }
 
 // Item: an event. First cell of each hit, counted within the event; the last cells are left out if there are too many. O(hits).
@@ -173,89 +176,48 @@ HLT_FN void place_cells(Team const& team, uint32_t, Batch const& batch, Events c
   scan_events(team, batch, results.doublets, events.cell_offset);
   if (team.rank() != 0) return;
   *batch.n_cells = events.cell_offset[*batch.n_events];
-  *batch.n_hit_groups = (*batch.n_hits + HITS_PER_TEAM - 1) / HITS_PER_TEAM;
-  *batch.n_chunks = (*batch.n_cells + CHUNK - 1) / CHUNK;
+  *batch.n_hit_groups = (*batch.n_hits + GROUP - 1) / GROUP;
+  *batch.n_cell_groups = (*batch.n_cells + GROUP - 1) / GROUP;
+  *batch.n_cell_chunks = (*batch.n_cells + CELL_CHUNK - 1) / CELL_CHUNK;
 }
 
-HLT_FN void write_cell(Cells const& cells, uint32_t c, uint32_t inner, uint32_t pair, SortedHits const& sorted, uint32_t k) {
+HLT_FN void write_cell(Cells const& cells, CellBits const& bits, uint32_t c, uint32_t inner, SortedHits const& sorted, uint32_t k) {
   cells.inner[c] = inner;
   cells.outer[c] = sorted.hit[k];
-  cells.pair[c] = pair;
   cells.outer_r[c] = sorted.r[k];
   cells.outer_z[c] = sorted.z[k];
+  if (c % GROUP == 0) bits.used[c / GROUP] = 0;
 }
 
-// Writes the n cells of a hit, from place `begin` on.
-HLT_FN void write_cells(uint32_t h, uint32_t begin, uint32_t n, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs,
-                        Hits const& hits, HitCells const& info, SortedHits const& sorted, PhiBins const& bins, CellMasks const& masks,
-                        Cells const& cells) {
-  if (n == 0) return;
-  Inner const in = {hits.z[h], hits.r[h], hits.phi[h], hits.size_y[h]};
-  uint32_t done = 0;
-  for_each_window(h, cuts, layers, pairs, in, info, bins, [&](uint32_t pair, Window const& w, uint64_t slot) {
-    for (uint64_t rest = masks.bits[slot]; rest != 0 && done < n; rest &= rest - 1)
-      write_cell(cells, begin + done++, h, pair, sorted, w.at(lowest_bit(rest)));
-    for (uint32_t i = MASK_BITS, size = w.size(); i < size && done < n; ++i)
-      if (makes_cell(cuts, pairs, pair, in, sorted, w.at(i))) write_cell(cells, begin + done++, h, pair, sorted, w.at(i));
-  });
-}
-
-// Place of the j-th set bit.
-HLT_FN uint32_t nth_bit(uint64_t mask, uint32_t j) {
-  for (; j != 0; --j) mask &= mask - 1;
-  return lowest_bit(mask);
-}
-
-// Item: 128 hits. Writes their cells. A team of threads shares out the cells rather than the hits, so that it writes in a row; hits with
-// a wide window are written one by one, as on the CPU.
-HLT_FN void fill_cells(Team const& team, uint32_t item, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs,
-                       Batch const& batch, Events const& events, Hits const& hits, HitCells const& info, SortedHits const& sorted,
-                       PhiBins const& bins, CellMasks const& masks, Cells const& cells) {
-  uint32_t const first = item * HITS_PER_TEAM, last = smaller(first + HITS_PER_TEAM, *batch.n_hits);
-  uint32_t* const begin = team.scratch();  // of the cells of each hit, and behind the last
-  uint32_t wide = 0;
-  for (uint32_t h = first + team.rank(); h < last; h += team.size()) {
-    uint32_t const place = events.cell_offset[info.event[h]] + info.begin[h], n = info.count[h], layer = info.layer[h];
-    info.begin[h] = place;
-    if (team.size() == 1) {
-      write_cells(h, place, n, cuts, layers, pairs, hits, info, sorted, bins, masks, cells);
-      continue;
-    }
-    begin[h - first] = place;
-    if (h + 1 == last) begin[last - first] = place + n;
-    uint32_t known = 0;
-    for (uint32_t slot = 0; slot < layers.first_pair[layer + 1] - layers.first_pair[layer]; ++slot)
-      known += popcount(masks.bits[uint64_t(h) * cuts.pairs_per_layer + slot]);
-    wide |= known < n;
-  }
-  if (team.size() == 1) return;
-  uint32_t any;
-  team.exclusive_scan(wide, any);
-  if (any != 0) {
-    for (uint32_t h = first + team.rank(); h < last; h += team.size())
-      write_cells(h, begin[h - first], info.count[h], cuts, layers, pairs, hits, info, sorted, bins, masks, cells);
-    return;
-  }
-  for (uint32_t c = begin[0] + team.rank(); c < begin[last - first]; c += team.size()) {
-    uint32_t low = 0, high = last - first;  // the last hit that begins at or before c
-    while (high - low > 1) {
-      uint32_t const middle = (low + high) / 2;
-      if (begin[middle] <= c) {
-        low = middle;
-      } else {
-        high = middle;
+// Item: 32 sorted hits. Writes their cells: by inner hit, layer pair, azimuth. A warp shares out the cells rather than the hits.
+HLT_FN void fill_cells(WarpTeam const& team, uint32_t item, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs,
+                       Batch const& batch, Events const& events, HitCells const& info, SortedHits const& sorted, PhiBins const& bins,
+                       CellMasks const& masks, Cells const& cells, CellBits const& bits) {
+  uint32_t const end_of_hits = smaller((item + 1) * GROUP, *batch.n_hits);
+  for (uint32_t k0 = item * GROUP; k0 < end_of_hits; k0 += team.size()) {
+    uint32_t const k = smaller(k0 + team.rank(), end_of_hits - 1), h = sorted.hit[k], event = info.event[k], layer = info.layer[k];
+    bool const mine = k == k0 + team.rank();
+    uint32_t at = events.cell_offset[event] + info.begin[h];
+    uint32_t const end = at + (mine ? info.count[h] : 0u);
+    if (mine) info.begin[h] = at;
+    Inner const in = inner_of(sorted, k);
+    uint32_t pair = layers.first_pair[layer];
+    for (uint32_t slot = 0; team.any(at < end); ++slot, ++pair) {
+      Window const w = at < end ? window_of(cuts, pairs, pair, event, in, bins) : Window{{0, 0}, {0, 0}};
+      uint32_t const size = w.size(), jump = w.begin[1] - w.length[0];
+      for (uint32_t word = 0; word < MASK_WORDS && team.any(word * MASK_BITS < size); ++word) {
+        uint64_t const mask = word * MASK_BITS < size ? mask_at(masks, sorted, slot, word, k) : 0;
+        team.share_out(popcount(mask), [&](uint32_t owner, uint32_t j, bool active) {
+          uint32_t const i = word * MASK_BITS + nth_bit(team.from(owner, mask), j), c = team.from(owner, at) + j;
+          uint32_t const begin = team.from(owner, w.begin[0]), wrapped = team.from(owner, jump), hit = team.from(owner, h);
+          uint32_t const length = team.from(owner, w.length[0]), stop = team.from(owner, end);
+          if (active && c < stop) write_cell(cells, bits, c, hit, sorted, i + (i < length ? begin : wrapped));
+        });
+        at += popcount(mask);
       }
+      for (uint32_t i = MASK_WORDS * MASK_BITS; i < size && at < end; ++i)
+        if (makes_cell(cuts, pairs, pair, in, sorted, w.at(i))) write_cell(cells, bits, at++, h, sorted, w.at(i));
     }
-    uint32_t const h = first + low, layer = info.layer[h];
-    uint32_t j = c - begin[low], pair = layers.first_pair[layer];
-    uint64_t mask = masks.bits[uint64_t(h) * cuts.pairs_per_layer];
-    for (uint32_t n = popcount(mask); j >= n; n = popcount(mask)) {
-      j -= n;
-      ++pair;
-      mask = masks.bits[uint64_t(h) * cuts.pairs_per_layer + (pair - layers.first_pair[layer])];
-    }
-    uint32_t const* const edges = bins.begin + (info.event[h] * cuts.n_layers + pairs.outer[pair]) * (PHI_BINS + 1);
-    write_cell(cells, c, h, pair, sorted, window(edges, hits.phi[h], pairs.phi_cut[pair]).at(nth_bit(mask, j)));
   }
 }
 

@@ -395,7 +395,7 @@ HLT_FN void fit_sextuplets(uint32_t i, FitCuts const& cuts, ModuleTable const& t
 HLT_FN uint64_t tip_key(Tracks const& tracks, uint32_t t) { return uint64_t(float_bits(magnitude(tracks.tip[t]))) << 32 | t; }
 
 // Item: a track candidate. Loose if chi square, impact parameters and momentum pass; loose tracks enter the competition of their cells.
-HLT_FN void classify_tracks(uint32_t t, FitCuts const& cuts, CellStates const& states, Tracks const& tracks) {
+HLT_FN void classify_tracks(uint32_t t, FitCuts const& cuts, UsedCells const& used, Tracks const& tracks) {
   if (tracks.quality[t] == TRACK_DUPLICATE || tracks.chi2[t] < 0.f) return;
   float const pt = tracks.pt[t], p = smaller(pt, cuts.chi2_max_pt);
   bool const triplet = tracks.n_hits[t] == 3;
@@ -409,16 +409,16 @@ HLT_FN void classify_tracks(uint32_t t, FitCuts const& cuts, CellStates const& s
   if (!passes) return;
   tracks.quality[t] = TRACK_LOOSE;
   uint64_t const key = tip_key(tracks, t);
-  for (uint32_t k = 0; k + 1 < tracks.n_hits[t]; ++k) atomic_min(&states.best[tracks.cell_at(t, k)], key);
+  for (uint32_t k = 0; k + 1 < tracks.n_hits[t]; ++k) atomic_min(&used.best[tracks.cell_at(t, k)], key);
 }
 
 // Item: a track candidate. A loose track is a duplicate unless it is the best of each of its cells. Who is left enters the
 // competition of its hits.
-HLT_FN void choose_by_cell(uint32_t t, CellStates const& states, HitUses const& uses, Tracks const& tracks) {
+HLT_FN void choose_by_cell(uint32_t t, UsedCells const& used, HitUses const& uses, Tracks const& tracks) {
   if (tracks.quality[t] != TRACK_LOOSE) return;
   uint64_t const key = tip_key(tracks, t);
   for (uint32_t k = 0; k + 1 < tracks.n_hits[t]; ++k) {
-    if (states.best[tracks.cell_at(t, k)] == key) continue;
+    if (used.best[tracks.cell_at(t, k)] == key) continue;
     tracks.quality[t] = TRACK_DUPLICATE;
     return;
   }

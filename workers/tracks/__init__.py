@@ -20,41 +20,41 @@ TRACK_CUTS = Params(
         Column("min_alignment2", "f4", "cells on one outer hit with at least this cos^2 are duplicates of the shortest"),
         Column("min_track_hits", "u4", "hits of a track at least"),
         Column("max_track_hits", "u4", "hits of a track at most; longer paths end there"),
-        Column("links_per_word", "u4", "capacity: links of an event per word of its payload"),
+        Column("used_cells_per_word", "u4", "capacity: cells of an event that take part in a triplet per word of its payload"),
         Column("tracks_per_word", "u4", "capacity: tracks of an event per word of its payload"),
         Column("max_steps", "u4", "cells that the search from one starting cell visits at most"),
+        Column("link_scratch", "u4", "team memory of the linking", unit="bytes"),
     ),
 )
 
-CELL_STATES = Schema(
-    "CellStates",
-    "One entry per cell",
+CELL_LINKS = Schema(
+    "CellLinks",
+    "One entry per cell; written for cells that have links only",
+    (Column("mask", "u8", "bit k: the k-th cell that starts at the outer hit continues this one (the first 64)"),),
+)
+
+CELL_CHUNKS = Schema(
+    "CellChunks",
+    "What comes before, and one entry more for the total: per 4096 cells, per 1024 used cells",
+    (Column("used", "u8", "used cells before the chunk of cells"), Column("tracks", "u8", "track candidates before the chunk of used cells")),
+)
+
+USED_CELLS = Schema(
+    "UsedCells",
+    "Cells that take part in a triplet, in the order of Cells",
     (
+        Column("inner", "u4", "inner hit"),
+        Column("outer", "u4", "outer hit"),
         Column("event", "u4", "event in the batch"),
-        Column("mask", "u8", "bit k: the k-th cell that starts at the outer hit continues this one (the first 64)"),
-        Column("links", "u4", "number of cells that continue this one"),
-        Column("link_place", "u4", "links of the cells of its chunk before it"),
-        Column("first_link", "u4", "first of them in Links"),
-        Column("state", "u4", "bits: used in a triplet, killed as a duplicate"),
+        Column("first_next", "u4", "first of the used cells that start at the outer hit"),
+        Column("n_next", "u4", "number of them; 0 if none continues this cell"),
+        Column("mask", "u8", "bit k: the k-th of them continues this cell (the first 64)"),
+        Column("state", "u4", "bits: may begin a track, killed as a duplicate"),
         Column("tracks", "u4", "track candidates that start here"),
-        Column("track_place", "u4", "candidates of the cells of its chunk before it"),
+        Column("track_place", "u4", "candidates of the used cells of its chunk before it"),
         Column("longest", "u4", "hits of the longest track candidate through the cell"),
         Column("best", "u8", "least (|tip|, track) of the loose tracks through the cell"),
     ),
-)
-
-LINKS = Schema("Links", "Continuing cells, by cell", (Column("cell", "u4", "cell that continues"),))
-
-CHUNKS = Schema(
-    "Chunks",
-    "One entry per 1024 cells of the batch, and one for the total: what comes before it",
-    (Column("links", "u8", "links"), Column("tracks", "u8", "track candidates")),
-)
-
-START_CELLS = Schema(
-    "StartCells",
-    "Cells that start track candidates, in arbitrary order",
-    (Column("n", "u4", "number of them", scalar=True), Column("cell", "u4", "cell")),
 )
 
 HIT_POINTS = Schema(
@@ -68,7 +68,7 @@ HIT_USES = Schema(
     "One entry per hit",
     (
         Column("cells", "u4", "used cells that end at the hit"),
-        Column("first", "u4", "first of them in UsedCells"),
+        Column("first", "u4", "first of them in EndingCells"),
         Column("cursor", "u4", "next free entry while the list is filled"),
         Column("longest", "u4", "hits of the longest loose track through the hit"),
         Column("loose", "u4", "loose tracks through the hit, duplicates left out"),
@@ -76,7 +76,7 @@ HIT_USES = Schema(
     ),
 )
 
-USED_CELLS = Schema("UsedCells", "Used cells grouped by outer hit, in arbitrary order within a group", (Column("cell", "u4", "cell"),))
+ENDING_CELLS = Schema("EndingCells", "Used cells grouped by outer hit, in arbitrary order within a group", (Column("cell", "u4", "used cell"),))
 
 TRACKS = Schema(
     "Tracks",
@@ -103,47 +103,49 @@ TRACKS = Schema(
 STAGE = Stage(
     "tracks",
     columns=(
-        (CELL_STATES, "cells"),
-        (CHUNKS, "cell_chunks"),
-        (START_CELLS, "cells"),
         (HIT_POINTS, "hit_values"),
-        (LINKS, "links"),
+        (CELL_LINKS, "cells"),
+        (CELL_CHUNKS, "cell_chunks"),
+        (USED_CELLS, "used_cells"),
         (HIT_USES, "hits"),
-        (USED_CELLS, "cells"),
+        (ENDING_CELLS, "used_cells"),
         (TRACKS, "tracks"),
     ),
     params=(TRACK_CUTS,),
     steps=(
         Kernel("clear_hits", "Batch.n_hits", ("Hits", "HitUses", "HitPoints")),
-        Kernel("clear_cells", "Batch.n_cells", ("HitCells", "Cells", "CellStates", "Chunks")),
-        Kernel("link_cells", "Batch.n_cells", ("Layers", "TrackCuts", "HitPoints", "HitCells", "Cells", "CellStates", "Chunks")),
-        Kernel("scan_links", "Batch.one", ("Batch", "Chunks"), team=1024),
-        Kernel("number_links", "Batch.n_chunks", ("Batch", "CellStates"), team=256),
-        Kernel("place_links", "Batch.one", ("TrackCuts", "Batch", "Events", "CellStates", "Chunks", "StartCells", "Results"), team=128),
         Kernel(
-            "fill_links",
+            "link_cells",
+            "Batch.n_cell_groups",
+            ("Layers", "TrackCuts", "Batch", "HitPoints", "HitCells", "Cells", "CellBits", "CellLinks"),
+            team=32,
+            scratch="TrackCuts.link_scratch",
+        ),
+        Kernel("number_used", "Batch.n_cell_chunks", ("Batch", "CellBits", "CellChunks"), team=128),
+        Kernel("place_used", "Batch.one", ("TrackCuts", "Batch", "Events", "CellBits", "CellChunks", "Results"), team=1024),
+        Kernel(
+            "write_used",
             "Batch.n_cells",
             (
-                *("Layers", "TrackCuts", "Batch", "Events", "HitPoints", "HitCells", "Cells", "CellStates", "Chunks"),
-                *("Links", "HitUses"),
+                *("Layers", "LayerPairs", "TrackCuts", "Batch", "Events", "HitPoints", "HitCells", "Cells", "CellBits", "CellLinks"),
+                *("CellChunks", "UsedCells", "HitUses"),
             ),
         ),
         Kernel("number_uses", "Batch.n_events", ("Events", "HitUses"), team=512),
-        Kernel("group_uses", "Batch.n_cells", ("Cells", "CellStates", "HitUses", "UsedCells")),
-        Kernel("kill_duplicate_cells", "Batch.n_cells", ("TrackCuts", "Hits", "HitPoints", "Cells", "CellStates", "HitUses", "UsedCells")),
+        Kernel("group_uses", "Batch.n_used", ("UsedCells", "HitUses", "EndingCells")),
+        Kernel("kill_duplicate_cells", "Batch.n_used", ("TrackCuts", "Hits", "HitPoints", "UsedCells", "HitUses", "EndingCells")),
         Kernel(
             "count_tracks",
-            "Batch.n_cells",
-            ("LayerPairs", "TrackCuts", "Cells", "CellStates", "Links", "Chunks", "StartCells", "Results"),
+            "Batch.n_used",
+            ("Layers", "TrackCuts", "HitPoints", "HitCells", "UsedCells", "CellChunks", "Results"),
         ),
-        Kernel("scan_tracks", "Batch.one", ("Batch", "Chunks"), team=1024),
-        Kernel("number_tracks", "Batch.n_chunks", ("Batch", "CellStates"), team=256),
-        Kernel("place_tracks", "Batch.one", ("TrackCuts", "Batch", "Events", "CellStates", "Chunks", "FitQueue", "Results"), team=128),
+        Kernel("number_tracks", "Batch.n_used_chunks", ("Batch", "UsedCells"), team=256),
+        Kernel("place_tracks", "Batch.one", ("TrackCuts", "Batch", "Events", "UsedCells", "CellChunks", "FitQueue", "Results"), team=1024),
         Kernel(
             "fill_tracks",
-            "StartCells.n",
-            ("TrackCuts", "Batch", "Events", "Cells", "CellStates", "Links", "Chunks", "StartCells", "Tracks"),
+            "Batch.n_used",
+            ("Layers", "TrackCuts", "Batch", "Events", "HitPoints", "HitCells", "UsedCells", "CellChunks", "Tracks"),
         ),
-        Kernel("drop_shorter_tracks", "Batch.n_tracks", ("CellStates", "Tracks")),
+        Kernel("drop_shorter_tracks", "Batch.n_tracks", ("UsedCells", "Tracks")),
     ),
 )

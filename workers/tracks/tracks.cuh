@@ -6,7 +6,9 @@
 namespace hlt {
 
 constexpr uint32_t FLAG_TRACK_OVERFLOW = 1u << 10;
-constexpr uint32_t CELL_USED = 1u << 0, CELL_KILLED = 1u << 1;
+constexpr uint32_t CELL_STARTS = 1u << 0, CELL_KILLED = 1u << 1;  // may begin a track; duplicates a shorter cell
+constexpr uint32_t CHUNK = 1024;                                  // used cells whose candidates are numbered together
+constexpr uint32_t MAX_CELLS_OF_HIT = 1u << 27;
 constexpr uint32_t MAX_TRACK_HITS = 6, MAX_TRACK_CELLS = MAX_TRACK_HITS - 1;
 constexpr uint32_t TRACK_BAD = 0, TRACK_DUPLICATE = 1, TRACK_LOOSE = 2, TRACK_HIGH_PURITY = 3;
 constexpr uint64_t NO_KEY = ~0ull;
@@ -22,14 +24,6 @@ HLT_FN void clear_hits(uint32_t h, Hits const& hits, HitUses const& uses, HitPoi
   uses.cells[h] = uses.longest[h] = uses.loose[h] = 0;
   uses.best[h] = NO_KEY;
   reinterpret_cast<Point*>(points.value)[h] = {hits.x[h], hits.y[h], hits.z[h], hits.r[h]};
-}
-
-// Item: a cell.
-HLT_FN void clear_cells(uint32_t c, HitCells const& info, Cells const& cells, CellStates const& states, Chunks const& chunks) {
-  if (c % CHUNK == 0) chunks.links[c / CHUNK] = chunks.tracks[c / CHUNK] = 0;
-  states.event[c] = info.event[cells.inner[c]];
-  states.state[c] = states.longest[c] = 0;
-  states.best[c] = NO_KEY;
 }
 
 // Does the cell middle -> outer continue the cell inner -> middle? First the alignment in r-z, within what scattering allows at pt_min.
@@ -56,38 +50,65 @@ HLT_FN bool bends(float dca_cut, TrackCuts const& cuts, Point const& inner, Poin
   return magnitude(dca) < dca_cut * magnitude(curvature);
 }
 
-// A cell and what its continuation depends on.
-struct Continuation {
-  Point inner, middle;
-  float theta_cut, dca_cut;
-  HLT_FN Continuation(uint32_t c, Layers const& layers, HitPoints const& points, HitCells const& info, Cells const& cells)
-      : inner(point(points, cells.inner[c])),
-        middle(point(points, cells.outer[c])),
-        theta_cut(layers.theta_cut[info.layer[cells.outer[c]]]),
-        dca_cut(layers.dca_cut[info.layer[cells.inner[c]]]) {}
-  HLT_FN bool by(uint32_t next, TrackCuts const& cuts, HitPoints const& points, Cells const& cells) const {
-    return aligned(theta_cut, cuts, inner, middle, cells.outer_r[next], cells.outer_z[next]) &&
-           bends(dca_cut, cuts, inner, middle, point(points, cells.outer[next]));
-  }
-};
+// Most pairs of cells fail the first cut by far: no root is needed to see it, |dr| + |dz| is larger than the length even when rounded.
+HLT_FN bool far_from_aligned(float theta_cut, TrackCuts const& cuts, float r1, float z1, float ri, float zi, float ro, float zo) {
+  float const dr = magnitude(r1 - ro), dz = magnitude(z1 - zo);
+  float const area = magnitude(z1 * (ri - ro) + zi * (ro - r1) + zo * (r1 - ri));
+  return area * cuts.pt_min > 1.001f * theta_cut * (dr + dz) * dr;
+}
 
-// Item: a cell. Which of the cells that start at its outer hit continue it? O(those cells).
-HLT_FN void link_cells(uint32_t c, Layers const& layers, TrackCuts const& cuts, HitPoints const& points, HitCells const& info,
-                       Cells const& cells, CellStates const& states, Chunks const& chunks) {
-  uint32_t const middle = cells.outer[c], first = info.begin[middle], n = info.count[middle];
-  uint64_t mask = 0;
-  uint32_t links = 0;
-  if (n != 0) {
-    Continuation const continued(c, layers, points, info, cells);
-    for (uint32_t k = 0; k < n; ++k) {
-      if (!continued.by(first + k, cuts, points, cells)) continue;
-      ++links;
-      if (k < MASK_BITS) mask |= uint64_t(1) << k;
+// Does the cell middle -> outer continue the cell inner -> middle?
+HLT_FN bool continues(uint32_t inner, uint32_t middle, uint32_t outer, Layers const& layers, TrackCuts const& cuts, HitPoints const& points,
+                      HitCells const& info) {
+  Point const i = point(points, inner), m = point(points, middle), o = point(points, outer);
+  return aligned(layers.theta_cut[info.layer[middle]], cuts, i, m, o.r, o.z) && bends(layers.dca_cut[info.layer[inner]], cuts, i, m, o);
+}
+
+HLT_FN bool bit_at(uint32_t const* bits, uint32_t i) { return bits[i / 32] >> i % 32 & 1u; }
+
+// Item: 32 cells. Which of the cells that start at their outer hits continue them? Marks both as used. A warp shares out the pairs of
+// cells; the few that pass the first cut wait until there are enough for all of its threads. O(pairs of cells).
+HLT_FN void link_cells(WarpTeam const& team, uint32_t item, Layers const& layers, TrackCuts const& cuts, Batch const& batch,
+                       HitPoints const& points, HitCells const& info, Cells const& cells, CellBits const& bits, CellLinks const& links) {
+  uint32_t* const masks = team.scratch();     // two words for each cell of the team
+  uint32_t* const any = team.scratch() + 64;  // bit: the cell has a link
+  uint32_t const end = smaller((item + 1) * GROUP, *batch.n_cells);
+  uint32_t linking = 0;
+  for (uint32_t c0 = item * GROUP; c0 < end; c0 += team.size()) {
+    uint32_t const c = smaller(c0 + team.rank(), end - 1), inner = cells.inner[c], middle = cells.outer[c];
+    bool const mine = c == c0 + team.rank();
+    uint32_t const first = info.begin[middle], n = mine ? info.count[middle] : 0;
+    Point const p = point(points, inner);
+    float const ri = cells.outer_r[c], zi = cells.outer_z[c], theta_cut = layers.theta_cut[info.layer[middle]];
+    Queue queue(team.scratch() + 65);
+    auto const link = [&](uint32_t pair) {
+      uint32_t const owner = pair / MAX_CELLS_OF_HIT, k = pair % MAX_CELLS_OF_HIT;
+      uint32_t const from = c0 + owner, hit = cells.outer[from], next = info.begin[hit] + k;
+      if (!continues(cells.inner[from], hit, cells.outer[next], layers, cuts, points, info)) return;
+      if (k < MASK_BITS) atomic_or(&masks[2 * owner + k / 32], 1u << k % 32);
+      atomic_or(any, 1u << owner);
+      atomic_or(&bits.used[next / GROUP], 1u << next % GROUP);
+    };
+    team.share_out(n, [&](uint32_t owner, uint32_t k, bool active) {
+      uint32_t const next = team.from(owner, first) + k;
+      float const r1 = team.from(owner, p.r), z1 = team.from(owner, p.z), r = team.from(owner, ri), z = team.from(owner, zi);
+      float const cut = team.from(owner, theta_cut);
+      bool const near = active && !far_from_aligned(cut, cuts, r1, z1, r, z, cells.outer_r[next], cells.outer_z[next]);
+      queue.add(team, near, owner * MAX_CELLS_OF_HIT + k, link);
+    });
+    queue.finish(team, link);
+    if (*any >> team.rank() & 1u) {
+      links.mask[c] = uint64_t(masks[2 * team.rank() + 1]) << 32 | masks[2 * team.rank()];
+      masks[2 * team.rank()] = masks[2 * team.rank() + 1] = 0;
     }
+    linking |= *any << (c0 - item * GROUP);
+    team.sync();
+    if (team.rank() == 0) *any = 0;
+    team.sync();
   }
-  states.mask[c] = mask;
-  states.links[c] = links;
-  if (links != 0) atomic_add(&chunks.links[c / CHUNK], uint64_t(links));
+  if (team.rank() != 0) return;
+  bits.linking[item] = linking;
+  if (linking != 0) atomic_or(&bits.used[item], linking);
 }
 
 // Sums over chunks of cells -> sums over all cells before each chunk; the entry after the last chunk is the total.
@@ -104,41 +125,33 @@ HLT_FN void scan_chunks(Team const& team, uint32_t n_chunks, uint64_t* sums) {
   team.sync();
 }
 
-// Counts of the cells of a chunk -> sums over the cells of the chunk before each.
-HLT_FN void number_chunk(Team const& team, uint32_t chunk, uint32_t n_cells, uint32_t const* count, uint32_t* place) {
-  uint32_t const begin = chunk * CHUNK, end = smaller(begin + CHUNK, n_cells);
+// Item: 4096 cells. Used ones before each group of 32, counted within the chunk, and in all.
+HLT_FN void number_used(Team const& team, uint32_t chunk, Batch const& batch, CellBits const& bits, CellChunks const& chunks) {
+  uint32_t const first = chunk * (CELL_CHUNK / GROUP), last = smaller(first + CELL_CHUNK / GROUP, *batch.n_cell_groups);
   uint32_t at = 0;
-  for (uint32_t i0 = begin; i0 < end; i0 += team.size()) {
-    uint32_t const i = i0 + team.rank();
+  for (uint32_t g0 = first; g0 < last; g0 += team.size()) {
+    uint32_t const g = g0 + team.rank();
     uint32_t total;
-    uint32_t const before = at + team.exclusive_scan(i < end ? count[i] : 0u, total);
+    uint32_t const before = at + team.exclusive_scan(g < last ? popcount(bits.used[g]) : 0u, total);
     at += total;
-    if (i < end) place[i] = before;
+    if (g < last) bits.before[g] = before;
   }
+  if (team.rank() == 0) chunks.used[chunk] = at;
 }
 
-// Sum over all cells of the batch before cell c.
-HLT_FN uint64_t sum_before(uint32_t c, uint32_t n_cells, uint64_t const* sums, uint32_t const* place) {
-  return c < n_cells ? sums[c / CHUNK] + place[c] : sums[(n_cells + CHUNK - 1) / CHUNK];
+// Used cells of the batch before cell c.
+HLT_FN uint64_t used_before(uint32_t c, uint32_t n_cells, CellBits const& bits, CellChunks const& chunks) {
+  if (c == n_cells) return chunks.used[(n_cells + CELL_CHUNK - 1) / CELL_CHUNK];
+  return chunks.used[c / CELL_CHUNK] + bits.before[c / GROUP] + popcount(bits.used[c / GROUP] & ((1u << c % GROUP) - 1u));
 }
 
-// What a cell's entries take of the event's capacity: the first of them within the event, and how many.
-struct Share {
-  uint32_t first, n;
-};
-HLT_FN Share share(uint64_t place, uint32_t n, uint64_t capacity) {
-  uint64_t const first = smaller(place, capacity);
-  return {uint32_t(first), uint32_t(smaller(place + n, capacity) - first)};
-}
-
-// For every event: where its entries begin among those of all cells, how many it keeps; then where these begin in the arena.
-HLT_FN void place_entries(Team const& team, Batch const& batch, Events const& events, Results const& results, uint32_t per_word,
-                          uint64_t const* sums, uint32_t const* place, uint64_t* base, uint32_t* kept, uint32_t* offset) {
-  uint32_t const n_cells = *batch.n_cells;
+// For every event: where its entries begin among those of all events, how many it keeps; then where these begin in the arena.
+// `before(event)` is the number of entries of the events before.
+template <class Before>
+HLT_FN void place_entries(Team const& team, Batch const& batch, Results const& results, uint32_t per_word, Before before, uint64_t* base,
+                          uint32_t* kept, uint32_t* offset) {
   for (uint32_t e = team.rank(); e < *batch.n_events; e += team.size()) {
-    uint64_t const begin = sum_before(events.cell_offset[e], n_cells, sums, place);
-    uint64_t const n = sum_before(events.cell_offset[e + 1], n_cells, sums, place) - begin;
-    uint64_t const capacity = uint64_t(batch.payload_words[e]) * per_word;
+    uint64_t const begin = before(e), n = before(e + 1) - begin, capacity = uint64_t(batch.payload_words[e]) * per_word;
     base[e] = begin;
     kept[e] = uint32_t(smaller(n, capacity));
     if (n > capacity) atomic_or(&results.flags[e], FLAG_TRACK_OVERFLOW);
@@ -147,55 +160,88 @@ HLT_FN void place_entries(Team const& team, Batch const& batch, Events const& ev
   scan_events(team, batch, kept, offset);
 }
 
-// Item: the batch.
-HLT_FN void scan_links(Team const& team, uint32_t, Batch const& batch, Chunks const& chunks) {
-  scan_chunks(team, *batch.n_chunks, chunks.links);
+// Item: the batch. First used cell of each event; those beyond an event's capacity are left out.
+HLT_FN void place_used(Team const& team, uint32_t, TrackCuts const& cuts, Batch const& batch, Events const& events, CellBits const& bits,
+                       CellChunks const& chunks, Results const& results) {
+  scan_chunks(team, *batch.n_cell_chunks, chunks.used);
+  place_entries(
+      team, batch, results, cuts.used_cells_per_word,
+      [&](uint32_t e) { return used_before(events.cell_offset[e], *batch.n_cells, bits, chunks); }, events.used_base, events.used,
+      events.used_offset);
+  if (team.rank() != 0) return;
+  *batch.n_used = events.used_offset[*batch.n_events];
+  *batch.n_used_chunks = (*batch.n_used + CHUNK - 1) / CHUNK;
 }
 
-// Item: a chunk of cells.
-HLT_FN void number_links(Team const& team, uint32_t chunk, Batch const& batch, CellStates const& states) {
-  number_chunk(team, chunk, *batch.n_cells, states.links, states.link_place);
+// Does a track begin with a cell between these layers?
+HLT_FN bool starts_tracks(Layers const& layers, LayerPairs const& pairs, uint32_t inner, uint32_t outer) {
+  for (uint32_t pair = layers.first_pair[inner]; pair < layers.first_pair[inner + 1]; ++pair)
+    if (pairs.outer[pair] == outer) return pairs.starts_tracks[pair] != 0;
+  return false;
 }
 
-// Item: the batch. First link of each event; links beyond an event's capacity are left out.
-HLT_FN void place_links(Team const& team, uint32_t, TrackCuts const& cuts, Batch const& batch, Events const& events,
-                        CellStates const& states, Chunks const& chunks, StartCells const& starts, Results const& results) {
-  if (team.rank() == 0) *starts.n = 0;
-  place_entries(team, batch, events, results, cuts.links_per_word, chunks.links, states.link_place, events.link_base, events.links,
-                events.link_offset);
-}
-
-// Item: a cell. Writes its links; marks the cells of its triplets as used and counts them at their outer hits.
-HLT_FN void fill_links(uint32_t c, Layers const& layers, TrackCuts const& cuts, Batch const& batch, Events const& events,
-                       HitPoints const& points, HitCells const& info, Cells const& cells, CellStates const& states, Chunks const& chunks,
-                       Links const& links, HitUses const& uses) {
-  uint32_t const found = states.links[c], event = states.event[c];
-  if (found == 0) return;
-  Share const mine = share(chunks.links[c / CHUNK] + states.link_place[c] - events.link_base[event], found,
-                           uint64_t(batch.payload_words[event]) * cuts.links_per_word);
-  uint32_t const begin = events.link_offset[event] + mine.first, n = mine.n;
-  states.first_link[c] = begin;
-  states.links[c] = n;
-  if (n == 0) return;
-  uint32_t const middle = cells.outer[c], first = info.begin[middle], candidates = info.count[middle];
-  uint64_t mask = states.mask[c];
-  uint32_t i = 0;
-  auto const link = [&](uint32_t k) {
-    links.cell[begin + i++] = first + k;
-    if (!(atomic_or(&states.state[first + k], CELL_USED) & CELL_USED)) atomic_add(&uses.cells[cells.outer[first + k]], 1u);
-  };
-  for (; mask != 0 && i < n; mask &= mask - 1) link(lowest_bit(mask));
-  if (candidates > MASK_BITS && i < n) {
-    Continuation const continued(c, layers, points, info, cells);
-    for (uint32_t k = MASK_BITS; k < candidates && i < n; ++k)
-      if (continued.by(first + k, cuts, points, cells)) link(k);
+// Item: a cell. If it is used: its entry among the used cells, in the order of all cells, and the used cells that continue it.
+// Counts it at its outer hit. O(used cells at the outer hit).
+HLT_FN void write_used(uint32_t c, Layers const& layers, LayerPairs const& pairs, TrackCuts const& cuts, Batch const& batch,
+                       Events const& events, HitPoints const& points, HitCells const& info, Cells const& cells, CellBits const& bits,
+                       CellLinks const& links, CellChunks const& chunks, UsedCells const& used, HitUses const& uses) {
+  if (!bit_at(bits.used, c)) return;
+  uint32_t const inner = cells.inner[c], middle = cells.outer[c], event = info.event[inner], n_cells = *batch.n_cells;
+  uint64_t const base = events.used_base[event], place = used_before(c, n_cells, bits, chunks) - base;
+  uint32_t const kept = events.used[event], offset = events.used_offset[event];
+  if (place >= kept) return;
+  uint32_t const u = offset + uint32_t(place), begin = info.begin[middle], end = begin + info.count[middle];
+  uint64_t const first = used_before(begin, n_cells, bits, chunks) - base;
+  uint64_t const last = smaller(used_before(end, n_cells, bits, chunks) - base, uint64_t(kept));
+  uint32_t const n_next = first < last ? uint32_t(last - first) : 0;
+  uint64_t mask = 0;
+  if (bit_at(bits.linking, c)) {
+    for (uint64_t rest = links.mask[c]; rest != 0; rest &= rest - 1) {
+      uint64_t const next = used_before(begin + lowest_bit(rest), n_cells, bits, chunks) - base - first;
+      if (next < smaller(n_next, MASK_BITS)) mask |= uint64_t(1) << next;
+    }
+    for (uint32_t k = begin + MASK_BITS; k < end; ++k) {
+      if (!bit_at(bits.used, k)) continue;
+      uint64_t const next = used_before(k, n_cells, bits, chunks) - base - first;
+      if (next >= smaller(n_next, MASK_BITS)) break;
+      if (continues(inner, middle, cells.outer[k], layers, cuts, points, info)) mask |= uint64_t(1) << next;
+    }
   }
-  if (!(atomic_or(&states.state[c], CELL_USED) & CELL_USED)) atomic_add(&uses.cells[middle], 1u);
+  used.inner[u] = inner;
+  used.outer[u] = middle;
+  used.event[u] = event;
+  used.first_next[u] = offset + uint32_t(first);
+  used.n_next[u] = bit_at(bits.linking, c) ? n_next : 0;
+  used.mask[u] = mask;
+  used.state[u] = starts_tracks(layers, pairs, info.layer[inner], info.layer[middle]) ? CELL_STARTS : 0;
+  used.longest[u] = 0;
+  used.best[u] = NO_KEY;
+  if (u % CHUNK == 0) chunks.tracks[u / CHUNK] = 0;
+  atomic_add(&uses.cells[middle], 1u);
 }
 
-// Item: an event. Places the lists of used cells by outer hit, from the event's first cell on. O(hits).
+// The first of the cells that may continue used cell u, from the k-th on, that does; NONE after the last.
+struct Continuations {
+  Layers const& layers;
+  TrackCuts const& cuts;
+  HitPoints const& points;
+  HitCells const& info;
+  UsedCells const& used;
+  HLT_FN uint32_t from(uint32_t u, uint32_t k) const {
+    if (k < MASK_BITS) {
+      uint64_t const rest = used.mask[u] >> k;
+      if (rest != 0) return k + lowest_bit(rest);
+      k = MASK_BITS;
+    }
+    for (uint32_t const n = used.n_next[u]; k < n; ++k)
+      if (continues(used.inner[u], used.outer[u], used.outer[used.first_next[u] + k], layers, cuts, points, info)) return k;
+    return NONE;
+  }
+};
+
+// Item: an event. Places the lists of used cells by outer hit, from the event's first used cell on. O(hits).
 HLT_FN void number_uses(Team const& team, uint32_t event, Events const& events, HitUses const& uses) {
-  uint32_t at = events.cell_offset[event];
+  uint32_t at = events.used_offset[event];
   for (uint32_t h0 = events.hit_offset[event]; h0 < events.hit_offset[event + 1]; h0 += team.size()) {
     uint32_t const h = h0 + team.rank();
     bool const active = h < events.hit_offset[event + 1];
@@ -206,38 +252,38 @@ HLT_FN void number_uses(Team const& team, uint32_t event, Events const& events, 
   }
 }
 
-// Item: a cell.
-HLT_FN void group_uses(uint32_t c, Cells const& cells, CellStates const& states, HitUses const& uses, UsedCells const& used) {
-  if (states.state[c] & CELL_USED) used.cell[atomic_add(&uses.cursor[cells.outer[c]], 1u)] = c;
+// Item: a used cell.
+HLT_FN void group_uses(uint32_t u, UsedCells const& used, HitUses const& uses, EndingCells const& ending) {
+  ending.cell[atomic_add(&uses.cursor[used.outer[u]], 1u)] = u;
 }
 
-// Item: a cell. Two used cells that end at one hit, begin at different modules and point the same way are one particle seen by
+// Item: a used cell. Two used cells that end at one hit, begin at different modules and point the same way are one particle seen by
 // overlapping modules or neighbouring layers: the longer one goes (of equal ones the later). Whether a cell goes depends on the
 // geometry alone, not on whether others went before. O(used cells at the outer hit).
-HLT_FN void kill_duplicate_cells(uint32_t c, TrackCuts const& cuts, Hits const& hits, HitPoints const& points, Cells const& cells,
-                                 CellStates const& states, HitUses const& uses, UsedCells const& used) {
-  if (!(states.state[c] & CELL_USED)) return;
-  uint32_t const outer = cells.outer[c], n = uses.cells[outer], inner = cells.inner[c];
+HLT_FN void kill_duplicate_cells(uint32_t u, TrackCuts const& cuts, Hits const& hits, HitPoints const& points, UsedCells const& used,
+                                 HitUses const& uses, EndingCells const& ending) {
+  uint32_t const outer = used.outer[u], n = uses.cells[outer], inner = used.inner[u];
   if (n < 2) return;
+  uint32_t const first = uses.first[outer], module = hits.module[inner];
   Point const o = point(points, outer), p = point(points, inner);
   float const x = p.x - o.x, y = p.y - o.y, z = p.z - o.z, length2 = x * x + y * y + z * z;
   for (uint32_t k = 0; k < n; ++k) {
-    uint32_t const other = used.cell[uses.first[outer] + k], h = cells.inner[other];
-    if (hits.module[h] == hits.module[inner]) continue;
+    uint32_t const other = ending.cell[first + k], h = used.inner[other];
+    if (hits.module[h] == module) continue;
     Point const q = point(points, h);
-    float const u = q.x - o.x, v = q.y - o.y, w = q.z - o.z, other2 = u * u + v * v + w * w;
-    if (other2 > length2 || (other2 == length2 && other >= c)) continue;
-    float const dot = x * u + y * v + z * w;
+    float const a = q.x - o.x, b = q.y - o.y, c = q.z - o.z, other2 = a * a + b * b + c * c;
+    if (other2 > length2 || (other2 == length2 && other >= u)) continue;
+    float const dot = x * a + y * b + z * c;
     if (dot * dot < cuts.min_alignment2 * length2 * other2) continue;
-    atomic_or(&states.state[c], CELL_KILLED);
+    used.state[u] |= CELL_KILLED;
     return;
   }
 }
 
-// Calls `found(path, cells)` for every path of living cells from `start` to an end, depth first in the order of links.
+// Calls `found(path, cells)` for every path of living cells from `start` to an end, depth first in the order of cells.
 // Returns false if it gave up after max_steps cells.
 template <class Found>
-HLT_FN bool for_each_path(uint32_t start, TrackCuts const& cuts, CellStates const& states, Links const& links, Found found) {
+HLT_FN bool for_each_path(uint32_t start, TrackCuts const& cuts, UsedCells const& used, Continuations const& continuations, Found found) {
   uint32_t path[MAX_TRACK_CELLS], next[MAX_TRACK_CELLS];
   bool leaf[MAX_TRACK_CELLS];
   uint32_t const max_cells = smaller(cuts.max_track_hits - 1, MAX_TRACK_CELLS);
@@ -246,12 +292,13 @@ HLT_FN bool for_each_path(uint32_t start, TrackCuts const& cuts, CellStates cons
   next[0] = 0;
   leaf[0] = true;
   while (true) {
-    uint32_t const c = path[depth];
+    uint32_t const u = path[depth];
     bool pushed = false;
     if (depth + 1 < max_cells) {
-      while (next[depth] < states.links[c]) {
-        uint32_t const child = links.cell[states.first_link[c] + next[depth]++];
-        if (states.state[child] & CELL_KILLED) continue;
+      for (uint32_t k = continuations.from(u, next[depth]); k != NONE; k = continuations.from(u, k + 1)) {
+        uint32_t const child = used.first_next[u] + k;
+        if (used.state[child] & CELL_KILLED) continue;
+        next[depth] = k + 1;
         leaf[depth] = false;
         ++depth;
         path[depth] = child;
@@ -271,75 +318,81 @@ HLT_FN bool for_each_path(uint32_t start, TrackCuts const& cuts, CellStates cons
   }
 }
 
-HLT_FN bool starts_track(uint32_t c, LayerPairs const& pairs, Cells const& cells, CellStates const& states) {
-  uint32_t const state = states.state[c];
-  return (state & CELL_USED) && !(state & CELL_KILLED) && states.links[c] != 0 && pairs.starts_tracks[cells.pair[c]];
-}
-
-// Item: a cell. Number of track candidates that start with it; cells that start any are queued, in arbitrary order. O(steps).
-HLT_FN void count_tracks(uint32_t c, LayerPairs const& pairs, TrackCuts const& cuts, Cells const& cells, CellStates const& states,
-                         Links const& links, Chunks const& chunks, StartCells const& starts, Results const& results) {
+// Item: a used cell. Number of track candidates that start with it. O(steps).
+HLT_FN void count_tracks(uint32_t u, Layers const& layers, TrackCuts const& cuts, HitPoints const& points, HitCells const& info,
+                         UsedCells const& used, CellChunks const& chunks, Results const& results) {
   uint32_t n = 0;
-  if (starts_track(c, pairs, cells, states)) {
-    bool const complete = for_each_path(c, cuts, states, links, [&](uint32_t const*, uint32_t) { ++n; });
-    if (!complete) atomic_or(&results.flags[states.event[c]], FLAG_TRACK_OVERFLOW);
+  if (used.state[u] == CELL_STARTS && used.n_next[u] != 0) {
+    bool const complete = for_each_path(u, cuts, used, {layers, cuts, points, info, used}, [&](uint32_t const*, uint32_t) { ++n; });
+    if (!complete) atomic_or(&results.flags[used.event[u]], FLAG_TRACK_OVERFLOW);
   }
-  states.tracks[c] = n;
-  if (n == 0) return;
-  atomic_add(&chunks.tracks[c / CHUNK], uint64_t(n));
-  starts.cell[atomic_add(starts.n, 1u)] = c;
+  used.tracks[u] = n;
+  if (n != 0) atomic_add(&chunks.tracks[u / CHUNK], uint64_t(n));
 }
 
-// Item: the batch.
-HLT_FN void scan_tracks(Team const& team, uint32_t, Batch const& batch, Chunks const& chunks) {
-  scan_chunks(team, *batch.n_chunks, chunks.tracks);
+// Item: a chunk of used cells. Candidates before each, counted within the chunk.
+HLT_FN void number_tracks(Team const& team, uint32_t chunk, Batch const& batch, UsedCells const& used) {
+  uint32_t const begin = chunk * CHUNK, end = smaller(begin + CHUNK, *batch.n_used);
+  uint32_t at = 0;
+  for (uint32_t u0 = begin; u0 < end; u0 += team.size()) {
+    uint32_t const u = u0 + team.rank();
+    uint32_t total;
+    uint32_t const before = at + team.exclusive_scan(u < end ? used.tracks[u] : 0u, total);
+    at += total;
+    if (u < end) used.track_place[u] = before;
+  }
 }
 
-// Item: a chunk of cells.
-HLT_FN void number_tracks(Team const& team, uint32_t chunk, Batch const& batch, CellStates const& states) {
-  number_chunk(team, chunk, *batch.n_cells, states.tracks, states.track_place);
+// Candidates of the batch before used cell u.
+HLT_FN uint64_t tracks_before(uint32_t u, uint32_t n_used, UsedCells const& used, CellChunks const& chunks) {
+  return u < n_used ? chunks.tracks[u / CHUNK] + used.track_place[u] : chunks.tracks[(n_used + CHUNK - 1) / CHUNK];
 }
 
 // Item: the batch. First candidate of each event; candidates beyond an event's capacity are left out.
-HLT_FN void place_tracks(Team const& team, uint32_t, TrackCuts const& cuts, Batch const& batch, Events const& events,
-                         CellStates const& states, Chunks const& chunks, FitQueue const& queue, Results const& results) {
-  place_entries(team, batch, events, results, cuts.tracks_per_word, chunks.tracks, states.track_place, events.track_base, results.ntuplets,
-                events.track_offset);
+HLT_FN void place_tracks(Team const& team, uint32_t, TrackCuts const& cuts, Batch const& batch, Events const& events, UsedCells const& used,
+                         CellChunks const& chunks, FitQueue const& queue, Results const& results) {
+  scan_chunks(team, *batch.n_used_chunks, chunks.tracks);
+  place_entries(
+      team, batch, results, cuts.tracks_per_word,
+      [&](uint32_t e) { return tracks_before(events.used_offset[e], *batch.n_used, used, chunks); }, events.track_base, results.ntuplets,
+      events.track_offset);
   if (team.rank() != 0) return;
   *batch.n_tracks = events.track_offset[*batch.n_events];
   *queue.n3 = *queue.n4 = *queue.n5 = *queue.n6 = 0;
 }
 
-// Item: a queued cell. Writes the candidates that start with it.
-HLT_FN void fill_tracks(uint32_t item, TrackCuts const& cuts, Batch const& batch, Events const& events, Cells const& cells,
-                        CellStates const& states, Links const& links, Chunks const& chunks, StartCells const& starts,
+// Item: a used cell. Writes the candidates that start with it.
+HLT_FN void fill_tracks(uint32_t u, Layers const& layers, TrackCuts const& cuts, Batch const& batch, Events const& events,
+                        HitPoints const& points, HitCells const& info, UsedCells const& used, CellChunks const& chunks,
                         Tracks const& tracks) {
-  uint32_t const c = starts.cell[item], event = states.event[c];
-  Share const mine = share(chunks.tracks[c / CHUNK] + states.track_place[c] - events.track_base[event], states.tracks[c],
-                           uint64_t(batch.payload_words[event]) * cuts.tracks_per_word);
-  uint32_t const begin = events.track_offset[event] + mine.first, n = mine.n;
+  if (used.tracks[u] == 0) return;
+  uint32_t const event = used.event[u];
+  uint64_t const place = tracks_before(u, *batch.n_used, used, chunks) - events.track_base[event];
+  uint64_t const capacity = uint64_t(batch.payload_words[event]) * cuts.tracks_per_word;
+  uint32_t const n = uint32_t(smaller(place + used.tracks[u], capacity) - smaller(place, capacity));
+  uint32_t const begin = events.track_offset[event] + uint32_t(smaller(place, capacity));
   uint32_t i = 0;
-  for_each_path(c, cuts, states, links, [&](uint32_t const* path, uint32_t n_cells) {
+  for_each_path(u, cuts, used, {layers, cuts, points, info, used}, [&](uint32_t const* path, uint32_t n_cells) {
     if (i >= n) return;
     uint32_t const t = begin + i++;
     tracks.event[t] = event;
     tracks.n_hits[t] = n_cells + 1;
     tracks.quality[t] = TRACK_BAD;
     tracks.score[t] = 0.f;
-    tracks.hit_at(t, 0) = cells.inner[c];
+    tracks.hit_at(t, 0) = used.inner[u];
     for (uint32_t k = 0; k < n_cells; ++k) {
       tracks.cell_at(t, k) = path[k];
-      tracks.hit_at(t, k + 1) = cells.outer[path[k]];
-      atomic_max(&states.longest[path[k]], n_cells + 1);
+      tracks.hit_at(t, k + 1) = used.outer[path[k]];
+      atomic_max(&used.longest[path[k]], n_cells + 1);
     }
   });
 }
 
 // Item: a track candidate. A candidate that shares a cell with a longer one is a duplicate and need not be fitted.
-HLT_FN void drop_shorter_tracks(uint32_t t, CellStates const& states, Tracks const& tracks) {
+HLT_FN void drop_shorter_tracks(uint32_t t, UsedCells const& used, Tracks const& tracks) {
   uint32_t const n = tracks.n_hits[t];
   for (uint32_t k = 0; k + 1 < n; ++k)
-    if (states.longest[tracks.cell_at(t, k)] > n) tracks.quality[t] = TRACK_DUPLICATE;
+    if (used.longest[tracks.cell_at(t, k)] > n) tracks.quality[t] = TRACK_DUPLICATE;
 }
 
 }  // namespace hlt
