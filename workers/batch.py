@@ -19,6 +19,7 @@ BATCH = Schema(
         Column("n_hit_groups", "u4", "groups of 32 hits; written by the cells stage", scalar=True),
         Column("n_cells", "u4", "cells of the batch; written by the cells stage", scalar=True),
         Column("n_cell_groups", "u4", "groups of 32 cells; written by the cells stage", scalar=True),
+        Column("n_cell_blocks", "u4", "blocks of 32 groups of cells; written by the cells stage", scalar=True),
         Column("n_cell_chunks", "u4", "chunks of 4096 cells; written by the cells stage", scalar=True),
         Column("n_used", "u4", "used cells of the batch; written by the tracks stage", scalar=True),
         Column("n_used_chunks", "u4", "chunks of 1024 used cells; written by the tracks stage", scalar=True),

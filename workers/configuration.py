@@ -327,7 +327,7 @@ def params(config: Configuration, detector: Detector, selector: Selector) -> dic
             min_track_hits=t.min_track_hits,
             max_track_hits=t.max_track_hits,
             used_cells_per_word=t.used_cells_per_word,
-            link_scratch=4 * (64 + 1 + 64),
+            link_scratch=4 * (64 + 64),
             tracks_per_word=t.tracks_per_word,
             max_steps=t.max_steps,
         ),

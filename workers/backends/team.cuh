@@ -68,6 +68,8 @@ class WarpTeam {
     return __popc(all & ((1u << rank()) - 1u));
   }
   HLT_FN bool any(bool value) const { return __any_sync(0xffffffffu, value) != 0; }
+  // One bit a thread.
+  HLT_FN uint32_t ballot(bool value) const { return __ballot_sync(0xffffffffu, value); }
   // The value of another thread of the team; reached by all.
   template <class T>
   HLT_FN T from(uint32_t owner, T value) const {
@@ -104,35 +106,6 @@ class WarpTeam {
   uint32_t* scratch_;
 };
 
-// Values that few threads of a warp have, put aside in team memory until there is one for every thread. `memory`: 64 words.
-class Queue {
- public:
-  HLT_FN explicit Queue(uint32_t* memory) : memory_(memory) {}
-  template <class F>
-  HLT_FN void add(WarpTeam const& team, bool value_is_there, uint32_t value, F f) {
-    uint32_t added;
-    uint32_t const place = n_ + team.exclusive_count(value_is_there, added);
-    if (value_is_there) memory_[place] = value;
-    n_ += added;
-    if (n_ < 32) return;
-    team.sync();
-    n_ -= 32;
-    f(memory_[n_ + team.rank()]);
-    team.sync();
-  }
-  template <class F>
-  HLT_FN void finish(WarpTeam const& team, F f) {
-    team.sync();
-    if (team.rank() < n_) f(memory_[team.rank()]);
-    n_ = 0;
-    team.sync();
-  }
-
- private:
-  uint32_t* memory_;
-  uint32_t n_ = 0;
-};
-
 #else
 
 class Team {
@@ -152,6 +125,7 @@ class Team {
     return 0;
   }
   bool any(bool value) const { return value; }
+  uint32_t ballot(bool value) const { return value; }
   template <class T>
   T from(uint32_t, T value) const {
     return value;
@@ -166,17 +140,6 @@ class Team {
 };
 
 using WarpTeam = Team;
-
-class Queue {
- public:
-  explicit Queue(uint32_t*) {}
-  template <class F>
-  void add(WarpTeam const&, bool value_is_there, uint32_t value, F f) {
-    if (value_is_there) f(value);
-  }
-  template <class F>
-  void finish(WarpTeam const&, F) {}
-};
 
 #endif
 

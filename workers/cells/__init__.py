@@ -57,7 +57,7 @@ CELL_CUTS = Params(
 
 HIT_CELLS = Schema(
     "HitCells",
-    "One entry per hit",
+    "One entry per sorted hit; event and layer are those of the hit with this number, too, since layers take the same places",
     (
         Column("event", "u4", "event of the hit in the batch"),
         Column("layer", "u4", "layer of the hit"),
@@ -74,9 +74,16 @@ SORTED_HITS = Schema(
         Column("hit", "u4", "hit"),
         Column("phi", "i2", "azimuth, 32768 = pi"),
         Column("size_y", "i2", "see Hits"),
+        Column("module", "u2", "see Hits"),
         Column("z", "f4", "see Hits", unit="cm"),
         Column("r", "f4", "see Hits", unit="cm"),
     ),
+)
+
+HIT_POINTS = Schema(
+    "HitPoints",
+    "Four entries per sorted hit, read together: x, y, z, r as in Hits",
+    (Column("value", "f4", "position", unit="cm"),),
 )
 
 PHI_BIN_EDGES = Schema(
@@ -87,10 +94,10 @@ PHI_BIN_EDGES = Schema(
 
 CELLS = Schema(
     "Cells",
-    "Cells of the batch, ordered by inner hit, layer pair and azimuth of the outer hit",
+    "Cells of the batch, ordered by inner hit (as sorted), layer pair and azimuth of the outer hit",
     (
-        Column("inner", "u4", "inner hit"),
-        Column("outer", "u4", "outer hit"),
+        Column("inner", "u4", "inner hit, as sorted"),
+        Column("outer", "u4", "outer hit, as sorted"),
         Column("outer_r", "f4", "r of the outer hit", unit="cm"),
         Column("outer_z", "f4", "z of the outer hit", unit="cm"),
     ),
@@ -117,6 +124,7 @@ STAGE = Stage(
     columns=(
         (HIT_CELLS, "hits"),
         (SORTED_HITS, "hits"),
+        (HIT_POINTS, "hit_values"),
         (PHI_BIN_EDGES, "phi_bins"),
         (CELL_MASKS, "hit_masks"),
         (CELLS, "cells"),
@@ -128,7 +136,7 @@ STAGE = Stage(
         Kernel(
             "sort_hits",
             "Batch.n_layers",
-            ("Detector", "CellCuts", "Layers", "ModuleClusters", "Events", "Results", "Hits", "HitCells", "SortedHits", "PhiBins"),
+            ("Detector", "CellCuts", "Layers", "ModuleClusters", "Events", "Results", "Hits", "HitCells", "SortedHits", "HitPoints", "PhiBins"),
             team=256,
             scratch="CellCuts.sort_scratch",
         ),

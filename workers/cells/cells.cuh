@@ -11,6 +11,12 @@ constexpr uint32_t GROUP = 32;         // hits or cells that a warp takes on tog
 constexpr uint32_t CELL_CHUNK = 4096;  // cells among which the used ones are numbered together
 constexpr uint32_t FLAG_DOUBLET_OVERFLOW = 1u << 9;
 
+// Position of a hit in one piece: 16 bytes that are read together.
+struct alignas(16) Point {
+  float x, y, z, r;
+};
+HLT_FN Point point(HitPoints const& points, uint32_t k) { return reinterpret_cast<Point const*>(points.value)[k]; }
+
 HLT_FN uint32_t phi_bin(int32_t phi) { return uint32_t(uint16_t(phi)) / (65536 / PHI_BINS); }
 
 // Order of hits within a layer: azimuth, then number.
@@ -23,7 +29,7 @@ HLT_FN bool phi_less(Hits const& hits, uint32_t a, uint32_t b) {
 // O(hits + sum over bins of squares).
 HLT_FN void sort_hits(Team const& team, uint32_t item, Detector const& det, CellCuts const& cuts, Layers const& layers,
                       ModuleClusters const& modules, Events const& events, Results const& results, Hits const& hits, HitCells const& info,
-                      SortedHits const& sorted, PhiBins const& bins) {
+                      SortedHits const& sorted, HitPoints const& points, PhiBins const& bins) {
   uint32_t const event = item / cuts.n_layers, layer = item % cuts.n_layers;
   uint32_t const limit = results.hits[event], offset = events.hit_offset[event];
   uint32_t const row = event * det.n_modules;
@@ -59,8 +65,10 @@ HLT_FN void sort_hits(Team const& team, uint32_t item, Detector const& det, Cell
     sorted.hit[place] = h;
     sorted.phi[place] = hits.phi[h];
     sorted.size_y[place] = hits.size_y[h];
+    sorted.module[place] = hits.module[h];
     sorted.z[place] = hits.z[h];
     sorted.r[place] = hits.r[h];
+    reinterpret_cast<Point*>(points.value)[place] = {hits.x[h], hits.y[h], hits.z[h], hits.r[h]};
   }
   for (uint32_t b = team.rank(); b < PHI_BINS; b += team.size()) counts[b] = 0;
   team.sync();
@@ -79,24 +87,22 @@ struct Inner {
 // Do an inner hit and the sorted hit k of the outer layer form a cell?
 HLT_FN bool makes_cell(CellCuts const& cuts, LayerPairs const& pairs, uint32_t pair, Inner const& in, SortedHits const& sorted,
                        uint32_t k) {
-  int32_t const dphi = magnitude(int32_t(int16_t(in.phi - sorted.phi[k])));
-  if (dphi > pairs.phi_cut[pair]) return false;
+  int32_t const dphi = magnitude(int32_t(int16_t(in.phi - sorted.phi[k]))), so = sorted.size_y[k];
   float const zo = sorted.z[k], ro = sorted.r[k], dr = ro - in.r;
-  if (!(dr >= 0.f) || dr > pairs.max_dr[pair]) return false;
-  if (magnitude(in.z * ro - in.r * zo) > cuts.max_z0 * dr) return false;
-  int32_t const so = sorted.size_y[k];
-  if (in.size_y > 0) {
-    int32_t const difference = pairs.max_size_difference[pair], deviation = pairs.max_size_deviation[pair];
-    if (difference >= 0 && so > 0 && magnitude(so - in.size_y) > difference) return false;
-    if (deviation >= 0) {
-      float const slope = magnitude((in.z - zo) / (in.r - ro));
-      if (!(slope < 1e6f)) return false;
-      if (magnitude(in.size_y - int32_t(slope * cuts.size_y_per_slope + 0.5f)) > deviation) return false;
-    }
+  // Without branches: the threads of a warp, or the lanes of a vector, stay together.
+  bool good =
+      (dphi <= pairs.phi_cut[pair]) & (dr >= 0.f) & (dr <= pairs.max_dr[pair]) & !(magnitude(in.z * ro - in.r * zo) > cuts.max_z0 * dr);
+  int32_t const difference = pairs.max_size_difference[pair], deviation = pairs.max_size_deviation[pair];
+  good &= (in.size_y <= 0) | (difference < 0) | (so <= 0) | (magnitude(so - in.size_y) <= difference);
+  if (deviation >= 0) {
+    float const slope = magnitude((in.z - zo) / (in.r - ro));
+    bool const finite = slope < 1e6f;
+    int32_t const expected = int32_t((finite ? slope : 0.f) * cuts.size_y_per_slope + 0.5f);
+    good &= (in.size_y <= 0) | (finite & (magnitude(in.size_y - expected) <= deviation));
   }
   // The circle through the beam line and both hits: dphi * 2R is the chord's bend.
   float const angle = float(dphi) * (3.14159265358979323846f / 32768.f);
-  return angle * angle * (4.f * cuts.min_radius * cuts.min_radius - in.r * ro) <= dr * dr;
+  return good & (angle * angle * (4.f * cuts.min_radius * cuts.min_radius - in.r * ro) <= dr * dr);
 }
 
 // The sorted hits of a layer within reach of a hit: one range, or two where the window wraps around, taken in order of azimuth.
@@ -145,10 +151,10 @@ HLT_FN void count_cells(uint32_t k, CellCuts const& cuts, Layers const& layers, 
       n += popcount(mask);
     }
   }
-  info.count[sorted.hit[k]] = n;
+  info.count[k] = n;
 }
 
-// Item: an event. First cell of each hit, counted within the event; the last cells are left out if there are too many. O(hits).
+// Item: an event. First cell of each sorted hit, counted within the event; the last cells are left out if there are too many. O(hits).
 HLT_FN void number_cells(Team const& team, uint32_t event, CellCuts const& cuts, Batch const& batch, Events const& events,
                          HitCells const& info, Results const& results) {
   uint32_t const begin = events.hit_offset[event], end = events.hit_offset[event + 1];
@@ -178,12 +184,13 @@ HLT_FN void place_cells(Team const& team, uint32_t, Batch const& batch, Events c
   *batch.n_cells = events.cell_offset[*batch.n_events];
   *batch.n_hit_groups = (*batch.n_hits + GROUP - 1) / GROUP;
   *batch.n_cell_groups = (*batch.n_cells + GROUP - 1) / GROUP;
+  *batch.n_cell_blocks = (*batch.n_cell_groups + GROUP - 1) / GROUP;
   *batch.n_cell_chunks = (*batch.n_cells + CELL_CHUNK - 1) / CELL_CHUNK;
 }
 
 HLT_FN void write_cell(Cells const& cells, CellBits const& bits, uint32_t c, uint32_t inner, SortedHits const& sorted, uint32_t k) {
   cells.inner[c] = inner;
-  cells.outer[c] = sorted.hit[k];
+  cells.outer[c] = k;
   cells.outer_r[c] = sorted.r[k];
   cells.outer_z[c] = sorted.z[k];
   if (c % GROUP == 0) bits.used[c / GROUP] = 0;
@@ -195,11 +202,11 @@ HLT_FN void fill_cells(WarpTeam const& team, uint32_t item, CellCuts const& cuts
                        CellMasks const& masks, Cells const& cells, CellBits const& bits) {
   uint32_t const end_of_hits = smaller((item + 1) * GROUP, *batch.n_hits);
   for (uint32_t k0 = item * GROUP; k0 < end_of_hits; k0 += team.size()) {
-    uint32_t const k = smaller(k0 + team.rank(), end_of_hits - 1), h = sorted.hit[k], event = info.event[k], layer = info.layer[k];
+    uint32_t const k = smaller(k0 + team.rank(), end_of_hits - 1), event = info.event[k], layer = info.layer[k];
     bool const mine = k == k0 + team.rank();
-    uint32_t at = events.cell_offset[event] + info.begin[h];
-    uint32_t const end = at + (mine ? info.count[h] : 0u);
-    if (mine) info.begin[h] = at;
+    uint32_t at = events.cell_offset[event] + info.begin[k];
+    uint32_t const end = at + (mine ? info.count[k] : 0u);
+    if (mine) info.begin[k] = at;
     Inner const in = inner_of(sorted, k);
     uint32_t pair = layers.first_pair[layer];
     for (uint32_t slot = 0; team.any(at < end); ++slot, ++pair) {
@@ -209,14 +216,14 @@ HLT_FN void fill_cells(WarpTeam const& team, uint32_t item, CellCuts const& cuts
         uint64_t const mask = word * MASK_BITS < size ? mask_at(masks, sorted, slot, word, k) : 0;
         team.share_out(popcount(mask), [&](uint32_t owner, uint32_t j, bool active) {
           uint32_t const i = word * MASK_BITS + nth_bit(team.from(owner, mask), j), c = team.from(owner, at) + j;
-          uint32_t const begin = team.from(owner, w.begin[0]), wrapped = team.from(owner, jump), hit = team.from(owner, h);
+          uint32_t const begin = team.from(owner, w.begin[0]), wrapped = team.from(owner, jump), inner = team.from(owner, k);
           uint32_t const length = team.from(owner, w.length[0]), stop = team.from(owner, end);
-          if (active && c < stop) write_cell(cells, bits, c, hit, sorted, i + (i < length ? begin : wrapped));
+          if (active && c < stop) write_cell(cells, bits, c, inner, sorted, i + (i < length ? begin : wrapped));
         });
         at += popcount(mask);
       }
       for (uint32_t i = MASK_WORDS * MASK_BITS; i < size && at < end; ++i)
-        if (makes_cell(cuts, pairs, pair, in, sorted, w.at(i))) write_cell(cells, bits, at++, h, sorted, w.at(i));
+        if (makes_cell(cuts, pairs, pair, in, sorted, w.at(i))) write_cell(cells, bits, at++, k, sorted, w.at(i));
     }
   }
 }

@@ -43,8 +43,8 @@ USED_CELLS = Schema(
     "UsedCells",
     "Cells that take part in a triplet, in the order of Cells",
     (
-        Column("inner", "u4", "inner hit"),
-        Column("outer", "u4", "outer hit"),
+        Column("inner", "u4", "inner hit, as sorted"),
+        Column("outer", "u4", "outer hit, as sorted"),
         Column("event", "u4", "event in the batch"),
         Column("first_next", "u4", "first of the used cells that start at the outer hit"),
         Column("n_next", "u4", "number of them; 0 if none continues this cell"),
@@ -57,22 +57,23 @@ USED_CELLS = Schema(
     ),
 )
 
-HIT_POINTS = Schema(
-    "HitPoints",
-    "Four entries per hit, read together: x, y, z, r as in Hits",
-    (Column("value", "f4", "position", unit="cm"),),
-)
-
 HIT_USES = Schema(
     "HitUses",
     "One entry per hit",
     (
-        Column("cells", "u4", "used cells that end at the hit"),
-        Column("first", "u4", "first of them in EndingCells"),
-        Column("cursor", "u4", "next free entry while the list is filled"),
         Column("longest", "u4", "hits of the longest loose track through the hit"),
         Column("loose", "u4", "loose tracks through the hit, duplicates left out"),
         Column("best", "u8", "least (|tip|, track) of the loose tracks through the hit"),
+    ),
+)
+
+ENDINGS = Schema(
+    "Endings",
+    "One entry per sorted hit",
+    (
+        Column("n", "u4", "used cells that end at the hit"),
+        Column("first", "u4", "first of them in EndingCells"),
+        Column("cursor", "u4", "next free entry while the list is filled"),
     ),
 )
 
@@ -103,17 +104,17 @@ TRACKS = Schema(
 STAGE = Stage(
     "tracks",
     columns=(
-        (HIT_POINTS, "hit_values"),
         (CELL_LINKS, "cells"),
         (CELL_CHUNKS, "cell_chunks"),
         (USED_CELLS, "used_cells"),
         (HIT_USES, "hits"),
+        (ENDINGS, "hits"),
         (ENDING_CELLS, "used_cells"),
         (TRACKS, "tracks"),
     ),
     params=(TRACK_CUTS,),
     steps=(
-        Kernel("clear_hits", "Batch.n_hits", ("Hits", "HitUses", "HitPoints")),
+        Kernel("clear_hits", "Batch.n_hits", ("HitUses", "Endings")),
         Kernel(
             "link_cells",
             "Batch.n_cell_groups",
@@ -125,15 +126,16 @@ STAGE = Stage(
         Kernel("place_used", "Batch.one", ("TrackCuts", "Batch", "Events", "CellBits", "CellChunks", "Results"), team=1024),
         Kernel(
             "write_used",
-            "Batch.n_cells",
+            "Batch.n_cell_blocks",
             (
                 *("Layers", "LayerPairs", "TrackCuts", "Batch", "Events", "HitPoints", "HitCells", "Cells", "CellBits", "CellLinks"),
-                *("CellChunks", "UsedCells", "HitUses"),
+                *("CellChunks", "UsedCells", "Endings"),
             ),
+            team=32,
         ),
-        Kernel("number_uses", "Batch.n_events", ("Events", "HitUses"), team=512),
-        Kernel("group_uses", "Batch.n_used", ("UsedCells", "HitUses", "EndingCells")),
-        Kernel("kill_duplicate_cells", "Batch.n_used", ("TrackCuts", "Hits", "HitPoints", "UsedCells", "HitUses", "EndingCells")),
+        Kernel("number_uses", "Batch.n_events", ("Events", "Endings"), team=512),
+        Kernel("group_uses", "Batch.n_used", ("UsedCells", "Endings", "EndingCells")),
+        Kernel("kill_duplicate_cells", "Batch.n_used", ("TrackCuts", "SortedHits", "HitPoints", "UsedCells", "Endings", "EndingCells")),
         Kernel(
             "count_tracks",
             "Batch.n_used",
@@ -144,7 +146,7 @@ STAGE = Stage(
         Kernel(
             "fill_tracks",
             "Batch.n_used",
-            ("Layers", "TrackCuts", "Batch", "Events", "HitPoints", "HitCells", "UsedCells", "CellChunks", "Tracks"),
+            ("Layers", "TrackCuts", "Batch", "Events", "SortedHits", "HitPoints", "HitCells", "UsedCells", "CellChunks", "Tracks"),
         ),
         Kernel("drop_shorter_tracks", "Batch.n_tracks", ("UsedCells", "Tracks")),
     ),

@@ -8,22 +8,14 @@ namespace hlt {
 constexpr uint32_t FLAG_TRACK_OVERFLOW = 1u << 10;
 constexpr uint32_t CELL_STARTS = 1u << 0, CELL_KILLED = 1u << 1;  // may begin a track; duplicates a shorter cell
 constexpr uint32_t CHUNK = 1024;                                  // used cells whose candidates are numbered together
-constexpr uint32_t MAX_CELLS_OF_HIT = 1u << 27;
 constexpr uint32_t MAX_TRACK_HITS = 6, MAX_TRACK_CELLS = MAX_TRACK_HITS - 1;
 constexpr uint32_t TRACK_BAD = 0, TRACK_DUPLICATE = 1, TRACK_LOOSE = 2, TRACK_HIGH_PURITY = 3;
 constexpr uint64_t NO_KEY = ~0ull;
 
-// Position of a hit in one piece: 16 bytes that are read together.
-struct alignas(16) Point {
-  float x, y, z, r;
-};
-HLT_FN Point point(HitPoints const& points, uint32_t h) { return reinterpret_cast<Point const*>(points.value)[h]; }
-
 // Item: a hit.
-HLT_FN void clear_hits(uint32_t h, Hits const& hits, HitUses const& uses, HitPoints const& points) {
-  uses.cells[h] = uses.longest[h] = uses.loose[h] = 0;
+HLT_FN void clear_hits(uint32_t h, HitUses const& uses, Endings const& endings) {
+  uses.longest[h] = uses.loose[h] = endings.n[h] = 0;
   uses.best[h] = NO_KEY;
-  reinterpret_cast<Point*>(points.value)[h] = {hits.x[h], hits.y[h], hits.z[h], hits.r[h]};
 }
 
 // Does the cell middle -> outer continue the cell inner -> middle? First the alignment in r-z, within what scattering allows at pt_min.
@@ -50,11 +42,11 @@ HLT_FN bool bends(float dca_cut, TrackCuts const& cuts, Point const& inner, Poin
   return magnitude(dca) < dca_cut * magnitude(curvature);
 }
 
-// Most pairs of cells fail the first cut by far: no root is needed to see it, |dr| + |dz| is larger than the length even when rounded.
+// Most pairs of cells fail the first cut by far: no root is needed to see it. The margin is a thousand times the rounding.
 HLT_FN bool far_from_aligned(float theta_cut, TrackCuts const& cuts, float r1, float z1, float ri, float zi, float ro, float zo) {
-  float const dr = magnitude(r1 - ro), dz = magnitude(z1 - zo);
-  float const area = magnitude(z1 * (ri - ro) + zi * (ro - r1) + zo * (r1 - ri));
-  return area * cuts.pt_min > 1.001f * theta_cut * (dr + dz) * dr;
+  float const dr = r1 - ro, dz = z1 - zo, dr2 = dr * dr;
+  float const area = (z1 * (ri - ro) + zi * (ro - r1) + zo * (r1 - ri)) * cuts.pt_min;
+  return area * area > 1.001f * theta_cut * theta_cut * ((dr2 + dz * dz) * dr2);
 }
 
 // Does the cell middle -> outer continue the cell inner -> middle?
@@ -67,44 +59,49 @@ HLT_FN bool continues(uint32_t inner, uint32_t middle, uint32_t outer, Layers co
 HLT_FN bool bit_at(uint32_t const* bits, uint32_t i) { return bits[i / 32] >> i % 32 & 1u; }
 
 // Item: 32 cells. Which of the cells that start at their outer hits continue them? Marks both as used. A warp shares out the pairs of
-// cells; the few that pass the first cut wait until there are enough for all of its threads. O(pairs of cells).
+// cells, two to a thread, then those that pass the first cut. O(pairs of cells).
 HLT_FN void link_cells(WarpTeam const& team, uint32_t item, Layers const& layers, TrackCuts const& cuts, Batch const& batch,
                        HitPoints const& points, HitCells const& info, Cells const& cells, CellBits const& bits, CellLinks const& links) {
-  uint32_t* const masks = team.scratch();     // two words for each cell of the team
-  uint32_t* const any = team.scratch() + 64;  // bit: the cell has a link
+  uint32_t* const near = team.scratch();         // two words for each cell of the team: which of 64 cells pass the first cut
+  uint32_t* const linked = team.scratch() + 64;  // which continue it
   uint32_t const end = smaller((item + 1) * GROUP, *batch.n_cells);
   uint32_t linking = 0;
   for (uint32_t c0 = item * GROUP; c0 < end; c0 += team.size()) {
-    uint32_t const c = smaller(c0 + team.rank(), end - 1), inner = cells.inner[c], middle = cells.outer[c];
-    bool const mine = c == c0 + team.rank();
-    uint32_t const first = info.begin[middle], n = mine ? info.count[middle] : 0;
+    uint32_t const rank = team.rank(), c = smaller(c0 + rank, end - 1), inner = cells.inner[c], middle = cells.outer[c];
+    uint32_t const first = info.begin[middle], n = c == c0 + rank ? info.count[middle] : 0;
     Point const p = point(points, inner);
     float const ri = cells.outer_r[c], zi = cells.outer_z[c], theta_cut = layers.theta_cut[info.layer[middle]];
-    Queue queue(team.scratch() + 65);
-    auto const link = [&](uint32_t pair) {
-      uint32_t const owner = pair / MAX_CELLS_OF_HIT, k = pair % MAX_CELLS_OF_HIT;
-      uint32_t const from = c0 + owner, hit = cells.outer[from], next = info.begin[hit] + k;
-      if (!continues(cells.inner[from], hit, cells.outer[next], layers, cuts, points, info)) return;
-      if (k < MASK_BITS) atomic_or(&masks[2 * owner + k / 32], 1u << k % 32);
-      atomic_or(any, 1u << owner);
-      atomic_or(&bits.used[next / GROUP], 1u << next % GROUP);
-    };
-    team.share_out(n, [&](uint32_t owner, uint32_t k, bool active) {
-      uint32_t const next = team.from(owner, first) + k;
-      float const r1 = team.from(owner, p.r), z1 = team.from(owner, p.z), r = team.from(owner, ri), z = team.from(owner, zi);
-      float const cut = team.from(owner, theta_cut);
-      bool const near = active && !far_from_aligned(cut, cuts, r1, z1, r, z, cells.outer_r[next], cells.outer_z[next]);
-      queue.add(team, near, owner * MAX_CELLS_OF_HIT + k, link);
-    });
-    queue.finish(team, link);
-    if (*any >> team.rank() & 1u) {
-      links.mask[c] = uint64_t(masks[2 * team.rank() + 1]) << 32 | masks[2 * team.rank()];
-      masks[2 * team.rank()] = masks[2 * team.rank() + 1] = 0;
+    bool any = false;
+    for (uint32_t k0 = 0; team.any(k0 < n); k0 += MASK_BITS) {
+      uint32_t const size = k0 < n ? smaller(n - k0, MASK_BITS) : 0;
+      team.share_out((size + 1) / 2, [&](uint32_t owner, uint32_t pair, bool active) {
+        uint32_t const begin = team.from(owner, first) + k0, stop = team.from(owner, size);
+        float const r1 = team.from(owner, p.r), z1 = team.from(owner, p.z), r = team.from(owner, ri), z = team.from(owner, zi);
+        float const cut = team.from(owner, theta_cut);
+        if (!active) return;
+        uint32_t const k = 2 * pair, a = begin + k, b = begin + smaller(k + 1, stop - 1);
+        bool const near_a = !far_from_aligned(cut, cuts, r1, z1, r, z, cells.outer_r[a], cells.outer_z[a]);
+        bool const near_b = !far_from_aligned(cut, cuts, r1, z1, r, z, cells.outer_r[b], cells.outer_z[b]) & (k + 1 < stop);
+        if (near_a | near_b) atomic_or(&near[2 * owner + k / 32], (uint32_t(near_a) | uint32_t(near_b) << 1) << k % 32);
+      });
+      team.sync();
+      uint64_t const mask = uint64_t(near[2 * rank + 1]) << 32 | near[2 * rank];
+      near[2 * rank] = near[2 * rank + 1] = 0;
+      team.share_out(popcount(mask), [&](uint32_t owner, uint32_t j, bool active) {
+        uint32_t const k = nth_bit(team.from(owner, mask), j), next = team.from(owner, first) + k0 + k;
+        uint32_t const from = team.from(owner, inner), via = team.from(owner, middle);
+        if (!active || !continues(from, via, cells.outer[next], layers, cuts, points, info)) return;
+        atomic_or(&linked[2 * owner + k / 32], 1u << k % 32);
+        atomic_or(&bits.used[next / GROUP], 1u << next % GROUP);
+      });
+      team.sync();
+      uint64_t const found = uint64_t(linked[2 * rank + 1]) << 32 | linked[2 * rank];
+      linked[2 * rank] = linked[2 * rank + 1] = 0;
+      if (found != 0 && !any && k0 != 0) links.mask[c] = 0;
+      any |= found != 0;
+      if (k0 == 0 && any) links.mask[c] = found;
     }
-    linking |= *any << (c0 - item * GROUP);
-    team.sync();
-    if (team.rank() == 0) *any = 0;
-    team.sync();
+    linking |= team.ballot(any) << (c0 - item * GROUP);
   }
   if (team.rank() != 0) return;
   bits.linking[item] = linking;
@@ -180,44 +177,62 @@ HLT_FN bool starts_tracks(Layers const& layers, LayerPairs const& pairs, uint32_
   return false;
 }
 
-// Item: a cell. If it is used: its entry among the used cells, in the order of all cells, and the used cells that continue it.
-// Counts it at its outer hit. O(used cells at the outer hit).
-HLT_FN void write_used(uint32_t c, Layers const& layers, LayerPairs const& pairs, TrackCuts const& cuts, Batch const& batch,
-                       Events const& events, HitPoints const& points, HitCells const& info, Cells const& cells, CellBits const& bits,
-                       CellLinks const& links, CellChunks const& chunks, UsedCells const& used, HitUses const& uses) {
-  if (!bit_at(bits.used, c)) return;
+// Writes used cell c as the place-th of its event, with the used cells that continue it, and counts it at its outer hit.
+// O(used cells that start there).
+HLT_FN void write_used_cell(uint32_t c, Layers const& layers, LayerPairs const& pairs, TrackCuts const& cuts, Batch const& batch,
+                            Events const& events, HitPoints const& points, HitCells const& info, Cells const& cells, CellBits const& bits,
+                            CellLinks const& links, CellChunks const& chunks, UsedCells const& used, Endings const& endings) {
   uint32_t const inner = cells.inner[c], middle = cells.outer[c], event = info.event[inner], n_cells = *batch.n_cells;
   uint64_t const base = events.used_base[event], place = used_before(c, n_cells, bits, chunks) - base;
   uint32_t const kept = events.used[event], offset = events.used_offset[event];
   if (place >= kept) return;
-  uint32_t const u = offset + uint32_t(place), begin = info.begin[middle], end = begin + info.count[middle];
-  uint64_t const first = used_before(begin, n_cells, bits, chunks) - base;
-  uint64_t const last = smaller(used_before(end, n_cells, bits, chunks) - base, uint64_t(kept));
-  uint32_t const n_next = first < last ? uint32_t(last - first) : 0;
-  uint64_t mask = 0;
+  uint32_t const u = offset + uint32_t(place);
+  uint64_t mask = 0, first = 0;
+  uint32_t n_next = 0;
   if (bit_at(bits.linking, c)) {
+    uint32_t const begin = info.begin[middle], end = begin + info.count[middle];
+    first = used_before(begin, n_cells, bits, chunks) - base;
+    uint64_t const last = smaller(used_before(end, n_cells, bits, chunks) - base, uint64_t(kept));
+    n_next = first < last ? uint32_t(last - first) : 0;
+    auto const next_at = [&](uint32_t cell) { return used_before(cell, n_cells, bits, chunks) - base - first; };
+    uint32_t const in_mask = smaller(n_next, MASK_BITS);
     for (uint64_t rest = links.mask[c]; rest != 0; rest &= rest - 1) {
-      uint64_t const next = used_before(begin + lowest_bit(rest), n_cells, bits, chunks) - base - first;
-      if (next < smaller(n_next, MASK_BITS)) mask |= uint64_t(1) << next;
+      uint64_t const next = next_at(begin + lowest_bit(rest));
+      if (next < in_mask) mask |= uint64_t(1) << next;
     }
-    for (uint32_t k = begin + MASK_BITS; k < end; ++k) {
-      if (!bit_at(bits.used, k)) continue;
-      uint64_t const next = used_before(k, n_cells, bits, chunks) - base - first;
-      if (next >= smaller(n_next, MASK_BITS)) break;
-      if (continues(inner, middle, cells.outer[k], layers, cuts, points, info)) mask |= uint64_t(1) << next;
+    for (uint32_t cell = begin + MASK_BITS; cell < end; ++cell) {
+      if (!bit_at(bits.used, cell)) continue;
+      uint64_t const next = next_at(cell);
+      if (next >= in_mask) break;
+      if (continues(inner, middle, cells.outer[cell], layers, cuts, points, info)) mask |= uint64_t(1) << next;
     }
   }
   used.inner[u] = inner;
   used.outer[u] = middle;
   used.event[u] = event;
   used.first_next[u] = offset + uint32_t(first);
-  used.n_next[u] = bit_at(bits.linking, c) ? n_next : 0;
+  used.n_next[u] = n_next;
   used.mask[u] = mask;
   used.state[u] = starts_tracks(layers, pairs, info.layer[inner], info.layer[middle]) ? CELL_STARTS : 0;
   used.longest[u] = 0;
   used.best[u] = NO_KEY;
   if (u % CHUNK == 0) chunks.tracks[u / CHUNK] = 0;
-  atomic_add(&uses.cells[middle], 1u);
+  atomic_add(&endings.n[middle], 1u);
+}
+
+// Item: 32 groups of 32 cells. Writes those that are used, in the order of all cells.
+HLT_FN void write_used(WarpTeam const& team, uint32_t item, Layers const& layers, LayerPairs const& pairs, TrackCuts const& cuts,
+                       Batch const& batch, Events const& events, HitPoints const& points, HitCells const& info, Cells const& cells,
+                       CellBits const& bits, CellLinks const& links, CellChunks const& chunks, UsedCells const& used,
+                       Endings const& endings) {
+  uint32_t const end = smaller((item + 1) * GROUP, *batch.n_cell_groups);
+  for (uint32_t g0 = item * GROUP; g0 < end; g0 += team.size()) {
+    uint32_t const g = g0 + team.rank(), mask = g < end ? bits.used[g] : 0;
+    team.share_out(popcount(mask), [&](uint32_t owner, uint32_t j, bool active) {
+      uint32_t const c = (g0 + owner) * GROUP + nth_bit(team.from(owner, mask), j);
+      if (active) write_used_cell(c, layers, pairs, cuts, batch, events, points, info, cells, bits, links, chunks, used, endings);
+    });
+  }
 }
 
 // The first of the cells that may continue used cell u, from the k-th on, that does; NONE after the last.
@@ -240,36 +255,36 @@ struct Continuations {
 };
 
 // Item: an event. Places the lists of used cells by outer hit, from the event's first used cell on. O(hits).
-HLT_FN void number_uses(Team const& team, uint32_t event, Events const& events, HitUses const& uses) {
+HLT_FN void number_uses(Team const& team, uint32_t event, Events const& events, Endings const& endings) {
   uint32_t at = events.used_offset[event];
-  for (uint32_t h0 = events.hit_offset[event]; h0 < events.hit_offset[event + 1]; h0 += team.size()) {
-    uint32_t const h = h0 + team.rank();
-    bool const active = h < events.hit_offset[event + 1];
+  for (uint32_t k0 = events.hit_offset[event]; k0 < events.hit_offset[event + 1]; k0 += team.size()) {
+    uint32_t const k = k0 + team.rank();
+    bool const active = k < events.hit_offset[event + 1];
     uint32_t total;
-    uint32_t const first = at + team.exclusive_scan(active ? uses.cells[h] : 0u, total);
+    uint32_t const first = at + team.exclusive_scan(active ? endings.n[k] : 0u, total);
     at += total;
-    if (active) uses.first[h] = uses.cursor[h] = first;
+    if (active) endings.first[k] = endings.cursor[k] = first;
   }
 }
 
 // Item: a used cell.
-HLT_FN void group_uses(uint32_t u, UsedCells const& used, HitUses const& uses, EndingCells const& ending) {
-  ending.cell[atomic_add(&uses.cursor[used.outer[u]], 1u)] = u;
+HLT_FN void group_uses(uint32_t u, UsedCells const& used, Endings const& endings, EndingCells const& ending) {
+  ending.cell[atomic_add(&endings.cursor[used.outer[u]], 1u)] = u;
 }
 
 // Item: a used cell. Two used cells that end at one hit, begin at different modules and point the same way are one particle seen by
 // overlapping modules or neighbouring layers: the longer one goes (of equal ones the later). Whether a cell goes depends on the
 // geometry alone, not on whether others went before. O(used cells at the outer hit).
-HLT_FN void kill_duplicate_cells(uint32_t u, TrackCuts const& cuts, Hits const& hits, HitPoints const& points, UsedCells const& used,
-                                 HitUses const& uses, EndingCells const& ending) {
-  uint32_t const outer = used.outer[u], n = uses.cells[outer], inner = used.inner[u];
+HLT_FN void kill_duplicate_cells(uint32_t u, TrackCuts const& cuts, SortedHits const& sorted, HitPoints const& points,
+                                 UsedCells const& used, Endings const& endings, EndingCells const& ending) {
+  uint32_t const outer = used.outer[u], n = endings.n[outer], inner = used.inner[u];
   if (n < 2) return;
-  uint32_t const first = uses.first[outer], module = hits.module[inner];
+  uint32_t const first = endings.first[outer], module = sorted.module[inner];
   Point const o = point(points, outer), p = point(points, inner);
   float const x = p.x - o.x, y = p.y - o.y, z = p.z - o.z, length2 = x * x + y * y + z * z;
   for (uint32_t k = 0; k < n; ++k) {
     uint32_t const other = ending.cell[first + k], h = used.inner[other];
-    if (hits.module[h] == module) continue;
+    if (sorted.module[h] == module) continue;
     Point const q = point(points, h);
     float const a = q.x - o.x, b = q.y - o.y, c = q.z - o.z, other2 = a * a + b * b + c * c;
     if (other2 > length2 || (other2 == length2 && other >= u)) continue;
@@ -363,8 +378,8 @@ HLT_FN void place_tracks(Team const& team, uint32_t, TrackCuts const& cuts, Batc
 
 // Item: a used cell. Writes the candidates that start with it.
 HLT_FN void fill_tracks(uint32_t u, Layers const& layers, TrackCuts const& cuts, Batch const& batch, Events const& events,
-                        HitPoints const& points, HitCells const& info, UsedCells const& used, CellChunks const& chunks,
-                        Tracks const& tracks) {
+                        SortedHits const& sorted, HitPoints const& points, HitCells const& info, UsedCells const& used,
+                        CellChunks const& chunks, Tracks const& tracks) {
   if (used.tracks[u] == 0) return;
   uint32_t const event = used.event[u];
   uint64_t const place = tracks_before(u, *batch.n_used, used, chunks) - events.track_base[event];
@@ -379,10 +394,10 @@ HLT_FN void fill_tracks(uint32_t u, Layers const& layers, TrackCuts const& cuts,
     tracks.n_hits[t] = n_cells + 1;
     tracks.quality[t] = TRACK_BAD;
     tracks.score[t] = 0.f;
-    tracks.hit_at(t, 0) = used.inner[u];
+    tracks.hit_at(t, 0) = sorted.hit[used.inner[u]];
     for (uint32_t k = 0; k < n_cells; ++k) {
       tracks.cell_at(t, k) = path[k];
-      tracks.hit_at(t, k + 1) = used.outer[path[k]];
+      tracks.hit_at(t, k + 1) = sorted.hit[used.outer[path[k]]];
       atomic_max(&used.longest[path[k]], n_cells + 1);
     }
   });
