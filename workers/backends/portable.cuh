@@ -49,6 +49,13 @@ HLT_FN void add_for_event(uint64_t* sums, uint32_t event, uint64_t v) {
     atomicAdd(&sums[event], v);
   }
 }
+// What atomic_add(p, 1) returns, with one access for all threads of a warp that count at the same place.
+HLT_FN uint32_t count_at(uint32_t* p) {
+  uint32_t const peers = __match_any_sync(__activemask(), uint64_t(p)), leader = __ffs(peers) - 1, lane = threadIdx.x & 31u;
+  uint32_t old = 0;
+  if (lane == leader) old = atomicAdd(p, uint32_t(__popc(peers)));
+  return __shfl_sync(peers, old, leader) + __popc(peers & ((1u << lane) - 1u));
+}
 // A read that the compiler may not keep in a register while other threads write.
 HLT_FN uint32_t fresh(uint32_t const* p) { return *static_cast<uint32_t const volatile*>(p); }
 HLT_FN uint32_t popcount(uint32_t v) { return __popc(v); }
@@ -84,6 +91,7 @@ HLT_FN uint32_t atomic_or(uint32_t* p, uint32_t v) {
   return old;
 }
 HLT_FN void add_for_event(uint64_t* sums, uint32_t event, uint64_t v) { sums[event] += v; }
+HLT_FN uint32_t count_at(uint32_t* p) { return (*p)++; }
 HLT_FN uint32_t fresh(uint32_t const* p) { return *p; }
 HLT_FN uint32_t popcount(uint32_t v) { return __builtin_popcount(v); }
 HLT_FN uint32_t popcount(uint64_t v) { return __builtin_popcountll(v); }

@@ -358,10 +358,10 @@ HLT_FN void queue_fits(uint32_t t, FitCuts const& cuts, Tracks const& tracks, Fi
     return;
   }
   switch (smaller(tracks.n_hits[t], cuts.max_fit_hits)) {
-    case 3: queue.track_at(atomic_add(queue.n3, 1u), 0) = t; break;
-    case 4: queue.track_at(atomic_add(queue.n4, 1u), 1) = t; break;
-    case 5: queue.track_at(atomic_add(queue.n5, 1u), 2) = t; break;
-    default: queue.track_at(atomic_add(queue.n6, 1u), 3) = t; break;
+    case 3: queue.track_at(count_at(queue.n3), 0) = t; break;
+    case 4: queue.track_at(count_at(queue.n4), 1) = t; break;
+    case 5: queue.track_at(count_at(queue.n5), 2) = t; break;
+    default: queue.track_at(count_at(queue.n6), 3) = t; break;
   }
 }
 
@@ -443,7 +443,7 @@ HLT_FN void resolve_hits(uint32_t t, HitUses const& uses, Tracks const& tracks, 
     tracks.quality[t] = TRACK_DUPLICATE;
     return;
   }
-  atomic_add(&results.tracks[tracks.event[t]], 1u);
+  count_at(&results.tracks[tracks.event[t]]);
   for (uint32_t k = 0; k < n; ++k) atomic_add(&uses.loose[tracks.hit_at(t, k)], 1u);
 }
 

@@ -186,7 +186,7 @@ HLT_FN void decode_frames(Team const& team, uint32_t item, Detector const& det, 
     out.module[w] = uint16_t(module);
     out.position[w] = col * det.column_words * 32 + row;
     out.charge[w] = calibrate(word & 0xffu, code, det, table, module);
-    atomic_add(&modules.count[event * det.n_modules + module], 1u);
+    count_at(&modules.count[event * det.n_modules + module]);
   }
   if (bad_words) {
     atomic_add(&results.word_errors[event], bad_words);
@@ -219,7 +219,7 @@ HLT_FN void group_pixels(Team const& team, uint32_t item, Detector const& det, F
   for (uint32_t i = team.rank(); i < frames.words[item]; i += team.size()) {
     uint32_t const w = frames.begin[item] + i;
     if (words.module[w] == NO_MODULE) continue;
-    uint32_t const slot = atomic_add(&modules.cursor[first_module + words.module[w]], 1u);
+    uint32_t const slot = count_at(&modules.cursor[first_module + words.module[w]]);
     pixels.position[slot] = words.position[w];
     pixels.charge[slot] = words.charge[w];
   }
