@@ -122,7 +122,7 @@ def detector_params(d: Detector) -> np.ndarray[Any, Any]:
         cols=t.cols,
         column_words=column_words,
         raster_words=raster,
-        small_scratch=16 * SMALL_MODULE,
+        small_scratch=24 * SMALL_MODULE,
         cluster_scratch=4 * (2 * raster + -(-raster // 32)),
         gain_blocks=g.codes.shape[2],
         rows_per_block=g.rows_per_block,

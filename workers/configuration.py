@@ -317,6 +317,7 @@ def params(config: Configuration, detector: Detector, selector: Selector) -> dic
             min_radius=c.min_radius_cm,
             size_y_per_slope=c.size_y_per_slope,
             cells_per_word=c.cells_per_word,
+            search_scratch=4 * 64,
             sort_scratch=8 * PHI_BINS,
         ),
         "TrackCuts": TRACK_CUTS.pack(
@@ -327,7 +328,7 @@ def params(config: Configuration, detector: Detector, selector: Selector) -> dic
             min_track_hits=t.min_track_hits,
             max_track_hits=t.max_track_hits,
             used_cells_per_word=t.used_cells_per_word,
-            link_scratch=4 * (64 + 64),
+            link_scratch=4 * 64,
             tracks_per_word=t.tracks_per_word,
             max_steps=t.max_steps,
         ),

@@ -46,7 +46,8 @@ def cuda_source(stage: Stage) -> str:
     for k in stage.kernels:
         params = ", ".join(["uint32_t const* items", "uint32_t scratch_words", *(f"hlt::{a} const a{i}" for i, a in enumerate(k.args))])
         args = ", ".join(f"a{i}" for i in range(len(k.args)))
-        lines.append(f'extern "C" __global__ void __launch_bounds__({block_threads(k)}) {k.name}({params}) {{')
+        bounds = f"{block_threads(k)}, {k.blocks}" if k.blocks else block_threads(k)
+        lines.append(f'extern "C" __global__ void __launch_bounds__({bounds}) {k.name}({params}) {{')
         if k.team == WARP:
             lines += [
                 "  extern __shared__ uint32_t scratch[];",

@@ -11,6 +11,7 @@ typedef int int32_t;
 typedef unsigned long long uint64_t;
 typedef long long int64_t;
 #else
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #endif
@@ -40,6 +41,8 @@ HLT_FN uint32_t atomic_max(uint32_t* p, uint32_t v) { return atomicMax(p, v); }
 // Of numbers that are not negative: their bits are in the order of their values.
 HLT_FN void atomic_max(float* p, float v) { atomicMax(reinterpret_cast<uint32_t*>(p), __float_as_uint(v)); }
 HLT_FN uint32_t atomic_or(uint32_t* p, uint32_t v) { return atomicOr(p, v); }
+HLT_FN uint64_t atomic_or(uint64_t* p, uint64_t v) { return atomicOr(p, v); }
+HLT_FN uint32_t atomic_exchange(uint32_t* p, uint32_t v) { return atomicExch(p, v); }
 // Adds to the sum of an event. Neighbouring items mostly belong to one event: then a warp adds once.
 HLT_FN void add_for_event(uint64_t* sums, uint32_t event, uint64_t v) {
   if (__activemask() == 0xffffffffu && __all_sync(0xffffffffu, event == __shfl_sync(0xffffffffu, event, 0))) {
@@ -55,6 +58,16 @@ HLT_FN uint32_t count_at(uint32_t* p) {
   uint32_t old = 0;
   if (lane == leader) old = atomicAdd(p, uint32_t(__popc(peers)));
   return __shfl_sync(peers, old, leader) + __popc(peers & ((1u << lane) - 1u));
+}
+// The same where nobody asks for the place.
+HLT_FN void tally(uint32_t* p) {
+  uint32_t const peers = __match_any_sync(__activemask(), uint64_t(p));
+  if ((threadIdx.x & 31u) == uint32_t(__ffs(peers)) - 1) atomicAdd(p, uint32_t(__popc(peers)));
+}
+// A read from memory that the kernel does not write: it may be moved across writes.
+template <class T>
+HLT_FN T read_only(T const* p, uint32_t i) {
+  return __ldg(p + i);
 }
 // A read that the compiler may not keep in a register while other threads write.
 HLT_FN uint32_t fresh(uint32_t const* p) { return *static_cast<uint32_t const volatile*>(p); }
@@ -85,13 +98,24 @@ HLT_FN uint32_t atomic_max(uint32_t* p, uint32_t v) {
 HLT_FN void atomic_max(float* p, float v) {
   if (v > *p) *p = v;
 }
-HLT_FN uint32_t atomic_or(uint32_t* p, uint32_t v) {
-  uint32_t const old = *p;
+template <class T>
+HLT_FN T atomic_or(T* p, T v) {
+  T const old = *p;
   *p = old | v;
+  return old;
+}
+HLT_FN uint32_t atomic_exchange(uint32_t* p, uint32_t v) {
+  uint32_t const old = *p;
+  *p = v;
   return old;
 }
 HLT_FN void add_for_event(uint64_t* sums, uint32_t event, uint64_t v) { sums[event] += v; }
 HLT_FN uint32_t count_at(uint32_t* p) { return (*p)++; }
+HLT_FN void tally(uint32_t* p) { ++*p; }
+template <class T>
+HLT_FN T read_only(T const* p, uint32_t i) {
+  return p[i];
+}
 HLT_FN uint32_t fresh(uint32_t const* p) { return *p; }
 HLT_FN uint32_t popcount(uint32_t v) { return __builtin_popcount(v); }
 HLT_FN uint32_t popcount(uint64_t v) { return __builtin_popcountll(v); }

@@ -7,6 +7,8 @@
 
 namespace hlt {
 
+constexpr uint32_t GROUP = 32;  // hits or cells that a warp takes on together
+
 #if defined(__CUDACC__)
 
 class Team {
@@ -76,15 +78,30 @@ class WarpTeam {
     return __shfl_sync(0xffffffffu, value, owner);
   }
 
+  // Sorts n <= 256 keys in team memory in rising order; the memory has room for 256. Bitonic, in registers (Batcher, AFIPS 1968).
+  HLT_FN void sort(uint32_t* keys, uint32_t n) const {
+    if (n <= 32) {
+      sort_in_registers<1>(keys, n);
+    } else if (n <= 64) {
+      sort_in_registers<2>(keys, n);
+    } else if (n <= 128) {
+      sort_in_registers<4>(keys, n);
+    } else {
+      sort_in_registers<8>(keys, n);
+    }
+  }
+
   // Every thread has n things to do: shares them out evenly. `f(owner, k, active)` is for the k-th thing of thread `owner`; all
-  // threads reach each call, those that are not active have nothing to do there.
-  template <class F>
+  // threads reach each call, those that are not active have nothing to do there. AHEAD calls may be under way at a time.
+  template <uint32_t AHEAD = 1, class F>
   HLT_FN void share_out(uint32_t n, F f) const {
     uint32_t total;
     uint32_t const begin = exclusive_scan(n, total);
     uint32_t const owner_of = nth_bit(__ballot_sync(0xffffffffu, n != 0), rank());  // of the rank()-th that has anything
     uint32_t const up_to_me = 0xffffffffu >> (31u - rank());
-    for (uint32_t t0 = 0, started = 0; t0 < total; t0 += 32) {
+    uint32_t started = 0;
+#pragma unroll AHEAD
+    for (uint32_t t0 = 0; t0 < total; t0 += 32) {
       uint32_t const at = begin - t0;
       uint32_t const starts = reduce_or(n != 0 && at < 32 ? 1u << at : 0u);
       uint32_t const owner = from(started + __popc(starts & up_to_me) - 1, owner_of);
@@ -93,7 +110,63 @@ class WarpTeam {
     }
   }
 
+  // Values that few threads have are put aside in team memory, 64 words, until there is one for every thread: then f is called. `n` of
+  // them are waiting.
+  template <class F>
+  HLT_FN void put_aside(uint32_t* memory, uint32_t& n, bool there, uint32_t value, F f) const {
+    uint32_t added;
+    uint32_t const place = n + exclusive_count(there, added);
+    if (added == 0) return;
+    if (there) memory[place] = value;
+    n += added;
+    if (n < 32) return;
+    sync();
+    n -= 32;
+    f(memory[n + rank()]);
+    sync();
+  }
+  // Calls f for those that are left.
+  template <class F>
+  HLT_FN void take_up(uint32_t const* memory, uint32_t& n, F f) const {
+    sync();
+    if (rank() < n) f(memory[rank()]);
+    n = 0;
+    sync();
+  }
+
  private:
+  // Key 32 v + rank is in register v of a thread.
+  template <uint32_t V>
+  HLT_FN void sort_in_registers(uint32_t* keys, uint32_t n) const {
+    uint32_t key[V];
+    HLT_UNROLL
+    for (uint32_t v = 0; v < V; ++v) key[v] = 32 * v + rank() < n ? keys[32 * v + rank()] : NONE;
+    HLT_UNROLL
+    for (uint32_t size = 2; size <= 32 * V; size *= 2) {
+      HLT_UNROLL
+      for (uint32_t stride = size / 2; stride != 0; stride /= 2) {
+        HLT_UNROLL
+        for (uint32_t v = 0; v < V; ++v) {
+          uint32_t const place = 32 * v + rank();
+          bool const rising = (place & size) == 0;
+          if (stride >= 32) {
+            uint32_t const w = v + stride / 32;
+            if ((v & stride / 32) != 0) continue;
+            uint32_t const low = smaller(key[v], key[w % V]), high = larger(key[v], key[w % V]);
+            key[v] = rising ? low : high;
+            key[w % V] = rising ? high : low;
+          } else {
+            uint32_t const other = __shfl_xor_sync(0xffffffffu, key[v], stride);
+            key[v] = rising == ((place & stride) == 0) ? smaller(key[v], other) : larger(key[v], other);
+          }
+        }
+      }
+    }
+    HLT_UNROLL
+    for (uint32_t v = 0; v < V; ++v)
+      if (32 * v + rank() < n) keys[32 * v + rank()] = key[v];
+    sync();
+  }
   HLT_FN static uint32_t reduce_or(uint32_t value) {
 #if __CUDA_ARCH__ >= 800
     return __reduce_or_sync(0xffffffffu, value);
@@ -130,7 +203,14 @@ class Team {
   T from(uint32_t, T value) const {
     return value;
   }
+  void sort(uint32_t* keys, uint32_t n) const { std::sort(keys, keys + n); }
   template <class F>
+  void put_aside(uint32_t*, uint32_t&, bool there, uint32_t value, F f) const {
+    if (there) f(value);
+  }
+  template <class F>
+  void take_up(uint32_t const*, uint32_t&, F) const {}
+  template <uint32_t AHEAD = 1, class F>
   void share_out(uint32_t n, F f) const {
     for (uint32_t k = 0; k < n; ++k) f(0u, k, true);
   }

@@ -51,6 +51,7 @@ CELL_CUTS = Params(
         Column("min_radius", "f4", "least radius of curvature of the circle through beam line and hits", unit="cm"),
         Column("size_y_per_slope", "f4", "size_y that a slope dz/dr = 1 makes: 8 * thickness / pitch_y"),
         Column("cells_per_word", "u4", "capacity: cells of an event per word of its payload; more are left out and flagged"),
+        Column("search_scratch", "u4", "team memory of the search", unit="bytes"),
         Column("sort_scratch", "u4", "team memory of the sort", unit="bytes"),
     ),
 )
@@ -140,7 +141,13 @@ STAGE = Stage(
             team=256,
             scratch="CellCuts.sort_scratch",
         ),
-        Kernel("count_cells", "Batch.n_hits", ("CellCuts", "Layers", "LayerPairs", "HitCells", "SortedHits", "PhiBins", "CellMasks")),
+        Kernel(
+            "count_cells",
+            "Batch.n_hit_groups",
+            ("CellCuts", "Layers", "LayerPairs", "Batch", "HitCells", "SortedHits", "PhiBins", "CellMasks"),
+            team=32,
+            scratch="CellCuts.search_scratch",
+        ),
         Kernel("number_cells", "Batch.n_events", ("CellCuts", "Batch", "Events", "HitCells", "Results"), team=512),
         Kernel("place_cells", "Batch.one", ("Batch", "Events", "Results"), team=128),
         Kernel(
@@ -151,6 +158,7 @@ STAGE = Stage(
                 "CellBits",
             ),
             team=32,
+            blocks=16,
         ),
     ),
 )

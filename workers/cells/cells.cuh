@@ -7,7 +7,6 @@ namespace hlt {
 
 constexpr uint32_t PHI_BINS = 1024;
 constexpr uint32_t MASK_BITS = 64, MASK_WORDS = 4;
-constexpr uint32_t GROUP = 32;         // hits or cells that a warp takes on together
 constexpr uint32_t CELL_CHUNK = 4096;  // cells among which the used ones are numbered together
 constexpr uint32_t FLAG_DOUBLET_OVERFLOW = 1u << 9;
 
@@ -84,25 +83,36 @@ struct Inner {
   int32_t phi, size_y;
 };
 
-// Do an inner hit and the sorted hit k of the outer layer form a cell?
-HLT_FN bool makes_cell(CellCuts const& cuts, LayerPairs const& pairs, uint32_t pair, Inner const& in, SortedHits const& sorted,
-                       uint32_t k) {
-  int32_t const dphi = magnitude(int32_t(int16_t(in.phi - sorted.phi[k]))), so = sorted.size_y[k];
-  float const zo = sorted.z[k], ro = sorted.r[k], dr = ro - in.r;
-  // Without branches: the threads of a warp, or the lanes of a vector, stay together.
-  bool good =
-      (dphi <= pairs.phi_cut[pair]) & (dr >= 0.f) & (dr <= pairs.max_dr[pair]) & !(magnitude(in.z * ro - in.r * zo) > cuts.max_z0 * dr);
-  int32_t const difference = pairs.max_size_difference[pair], deviation = pairs.max_size_deviation[pair];
-  good &= (in.size_y <= 0) | (difference < 0) | (so <= 0) | (magnitude(so - in.size_y) <= difference);
-  if (deviation >= 0) {
+// The cuts of a layer pair.
+struct PairCuts {
+  float max_dr, max_z0, size_y_per_slope, min_diameter2;
+  int32_t phi, size_difference, size_deviation;
+  HLT_FN PairCuts(CellCuts const& cuts, LayerPairs const& pairs, uint32_t pair)
+      : max_dr(pairs.max_dr[pair]),
+        max_z0(cuts.max_z0),
+        size_y_per_slope(cuts.size_y_per_slope),
+        min_diameter2(4.f * cuts.min_radius * cuts.min_radius),
+        phi(pairs.phi_cut[pair]),
+        size_difference(pairs.max_size_difference[pair]),
+        size_deviation(pairs.max_size_deviation[pair]) {}
+};
+
+// Do an inner hit and the sorted hit k of the outer layer form a cell? Without branches on the hits, so that the threads of a warp, or
+// the lanes of a vector, stay together.
+HLT_FN bool makes_cell(PairCuts const& cuts, Inner const& in, SortedHits const& sorted, uint32_t k) {
+  int32_t const dphi = magnitude(int32_t(int16_t(in.phi - read_only(sorted.phi, k)))), so = read_only(sorted.size_y, k);
+  float const zo = read_only(sorted.z, k), ro = read_only(sorted.r, k), dr = ro - in.r;
+  bool good = (dphi <= cuts.phi) & (dr >= 0.f) & (dr <= cuts.max_dr) & !(magnitude(in.z * ro - in.r * zo) > cuts.max_z0 * dr);
+  good &= (in.size_y <= 0) | (cuts.size_difference < 0) | (so <= 0) | (magnitude(so - in.size_y) <= cuts.size_difference);
+  if (cuts.size_deviation >= 0) {
     float const slope = magnitude((in.z - zo) / (in.r - ro));
     bool const finite = slope < 1e6f;
     int32_t const expected = int32_t((finite ? slope : 0.f) * cuts.size_y_per_slope + 0.5f);
-    good &= (in.size_y <= 0) | (finite & (magnitude(in.size_y - expected) <= deviation));
+    good &= (in.size_y <= 0) | (finite & (magnitude(in.size_y - expected) <= cuts.size_deviation));
   }
   // The circle through the beam line and both hits: dphi * 2R is the chord's bend.
   float const angle = float(dphi) * (3.14159265358979323846f / 32768.f);
-  return good & (angle * angle * (4.f * cuts.min_radius * cuts.min_radius - in.r * ro) <= dr * dr);
+  return good & (angle * angle * (cuts.min_diameter2 - in.r * ro) <= dr * dr);
 }
 
 // The sorted hits of a layer within reach of a hit: one range, or two where the window wraps around, taken in order of azimuth.
@@ -133,25 +143,62 @@ HLT_FN uint64_t& mask_at(CellMasks const& masks, SortedHits const& sorted, uint3
   return masks.bits[(slot * MASK_WORDS + word) * uint64_t(sorted.capacity) + k];
 }
 
-// Item: a sorted hit. Which of the first 256 hits of each of its windows form a cell with it; number of its cells. Neighbours in azimuth
-// search nearly the same windows. O(hits in the windows).
-HLT_FN void count_cells(uint32_t k, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs, HitCells const& info,
-                        SortedHits const& sorted, PhiBins const& bins, CellMasks const& masks) {
-  Inner const in = inner_of(sorted, k);
-  uint32_t const layer = info.layer[k], event = info.event[k], first = layers.first_pair[layer], last = layers.first_pair[layer + 1];
-  uint32_t n = 0;
-  for (uint32_t pair = first; pair < last; ++pair) {
-    Window const w = window_of(cuts, pairs, pair, event, in, bins);
-    uint32_t const size = w.size();
-    for (uint32_t word = 0, i = 0; i < size; ++word) {
-      uint64_t mask = 0;
-      for (uint32_t const end = smaller(size, i + MASK_BITS); i < end; ++i)
-        mask |= uint64_t(makes_cell(cuts, pairs, pair, in, sorted, w.at(i))) << i % MASK_BITS;
-      if (word < MASK_WORDS) mask_at(masks, sorted, pair - first, word, k) = mask;
-      n += popcount(mask);
-    }
+// Which of up to 64 hits of a window, from the i0-th on, form a cell with a hit. A warp shares out the hits of the windows of all its
+// threads, two to a thread: the windows of neighbours are of very different size, but begin at nearly the same place.
+HLT_FN uint64_t search(WarpTeam const& team, PairCuts const& cuts, Inner const& in, SortedHits const& sorted, Window const& w, uint32_t i0,
+                       uint32_t n) {
+  if (WarpTeam::size() == 1) {
+    uint64_t mask = 0;
+    for (uint32_t i = 0; i < n; ++i) mask |= uint64_t(makes_cell(cuts, in, sorted, w.at(i0 + i))) << i;
+    return mask;
   }
-  info.count[k] = n;
+  uint32_t* const masks = team.scratch();  // two words for each thread
+  uint32_t const jump = w.begin[1] - w.length[0];
+  uint32_t const bend = uint32_t(uint16_t(in.phi)) << 16 | uint16_t(in.size_y);
+  team.share_out((n + 1) / 2, [&](uint32_t owner, uint32_t q, bool active) {
+    uint32_t const begin = team.from(owner, w.begin[0]), length = team.from(owner, w.length[0]), wrapped = team.from(owner, jump);
+    uint32_t const packed = team.from(owner, bend), last = team.from(owner, n) - 1;
+    Inner const inner = {team.from(owner, in.z), team.from(owner, in.r), int16_t(packed >> 16), int16_t(packed)};
+    if (!active) return;
+    uint32_t const a = 2 * q, b = smaller(a + 1, last), i = i0 + a, j = i0 + b;
+    bool const good_a = makes_cell(cuts, inner, sorted, i + (i < length ? begin : wrapped));
+    bool const good_b = makes_cell(cuts, inner, sorted, j + (j < length ? begin : wrapped)) & (a < last);
+    if (good_a | good_b) atomic_or(&masks[2 * owner + a / 32], (uint32_t(good_a) | uint32_t(good_b) << 1) << a % 32);
+  });
+  team.sync();
+  uint64_t const mask = uint64_t(masks[2 * team.rank() + 1]) << 32 | masks[2 * team.rank()];
+  masks[2 * team.rank()] = masks[2 * team.rank() + 1] = 0;
+  team.sync();
+  return mask;
+}
+
+// Item: 32 sorted hits. Which of the first 256 hits of each of their windows form a cell with them; number of cells of each.
+// O(hits in the windows).
+HLT_FN void count_cells(WarpTeam const& team, uint32_t item, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs,
+                        Batch const& batch, HitCells const& info, SortedHits const& sorted, PhiBins const& bins, CellMasks const& masks) {
+  uint32_t const end = smaller((item + 1) * GROUP, *batch.n_hits);
+  for (uint32_t k0 = item * GROUP; k0 < end; k0 += team.size()) {
+    uint32_t const k = smaller(k0 + team.rank(), end - 1), event = info.event[k], layer = info.layer[k];
+    bool const mine = k == k0 + team.rank();
+    Inner const in = inner_of(sorted, k);
+    uint32_t cells = 0;
+    for (uint32_t left = team.ballot(mine); left != 0;) {  // layer by layer: mostly there is but one
+      uint32_t const current = team.from(lowest_bit(left), layer), first = layers.first_pair[current];
+      for (uint32_t pair = first; pair < layers.first_pair[current + 1]; ++pair) {
+        Window const w = mine && layer == current ? window_of(cuts, pairs, pair, event, in, bins) : Window{{0, 0}, {0, 0}};
+        PairCuts const pair_cuts(cuts, pairs, pair);
+        uint32_t const size = w.size();
+        for (uint32_t word = 0; team.any(word * MASK_BITS < size); ++word) {
+          uint32_t const i0 = word * MASK_BITS, n = i0 < size ? smaller(size - i0, MASK_BITS) : 0;
+          uint64_t const mask = search(team, pair_cuts, in, sorted, w, i0, n);
+          if (n != 0 && word < MASK_WORDS) mask_at(masks, sorted, pair - first, word, k) = mask;
+          cells += popcount(mask);
+        }
+      }
+      left &= ~team.ballot(layer == current);
+    }
+    if (mine) info.count[k] = cells;
+  }
 }
 
 // Item: an event. First cell of each sorted hit, counted within the event; the last cells are left out if there are too many. O(hits).
@@ -182,8 +229,8 @@ HLT_FN void place_cells(Team const& team, uint32_t, Batch const& batch, Events c
   scan_events(team, batch, results.doublets, events.cell_offset);
   if (team.rank() != 0) return;
   *batch.n_cells = events.cell_offset[*batch.n_events];
-  *batch.n_hit_groups = (*batch.n_hits + GROUP - 1) / GROUP;
   *batch.n_cell_groups = (*batch.n_cells + GROUP - 1) / GROUP;
+  *batch.n_link_groups = (*batch.n_cells + 512 - 1) / 512;
   *batch.n_cell_blocks = (*batch.n_cell_groups + GROUP - 1) / GROUP;
   *batch.n_cell_chunks = (*batch.n_cells + CELL_CHUNK - 1) / CELL_CHUNK;
 }
@@ -191,9 +238,9 @@ HLT_FN void place_cells(Team const& team, uint32_t, Batch const& batch, Events c
 HLT_FN void write_cell(Cells const& cells, CellBits const& bits, uint32_t c, uint32_t inner, SortedHits const& sorted, uint32_t k) {
   cells.inner[c] = inner;
   cells.outer[c] = k;
-  cells.outer_r[c] = sorted.r[k];
-  cells.outer_z[c] = sorted.z[k];
-  if (c % GROUP == 0) bits.used[c / GROUP] = 0;
+  cells.outer_r[c] = read_only(sorted.r, k);
+  cells.outer_z[c] = read_only(sorted.z, k);
+  if (c % GROUP == 0) bits.used[c / GROUP] = bits.linking[c / GROUP] = 0;
 }
 
 // Item: 32 sorted hits. Writes their cells: by inner hit, layer pair, azimuth. A warp shares out the cells rather than the hits.
@@ -214,7 +261,7 @@ HLT_FN void fill_cells(WarpTeam const& team, uint32_t item, CellCuts const& cuts
       uint32_t const size = w.size(), jump = w.begin[1] - w.length[0];
       for (uint32_t word = 0; word < MASK_WORDS && team.any(word * MASK_BITS < size); ++word) {
         uint64_t const mask = word * MASK_BITS < size ? mask_at(masks, sorted, slot, word, k) : 0;
-        team.share_out(popcount(mask), [&](uint32_t owner, uint32_t j, bool active) {
+        team.share_out<2>(popcount(mask), [&](uint32_t owner, uint32_t j, bool active) {
           uint32_t const i = word * MASK_BITS + nth_bit(team.from(owner, mask), j), c = team.from(owner, at) + j;
           uint32_t const begin = team.from(owner, w.begin[0]), wrapped = team.from(owner, jump), inner = team.from(owner, k);
           uint32_t const length = team.from(owner, w.length[0]), stop = team.from(owner, end);
@@ -223,7 +270,7 @@ HLT_FN void fill_cells(WarpTeam const& team, uint32_t item, CellCuts const& cuts
         at += popcount(mask);
       }
       for (uint32_t i = MASK_WORDS * MASK_BITS; i < size && at < end; ++i)
-        if (makes_cell(cuts, pairs, pair, in, sorted, w.at(i))) write_cell(cells, bits, at++, k, sorted, w.at(i));
+        if (makes_cell(PairCuts(cuts, pairs, pair), in, sorted, w.at(i))) write_cell(cells, bits, at++, k, sorted, w.at(i));
     }
   }
 }

@@ -105,38 +105,44 @@ HLT_FN void write_cluster(Clusters const& clusters, uint32_t c, Extent const& e)
 
 constexpr uint32_t SMALL_MODULE = 256;  // pixels of a module that is clustered in team memory
 
-// Pixels of a small module in team memory, in raster order: column << 16 | row, charge, root, number of the cluster.
+// Pixels of a small module in team memory, in raster order.
 struct SmallModule {
-  uint32_t* place;
-  uint32_t* charge;
-  uint32_t* root;
-  uint32_t* rank;
+  uint32_t* place;   // column << 16 | row
+  uint32_t* charge;  // electrons
+  uint32_t* root;    // first pixel of the cluster
+  uint32_t* member;  // before: keys of the sort; of a root: one of its pixels; after: number of the cluster, NONE if it is not kept
+  uint32_t* next;    // another pixel of the cluster, or NONE
+  uint32_t* roots;   // of all clusters
   uint32_t n;
+  HLT_FN SmallModule(uint32_t* memory, uint32_t pixels)
+      : place(memory),
+        charge(memory + SMALL_MODULE),
+        root(memory + 2 * SMALL_MODULE),
+        member(memory + 3 * SMALL_MODULE),
+        next(memory + 4 * SMALL_MODULE),
+        roots(memory + 5 * SMALL_MODULE),
+        n(pixels) {}
   HLT_FN uint32_t row(uint32_t d) const { return place[d] & 0xffffu; }
   HLT_FN uint32_t col(uint32_t d) const { return place[d] >> 16; }
 };
 
-// Sorts the pixels of a module into team memory; false if one of them was read out twice.
+// Sorts the pixels of a module into team memory; false if one of them was read out twice. A position has fewer than 24 bits, since a
+// raster fits into team memory.
 HLT_FN bool sort_pixels(WarpTeam const& team, Detector const& det, uint32_t const* position, uint32_t const* charge, SmallModule const& m) {
-  uint32_t const col_step = det.column_words * 32, n = m.n;
-  uint32_t* const unsorted = m.rank;
-  for (uint32_t i = team.rank(); i < n; i += team.size()) unsorted[i] = position[i] / col_step << 16 | position[i] % col_step;
+  uint32_t* const keys = m.member;
+  for (uint32_t i = team.rank(); i < m.n; i += team.size()) keys[i] = position[i] * SMALL_MODULE + i;
   team.sync();
-  uint32_t twice = 0;
-  for (uint32_t i = team.rank(); i < n; i += team.size()) {
-    uint32_t const mine = unsorted[i];
-    uint32_t smaller_ones = 0;
-    for (uint32_t j = 0; j < n; ++j) {
-      smaller_ones += unsorted[j] < mine;
-      twice |= unsorted[j] == mine && j != i;
-    }
-    m.place[smaller_ones] = mine;
-    m.charge[smaller_ones] = charge[i];
-    m.root[i] = i;
+  team.sort(keys, m.n);
+  uint32_t const col_step = det.column_words * 32;
+  bool twice = false;
+  for (uint32_t d = team.rank(); d < m.n; d += team.size()) {
+    uint32_t const at = keys[d] / SMALL_MODULE, col = at / col_step;
+    twice |= d != 0 && keys[d - 1] / SMALL_MODULE == at;
+    m.place[d] = col << 16 | (at - col * col_step);
+    m.charge[d] = charge[keys[d] % SMALL_MODULE];
+    m.root[d] = d;
   }
-  uint32_t total;
-  team.exclusive_scan(twice, total);
-  return total == 0;
+  return !team.any(twice);
 }
 
 // Connects digi d with the neighbours that come later in the raster: next row, and three in the next column.
@@ -150,27 +156,46 @@ HLT_FN void connect(SmallModule const& m, uint32_t d) {
 
 HLT_FN Extent measure(SmallModule const& m, uint32_t root) {
   Extent e = {m.row(root), m.row(root), m.col(root), m.col(root), 0, 0, 0, 0, 0};
-  uint32_t last = root;
-  for (uint32_t d = root; d < m.n && m.col(d) <= e.max_col + 1; ++d) {  // no column of a cluster is empty
-    if (m.root[d] != root) continue;
+  for (uint32_t d = m.member[root]; d != NONE; d = m.next[d]) {
     e.min_row = smaller(e.min_row, m.row(d));
     e.max_row = larger(e.max_row, m.row(d));
-    e.max_col = m.col(d);
-    last = d;
+    e.max_col = larger(e.max_col, m.col(d));
+    e.charge += m.charge[d];
   }
-  for (uint32_t d = root; d <= last; ++d) {
-    if (m.root[d] != root) continue;
+  for (uint32_t d = m.member[root]; d != NONE; d = m.next[d]) {
     uint64_t const q = m.charge[d];
-    e.charge += q;
-    if (m.row(d) == e.min_row) e.first_row += q;
-    if (m.row(d) == e.max_row) e.last_row += q;
-    if (m.col(d) == e.min_col) e.first_col += q;
-    if (m.col(d) == e.max_col) e.last_col += q;
+    e.first_row += m.row(d) == e.min_row ? q : 0;
+    e.last_row += m.row(d) == e.max_row ? q : 0;
+    e.first_col += m.col(d) == e.min_col ? q : 0;
+    e.last_col += m.col(d) == e.max_col ? q : 0;
   }
   return e;
 }
 
-// Item: a module of an event. Modules that are not small wait for `cluster_large`. O(pixels^2), of at most 256.
+// Lists the clusters of a module by their first digis, and the digis of each; returns the number of clusters.
+HLT_FN uint32_t list_clusters(WarpTeam const& team, SmallModule const& m) {
+  for (uint32_t d = team.rank(); d < m.n; d += team.size()) connect(m, d);
+  team.sync();
+  for (uint32_t d = team.rank(); d < m.n; d += team.size()) {
+    atomic_min(&m.root[d], find_root(m.root, d));
+    m.member[d] = NONE;
+  }
+  team.sync();
+  uint32_t n = 0;
+  for (uint32_t d0 = 0; d0 < m.n; d0 += team.size()) {
+    uint32_t const d = d0 + team.rank();
+    bool const is_root = d < m.n && m.root[d] == d;
+    uint32_t total;
+    uint32_t const place = n + team.exclusive_count(is_root, total);
+    n += total;
+    if (is_root) m.roots[place] = d;
+    if (d < m.n) m.next[d] = atomic_exchange(&m.member[m.root[d]], d);
+  }
+  team.sync();
+  return n;
+}
+
+// Item: a module of an event. Modules that are not small wait for `cluster_large`. O(pixels * log^2 pixels), of at most 256.
 HLT_FN void cluster_small(WarpTeam const& team, uint32_t item, Detector const& det, ModuleTable const& table, ModulePixels const& modules,
                           Pixels const& pixels, Digis const& digis, Clusters const& clusters, ModuleClusters const& out,
                           LargeModules const& large, Events const& events, Results const& results) {
@@ -183,37 +208,32 @@ HLT_FN void cluster_small(WarpTeam const& team, uint32_t item, Detector const& d
     if (team.rank() == 0) large.item[atomic_add(large.n, 1u)] = item;
     return;
   }
-  uint32_t* const memory = team.scratch();
-  SmallModule const m = {memory, memory + SMALL_MODULE, memory + 2 * SMALL_MODULE, memory + 3 * SMALL_MODULE, n};
+  SmallModule const m(team.scratch(), n);
   uint32_t const begin = modules.begin[item], event = item / det.n_modules, module = item % det.n_modules;
   bool const distinct = sort_pixels(team, det, pixels.position + begin, pixels.charge + begin, m);
+  team.sync();
   if (!distinct) {
     if (team.rank() == 0) large.item[atomic_add(large.n, 1u)] = item;
   } else {
-    for (uint32_t d = team.rank(); d < n; d += team.size()) connect(m, d);
-    team.sync();
-    for (uint32_t d = team.rank(); d < n; d += team.size()) atomic_min(&m.root[d], find_root(m.root, d));
-    team.sync();
     // Clusters above the charge cut are numbered by their first digi.
+    uint32_t const found = list_clusters(team, m), min_charge = table.min_cluster_charge[module];
     uint32_t kept = 0;
-    for (uint32_t first = 0; first < n; first += team.size()) {
-      uint32_t const d = first + team.rank();
+    for (uint32_t first = 0; first < found; first += team.size()) {
+      uint32_t const i = first + team.rank(), root = i < found ? m.roots[i] : 0;
       Extent e;
-      bool keep = false;
-      if (d < n && m.root[d] == d) {
-        e = measure(m, d);
-        keep = e.charge > table.min_cluster_charge[module];
-      }
+      e.charge = 0;
+      if (i < found) e = measure(m, root);
+      bool const keep = i < found && e.charge > min_charge;
       uint32_t total;
-      uint32_t const rank = kept + team.exclusive_scan(uint32_t(keep), total);
+      uint32_t const rank = kept + team.exclusive_count(keep, total);
       kept += total;
-      if (d < n) m.rank[d] = keep ? rank : NONE;
       if (keep) write_cluster(clusters, begin + rank, e);
+      if (i < found) m.member[root] = keep ? rank : NONE;
     }
     team.sync();
     uint64_t digest = 0;
     for (uint32_t d = team.rank(); d < n; d += team.size()) {
-      uint32_t const position = m.col(d) * det.column_words * 32 + m.row(d), cluster = m.rank[m.root[d]];
+      uint32_t const position = m.col(d) * det.column_words * 32 + m.row(d), cluster = m.member[m.root[d]];
       digis.position[begin + d] = position;
       digis.charge[begin + d] = m.charge[d];
       digis.cluster[begin + d] = cluster;
@@ -229,7 +249,8 @@ HLT_FN void cluster_small(WarpTeam const& team, uint32_t item, Detector const& d
     }
   }
   team.sync();
-  for (uint32_t d = team.rank(); d < n; d += team.size()) m.place[d] = m.charge[d] = m.root[d] = m.rank[d] = 0;
+  for (uint32_t d = team.rank(); d < n; d += team.size()) m.place[d] = m.charge[d] = m.root[d] = m.member[d] = m.next[d] = m.roots[d] = 0;
+  team.sync();
 }
 
 // Item: a queued module. O(pixels of the module), times the inverse Ackermann function.

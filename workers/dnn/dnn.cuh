@@ -98,7 +98,7 @@ HLT_FN void apply_scores(uint32_t i, Selection const& selection, Tracks const& t
   tracks.score[t] = clean;
   if (clean < (tracks.n_hits[t] == 3 ? selection.triplet_threshold : selection.longer_threshold)) return;
   tracks.quality[t] = TRACK_HIGH_PURITY;
-  count_at(&results.tracks_high_purity[tracks.event[t]]);
+  tally(&results.tracks_high_purity[tracks.event[t]]);
 }
 
 // Item: a track candidate. Its part in the event's quantities. Sums in fixed point, 1/1024 GeV.
@@ -108,9 +108,9 @@ HLT_FN void count_quantities(uint32_t t, Selection const& selection, Events cons
   float const pt = tracks.pt[t];
   atomic_max(&results.leading_pt[event], pt);
   if (pt >= selection.sum_min_pt) atomic_add(&events.sum_pt[event], uint64_t(smaller(pt, selection.sum_max_pt) * 1024.f));
-  if (pt >= selection.hard_min_pt) count_at(&results.hard_tracks[event]);
+  if (pt >= selection.hard_min_pt) tally(&results.hard_tracks[event]);
   bool const displaced = pt >= selection.displaced_min_pt && magnitude(tracks.tip[t]) >= selection.displaced_min_tip;
-  if (displaced) count_at(&results.displaced_tracks[event]);
+  if (displaced) tally(&results.displaced_tracks[event]);
 }
 
 // Item: a track candidate. Its part of the event's digest: everything about it, hits by their place in the event. The score of a torch

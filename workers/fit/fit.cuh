@@ -443,7 +443,7 @@ HLT_FN void resolve_hits(uint32_t t, HitUses const& uses, Tracks const& tracks, 
     tracks.quality[t] = TRACK_DUPLICATE;
     return;
   }
-  count_at(&results.tracks[tracks.event[t]]);
+  tally(&results.tracks[tracks.event[t]]);
   for (uint32_t k = 0; k < n; ++k) atomic_add(&uses.loose[tracks.hit_at(t, k)], 1u);
 }
 

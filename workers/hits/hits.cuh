@@ -43,7 +43,9 @@ HLT_FN void scan_events(Team const& team, Batch const& batch, uint32_t const* co
 // Item: the batch. First hit of each event.
 HLT_FN void place_events(Team const& team, uint32_t, Batch const& batch, Events const& events, Results const& results) {
   scan_events(team, batch, results.hits, events.hit_offset);
-  if (team.rank() == 0) *batch.n_hits = events.hit_offset[*batch.n_events];
+  if (team.rank() != 0) return;
+  *batch.n_hits = events.hit_offset[*batch.n_events];
+  *batch.n_hit_groups = (*batch.n_hits + GROUP - 1) / GROUP;
 }
 
 // One coordinate of the estimator: x with rows, y with columns.

@@ -117,7 +117,7 @@ STAGE = Stage(
         Kernel("clear_hits", "Batch.n_hits", ("HitUses", "Endings")),
         Kernel(
             "link_cells",
-            "Batch.n_cell_groups",
+            "Batch.n_link_groups",
             ("Layers", "TrackCuts", "Batch", "HitPoints", "HitCells", "Cells", "CellBits", "CellLinks"),
             team=32,
             scratch="TrackCuts.link_scratch",
@@ -145,8 +145,9 @@ STAGE = Stage(
         Kernel("place_tracks", "Batch.one", ("TrackCuts", "Batch", "Events", "UsedCells", "CellChunks", "FitQueue", "Results"), team=1024),
         Kernel(
             "fill_tracks",
-            "Batch.n_used",
+            "Batch.n_used_groups",
             ("Layers", "TrackCuts", "Batch", "Events", "SortedHits", "HitPoints", "HitCells", "UsedCells", "CellChunks", "Tracks"),
+            team=32,
         ),
         Kernel("drop_shorter_tracks", "Batch.n_tracks", ("UsedCells", "Tracks")),
     ),

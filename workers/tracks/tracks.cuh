@@ -7,6 +7,7 @@ namespace hlt {
 
 constexpr uint32_t FLAG_TRACK_OVERFLOW = 1u << 10;
 constexpr uint32_t CELL_STARTS = 1u << 0, CELL_KILLED = 1u << 1;  // may begin a track; duplicates a shorter cell
+constexpr uint32_t LINK_GROUP = 512;                              // cells that a warp links together
 constexpr uint32_t CHUNK = 1024;                                  // used cells whose candidates are numbered together
 constexpr uint32_t MAX_TRACK_HITS = 6, MAX_TRACK_CELLS = MAX_TRACK_HITS - 1;
 constexpr uint32_t TRACK_BAD = 0, TRACK_DUPLICATE = 1, TRACK_LOOSE = 2, TRACK_HIGH_PURITY = 3;
@@ -58,54 +59,43 @@ HLT_FN bool continues(uint32_t inner, uint32_t middle, uint32_t outer, Layers co
 
 HLT_FN bool bit_at(uint32_t const* bits, uint32_t i) { return bits[i / 32] >> i % 32 & 1u; }
 
-// Item: 32 cells. Which of the cells that start at their outer hits continue them? Marks both as used. A warp shares out the pairs of
-// cells, two to a thread, then those that pass the first cut. O(pairs of cells).
+// Item: 512 cells. Which of the cells that start at their outer hits continue them? Marks both as used. A warp shares out the pairs of
+// cells, two to a thread; the few that pass the first cut wait until there is one for every thread. O(pairs of cells).
 HLT_FN void link_cells(WarpTeam const& team, uint32_t item, Layers const& layers, TrackCuts const& cuts, Batch const& batch,
                        HitPoints const& points, HitCells const& info, Cells const& cells, CellBits const& bits, CellLinks const& links) {
-  uint32_t* const near = team.scratch();         // two words for each cell of the team: which of 64 cells pass the first cut
-  uint32_t* const linked = team.scratch() + 64;  // which continue it
-  uint32_t const end = smaller((item + 1) * GROUP, *batch.n_cells);
-  uint32_t linking = 0;
-  for (uint32_t c0 = item * GROUP; c0 < end; c0 += team.size()) {
-    uint32_t const rank = team.rank(), c = smaller(c0 + rank, end - 1), inner = cells.inner[c], middle = cells.outer[c];
-    uint32_t const first = info.begin[middle], n = c == c0 + rank ? info.count[middle] : 0;
-    Point const p = point(points, inner);
-    float const ri = cells.outer_r[c], zi = cells.outer_z[c], theta_cut = layers.theta_cut[info.layer[middle]];
-    bool any = false;
-    for (uint32_t k0 = 0; team.any(k0 < n); k0 += MASK_BITS) {
-      uint32_t const size = k0 < n ? smaller(n - k0, MASK_BITS) : 0;
-      team.share_out((size + 1) / 2, [&](uint32_t owner, uint32_t pair, bool active) {
-        uint32_t const begin = team.from(owner, first) + k0, stop = team.from(owner, size);
-        float const r1 = team.from(owner, p.r), z1 = team.from(owner, p.z), r = team.from(owner, ri), z = team.from(owner, zi);
-        float const cut = team.from(owner, theta_cut);
-        if (!active) return;
-        uint32_t const k = 2 * pair, a = begin + k, b = begin + smaller(k + 1, stop - 1);
-        bool const near_a = !far_from_aligned(cut, cuts, r1, z1, r, z, cells.outer_r[a], cells.outer_z[a]);
-        bool const near_b = !far_from_aligned(cut, cuts, r1, z1, r, z, cells.outer_r[b], cells.outer_z[b]) & (k + 1 < stop);
-        if (near_a | near_b) atomic_or(&near[2 * owner + k / 32], (uint32_t(near_a) | uint32_t(near_b) << 1) << k % 32);
-      });
-      team.sync();
-      uint64_t const mask = uint64_t(near[2 * rank + 1]) << 32 | near[2 * rank];
-      near[2 * rank] = near[2 * rank + 1] = 0;
-      team.share_out(popcount(mask), [&](uint32_t owner, uint32_t j, bool active) {
-        uint32_t const k = nth_bit(team.from(owner, mask), j), next = team.from(owner, first) + k0 + k;
-        uint32_t const from = team.from(owner, inner), via = team.from(owner, middle);
-        if (!active || !continues(from, via, cells.outer[next], layers, cuts, points, info)) return;
-        atomic_or(&linked[2 * owner + k / 32], 1u << k % 32);
-        atomic_or(&bits.used[next / GROUP], 1u << next % GROUP);
-      });
-      team.sync();
-      uint64_t const found = uint64_t(linked[2 * rank + 1]) << 32 | linked[2 * rank];
-      linked[2 * rank] = linked[2 * rank + 1] = 0;
-      if (found != 0 && !any && k0 != 0) links.mask[c] = 0;
-      any |= found != 0;
-      if (k0 == 0 && any) links.mask[c] = found;
-    }
-    linking |= team.ballot(any) << (c0 - item * GROUP);
+  uint32_t const begin = item * LINK_GROUP, end = smaller(begin + LINK_GROUP, *batch.n_cells);
+  uint32_t waiting = 0;
+  auto const decide = [&](uint32_t pair) {
+    uint32_t const c = begin + pair % LINK_GROUP, k = pair / LINK_GROUP, middle = cells.outer[c], next = info.begin[middle] + k;
+    if (!continues(cells.inner[c], middle, cells.outer[next], layers, cuts, points, info)) return;
+    if (k < MASK_BITS) atomic_or(&links.mask[c], uint64_t(1) << k);
+    atomic_or(&bits.linking[c / GROUP], 1u << c % GROUP);
+    atomic_or(&bits.used[c / GROUP], 1u << c % GROUP);
+    atomic_or(&bits.used[next / GROUP], 1u << next % GROUP);
+  };
+  for (uint32_t c0 = begin; c0 < end; c0 += team.size()) {
+    uint32_t const c = smaller(c0 + team.rank(), end - 1), middle = cells.outer[c], layer = info.layer[middle];
+    bool const mine = c == c0 + team.rank();
+    uint32_t const first = info.begin[middle], n = mine ? info.count[middle] : 0, place = c - begin;
+    Point const p = point(points, cells.inner[c]);
+    float const ri = cells.outer_r[c], zi = cells.outer_z[c], theta_cut = layers.theta_cut[layer];
+    if (mine) links.mask[c] = 0;
+    team.share_out((n + 1) / 2, [&](uint32_t owner, uint32_t pair, bool active) {
+      uint32_t const start = team.from(owner, first), k = 2 * pair, last = team.from(owner, n) - 1;
+      float const r1 = team.from(owner, p.r), z1 = team.from(owner, p.z), r = team.from(owner, ri), z = team.from(owner, zi);
+      float const cut = team.from(owner, theta_cut);
+      bool near_a = false, near_b = false;
+      if (active) {
+        uint32_t const a = start + k, b = start + smaller(k + 1, last);
+        near_a = !far_from_aligned(cut, cuts, r1, z1, r, z, cells.outer_r[a], cells.outer_z[a]);
+        near_b = !far_from_aligned(cut, cuts, r1, z1, r, z, cells.outer_r[b], cells.outer_z[b]) & (k < last);
+      }
+      uint32_t const cell = team.from(owner, place);
+      team.put_aside(team.scratch(), waiting, near_a, k * LINK_GROUP + cell, decide);
+      team.put_aside(team.scratch(), waiting, near_b, (k + 1) * LINK_GROUP + cell, decide);
+    });
   }
-  if (team.rank() != 0) return;
-  bits.linking[item] = linking;
-  if (linking != 0) atomic_or(&bits.used[item], linking);
+  team.take_up(team.scratch(), waiting, decide);
 }
 
 // Sums over chunks of cells -> sums over all cells before each chunk; the entry after the last chunk is the total.
@@ -167,6 +157,7 @@ HLT_FN void place_used(Team const& team, uint32_t, TrackCuts const& cuts, Batch 
       events.used_offset);
   if (team.rank() != 0) return;
   *batch.n_used = events.used_offset[*batch.n_events];
+  *batch.n_used_groups = (*batch.n_used + GROUP - 1) / GROUP;
   *batch.n_used_chunks = (*batch.n_used + CHUNK - 1) / CHUNK;
 }
 
@@ -295,8 +286,8 @@ HLT_FN void kill_duplicate_cells(uint32_t u, TrackCuts const& cuts, SortedHits c
   }
 }
 
-// Calls `found(path, cells)` for every path of living cells from `start` to an end, depth first in the order of cells.
-// Returns false if it gave up after max_steps cells.
+// Calls `found(path, cells)` for every path of living cells from `start` to an end, depth first in the order of cells, as long as it
+// returns true. Returns false if it gave up after max_steps cells.
 template <class Found>
 HLT_FN bool for_each_path(uint32_t start, TrackCuts const& cuts, UsedCells const& used, Continuations const& continuations, Found found) {
   uint32_t path[MAX_TRACK_CELLS], next[MAX_TRACK_CELLS];
@@ -327,7 +318,7 @@ HLT_FN bool for_each_path(uint32_t start, TrackCuts const& cuts, UsedCells const
       if (++steps >= cuts.max_steps) return false;
       continue;
     }
-    if (leaf[depth] && depth + 2 >= cuts.min_track_hits) found(path, depth + 1);
+    if (leaf[depth] && depth + 2 >= cuts.min_track_hits && !found(path, depth + 1)) return true;
     if (depth == 0) return true;
     --depth;
   }
@@ -338,7 +329,8 @@ HLT_FN void count_tracks(uint32_t u, Layers const& layers, TrackCuts const& cuts
                          UsedCells const& used, CellChunks const& chunks, Results const& results) {
   uint32_t n = 0;
   if (used.state[u] == CELL_STARTS && used.n_next[u] != 0) {
-    bool const complete = for_each_path(u, cuts, used, {layers, cuts, points, info, used}, [&](uint32_t const*, uint32_t) { ++n; });
+    bool const complete =
+        for_each_path(u, cuts, used, {layers, cuts, points, info, used}, [&](uint32_t const*, uint32_t) { return ++n != 0; });
     if (!complete) atomic_or(&results.flags[used.event[u]], FLAG_TRACK_OVERFLOW);
   }
   used.tracks[u] = n;
@@ -376,31 +368,45 @@ HLT_FN void place_tracks(Team const& team, uint32_t, TrackCuts const& cuts, Batc
   *queue.n3 = *queue.n4 = *queue.n5 = *queue.n6 = 0;
 }
 
-// Item: a used cell. Writes the candidates that start with it.
-HLT_FN void fill_tracks(uint32_t u, Layers const& layers, TrackCuts const& cuts, Batch const& batch, Events const& events,
-                        SortedHits const& sorted, HitPoints const& points, HitCells const& info, UsedCells const& used,
-                        CellChunks const& chunks, Tracks const& tracks) {
-  if (used.tracks[u] == 0) return;
-  uint32_t const event = used.event[u];
-  uint64_t const place = tracks_before(u, *batch.n_used, used, chunks) - events.track_base[event];
-  uint64_t const capacity = uint64_t(batch.payload_words[event]) * cuts.tracks_per_word;
-  uint32_t const n = uint32_t(smaller(place + used.tracks[u], capacity) - smaller(place, capacity));
-  uint32_t const begin = events.track_offset[event] + uint32_t(smaller(place, capacity));
-  uint32_t i = 0;
-  for_each_path(u, cuts, used, {layers, cuts, points, info, used}, [&](uint32_t const* path, uint32_t n_cells) {
-    if (i >= n) return;
-    uint32_t const t = begin + i++;
-    tracks.event[t] = event;
-    tracks.n_hits[t] = n_cells + 1;
-    tracks.quality[t] = TRACK_BAD;
-    tracks.score[t] = 0.f;
-    tracks.hit_at(t, 0) = sorted.hit[used.inner[u]];
-    for (uint32_t k = 0; k < n_cells; ++k) {
-      tracks.cell_at(t, k) = path[k];
-      tracks.hit_at(t, k + 1) = sorted.hit[used.outer[path[k]]];
-      atomic_max(&used.longest[path[k]], n_cells + 1);
-    }
-  });
+HLT_FN void write_track(uint32_t t, uint32_t event, uint32_t const* path, uint32_t n_cells, SortedHits const& sorted, UsedCells const& used,
+                        Tracks const& tracks) {
+  tracks.event[t] = event;
+  tracks.n_hits[t] = n_cells + 1;
+  tracks.quality[t] = TRACK_BAD;
+  tracks.score[t] = 0.f;
+  tracks.hit_at(t, 0) = sorted.hit[used.inner[path[0]]];
+  for (uint32_t k = 0; k < n_cells; ++k) {
+    tracks.cell_at(t, k) = path[k];
+    tracks.hit_at(t, k + 1) = sorted.hit[used.outer[path[k]]];
+    atomic_max(&used.longest[path[k]], n_cells + 1);
+  }
+}
+
+// Item: 32 used cells. Writes the candidates that start with them. Every thread of a warp looks for one candidate, so that neighbours
+// write side by side; a single thread writes all that it comes across.
+HLT_FN void fill_tracks(WarpTeam const& team, uint32_t item, Layers const& layers, TrackCuts const& cuts, Batch const& batch,
+                        Events const& events, SortedHits const& sorted, HitPoints const& points, HitCells const& info,
+                        UsedCells const& used, CellChunks const& chunks, Tracks const& tracks) {
+  constexpr bool alone = WarpTeam::size() == 1;
+  uint32_t const end = smaller((item + 1) * GROUP, *batch.n_used);
+  for (uint32_t u0 = item * GROUP; u0 < end; u0 += team.size()) {
+    uint32_t const u = smaller(u0 + team.rank(), end - 1), event = used.event[u], found = u == u0 + team.rank() ? used.tracks[u] : 0;
+    uint64_t const place = tracks_before(u, *batch.n_used, used, chunks) - events.track_base[event];
+    uint64_t const capacity = uint64_t(batch.payload_words[event]) * cuts.tracks_per_word;
+    uint32_t const n = uint32_t(smaller(place + found, capacity) - smaller(place, capacity));
+    uint32_t const first = events.track_offset[event] + uint32_t(smaller(place, capacity));
+    team.share_out(alone ? smaller(n, 1u) : n, [&](uint32_t owner, uint32_t j, bool active) {
+      uint32_t const start = team.from(owner, u), begin = team.from(owner, first), of = team.from(owner, event);
+      uint32_t const stop = team.from(owner, n);
+      if (!active) return;
+      uint32_t i = 0;
+      for_each_path(start, cuts, used, {layers, cuts, points, info, used}, [&](uint32_t const* path, uint32_t n_cells) {
+        if (alone ? i < stop : i == j) write_track(begin + i, of, path, n_cells, sorted, used, tracks);
+        ++i;
+        return alone || i <= j;
+      });
+    });
+  }
 }
 
 // Item: a track candidate. A candidate that shares a cell with a longer one is a duplicate and need not be fitted.

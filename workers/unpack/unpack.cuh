@@ -186,7 +186,7 @@ HLT_FN void decode_frames(Team const& team, uint32_t item, Detector const& det, 
     out.module[w] = uint16_t(module);
     out.position[w] = col * det.column_words * 32 + row;
     out.charge[w] = calibrate(word & 0xffu, code, det, table, module);
-    count_at(&modules.count[event * det.n_modules + module]);
+    tally(&modules.count[event * det.n_modules + module]);
   }
   if (bad_words) {
     atomic_add(&results.word_errors[event], bad_words);
