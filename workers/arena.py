@@ -116,6 +116,7 @@ def describe_batch(batch: Collection, events: Sequence[RawEvent], detector: Dete
     padded = (words + 31) // 32 * 32
     batch.n_events[0], batch.n_frames[0], batch.n_modules[0], batch.one[0] = n, n * len(detector.cabling.fed_ids), n * detector.n_modules, 1
     batch.n_layers[0] = n * len(detector.layers)
+    batch.n_module_groups[0] = -(-n * detector.n_modules // 32)
     batch.payload_begin[:n] = np.cumsum(padded) - padded
     batch.payload_words[:n] = words
     batch.run[:n] = [e.id.run for e in events]

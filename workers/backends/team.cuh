@@ -223,4 +223,26 @@ using WarpTeam = Team;
 
 #endif
 
+// Calls put(place, i) for those of first .. last - 1 that take(i) chooses, places counted from `at` in the order of i; returns the next
+// place. Four to a thread at a time, so that their memory accesses overlap.
+template <class AnyTeam, class Take, class Put>
+HLT_FN uint32_t list_in_order(AnyTeam const& team, uint32_t first, uint32_t last, uint32_t at, Take take, Put put) {
+  for (uint32_t i0 = first; i0 < last; i0 += 4 * team.size()) {
+    uint64_t taken = 0;
+    HLT_UNROLL
+    for (uint32_t j = 0; j < 4; ++j) {
+      uint32_t const i = i0 + j * team.size() + team.rank();
+      taken |= uint64_t(i < last && take(i)) << 16 * j;
+    }
+    uint64_t total;
+    uint64_t const before = team.exclusive_scan(taken, total);
+    HLT_UNROLL
+    for (uint32_t j = 0; j < 4; ++j) {
+      if (taken >> 16 * j & 1u) put(at + (uint32_t(before >> 16 * j) & 0xffffu), i0 + j * team.size() + team.rank());
+      at += uint32_t(total >> 16 * j) & 0xffffu;
+    }
+  }
+  return at;
+}
+
 }  // namespace hlt

@@ -52,6 +52,7 @@ CELL_CUTS = Params(
         Column("size_y_per_slope", "f4", "size_y that a slope dz/dr = 1 makes: 8 * thickness / pitch_y"),
         Column("cells_per_word", "u4", "capacity: cells of an event per word of its payload; more are left out and flagged"),
         Column("search_scratch", "u4", "team memory of the search", unit="bytes"),
+        Column("fill_scratch", "u4", "team memory of the writing", unit="bytes"),
         Column("sort_scratch", "u4", "team memory of the sort", unit="bytes"),
     ),
 )
@@ -158,7 +159,7 @@ STAGE = Stage(
                 "CellBits",
             ),
             team=32,
-            blocks=16,
+            scratch="CellCuts.fill_scratch",
         ),
     ),
 )

@@ -144,15 +144,15 @@ HLT_FN uint64_t& mask_at(CellMasks const& masks, SortedHits const& sorted, uint3
 }
 
 // Which of up to 64 hits of a window, from the i0-th on, form a cell with a hit. A warp shares out the hits of the windows of all its
-// threads, two to a thread: the windows of neighbours are of very different size, but begin at nearly the same place.
+// threads, two to a thread: the windows of neighbours are of very different size, but begin at nearly the same place. `masks`: two words
+// of team memory for each thread.
 HLT_FN uint64_t search(WarpTeam const& team, PairCuts const& cuts, Inner const& in, SortedHits const& sorted, Window const& w, uint32_t i0,
-                       uint32_t n) {
+                       uint32_t n, uint32_t* masks) {
   if (WarpTeam::size() == 1) {
     uint64_t mask = 0;
     for (uint32_t i = 0; i < n; ++i) mask |= uint64_t(makes_cell(cuts, in, sorted, w.at(i0 + i))) << i;
     return mask;
   }
-  uint32_t* const masks = team.scratch();  // two words for each thread
   uint32_t const jump = w.begin[1] - w.length[0];
   uint32_t const bend = uint32_t(uint16_t(in.phi)) << 16 | uint16_t(in.size_y);
   team.share_out((n + 1) / 2, [&](uint32_t owner, uint32_t q, bool active) {
@@ -190,7 +190,7 @@ HLT_FN void count_cells(WarpTeam const& team, uint32_t item, CellCuts const& cut
         uint32_t const size = w.size();
         for (uint32_t word = 0; team.any(word * MASK_BITS < size); ++word) {
           uint32_t const i0 = word * MASK_BITS, n = i0 < size ? smaller(size - i0, MASK_BITS) : 0;
-          uint64_t const mask = search(team, pair_cuts, in, sorted, w, i0, n);
+          uint64_t const mask = search(team, pair_cuts, in, sorted, w, i0, n, team.scratch());
           if (n != 0 && word < MASK_WORDS) mask_at(masks, sorted, pair - first, word, k) = mask;
           cells += popcount(mask);
         }
@@ -243,35 +243,90 @@ HLT_FN void write_cell(Cells const& cells, CellBits const& bits, uint32_t c, uin
   if (c % GROUP == 0) bits.used[c / GROUP] = bits.linking[c / GROUP] = 0;
 }
 
-// Item: 32 sorted hits. Writes their cells: by inner hit, layer pair, azimuth. A warp shares out the cells rather than the hits.
+// The masks of a thread's hit that are not empty, in team memory: entry e of thread t is at e * team size + t.
+constexpr uint32_t FILL_ENTRIES = 8;
+struct FillEntries {
+  uint64_t* mask;
+  uint32_t* position;  // of bit 0 among the sorted hits; a window that wraps around has an entry for each of its parts
+  uint32_t size;
+  HLT_FN FillEntries(WarpTeam const& team)
+      : mask(reinterpret_cast<uint64_t*>(team.scratch())), position(team.scratch() + 2 * FILL_ENTRIES * GROUP), size(team.size()) {}
+};
+
+// Item: 32 sorted hits. Writes their cells: by inner hit, layer pair, azimuth. A warp shares out the cells rather than the hits, so that
+// neighbours write side by side.
 HLT_FN void fill_cells(WarpTeam const& team, uint32_t item, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs,
                        Batch const& batch, Events const& events, HitCells const& info, SortedHits const& sorted, PhiBins const& bins,
                        CellMasks const& masks, Cells const& cells, CellBits const& bits) {
+  FillEntries const entries(team);
   uint32_t const end_of_hits = smaller((item + 1) * GROUP, *batch.n_hits);
   for (uint32_t k0 = item * GROUP; k0 < end_of_hits; k0 += team.size()) {
-    uint32_t const k = smaller(k0 + team.rank(), end_of_hits - 1), event = info.event[k], layer = info.layer[k];
-    bool const mine = k == k0 + team.rank();
+    uint32_t const rank = team.rank(), k = smaller(k0 + rank, end_of_hits - 1), event = info.event[k], layer = info.layer[k];
+    bool const mine = k == k0 + rank;
     uint32_t at = events.cell_offset[event] + info.begin[k];
     uint32_t const end = at + (mine ? info.count[k] : 0u);
     if (mine) info.begin[k] = at;
     Inner const in = inner_of(sorted, k);
-    uint32_t pair = layers.first_pair[layer];
-    for (uint32_t slot = 0; team.any(at < end); ++slot, ++pair) {
-      Window const w = at < end ? window_of(cuts, pairs, pair, event, in, bins) : Window{{0, 0}, {0, 0}};
-      uint32_t const size = w.size(), jump = w.begin[1] - w.length[0];
-      for (uint32_t word = 0; word < MASK_WORDS && team.any(word * MASK_BITS < size); ++word) {
-        uint64_t const mask = word * MASK_BITS < size ? mask_at(masks, sorted, slot, word, k) : 0;
-        team.share_out<2>(popcount(mask), [&](uint32_t owner, uint32_t j, bool active) {
-          uint32_t const i = word * MASK_BITS + nth_bit(team.from(owner, mask), j), c = team.from(owner, at) + j;
-          uint32_t const begin = team.from(owner, w.begin[0]), wrapped = team.from(owner, jump), inner = team.from(owner, k);
-          uint32_t const length = team.from(owner, w.length[0]), stop = team.from(owner, end);
-          if (active && c < stop) write_cell(cells, bits, c, inner, sorted, i + (i < length ? begin : wrapped));
-        });
-        at += popcount(mask);
+    uint32_t n_entries = 0, known = 0;  // of this hit: waiting, and their cells
+    auto const write = [&]() {
+      team.sync();
+      uint32_t const n = smaller(known, end - at);
+      if (WarpTeam::size() == 1) {
+        uint32_t c = at;
+        for (uint32_t e = 0; e < n_entries; ++e)
+          for (uint64_t rest = entries.mask[e]; rest != 0 && c < end; rest &= rest - 1)
+            write_cell(cells, bits, c++, k, sorted, entries.position[e] + lowest_bit(rest));
+        at = c;
+        n_entries = known = 0;
+        return;
       }
-      for (uint32_t i = MASK_WORDS * MASK_BITS; i < size && at < end; ++i)
-        if (makes_cell(PairCuts(cuts, pairs, pair), in, sorted, w.at(i))) write_cell(cells, bits, at++, k, sorted, w.at(i));
+      team.share_out(n, [&](uint32_t owner, uint32_t j, bool active) {
+        uint32_t const c = team.from(owner, at) + j, inner = team.from(owner, k);
+        if (!active) return;
+        uint32_t e = owner;
+        uint64_t mask = entries.mask[e];
+        for (uint32_t m = popcount(mask); j >= m; m = popcount(mask)) {
+          j -= m;
+          e += entries.size;
+          mask = entries.mask[e];
+        }
+        write_cell(cells, bits, c, inner, sorted, entries.position[e] + nth_bit(mask, j));
+      });
+      at += n;
+      n_entries = known = 0;
+      team.sync();
+    };
+    auto const put = [&](uint64_t mask, uint32_t position) {
+      if (mask == 0) return;
+      entries.mask[n_entries * entries.size + rank] = mask;
+      entries.position[n_entries++ * entries.size + rank] = position;
+      known += popcount(mask);
+    };
+    for (uint32_t left = team.ballot(mine); left != 0;) {  // layer by layer: mostly there is but one
+      uint32_t const current = team.from(lowest_bit(left), layer), first = layers.first_pair[current];
+      for (uint32_t pair = first; pair < layers.first_pair[current + 1]; ++pair) {
+        Window const w = layer == current && at + known < end ? window_of(cuts, pairs, pair, event, in, bins) : Window{{0, 0}, {0, 0}};
+        uint32_t const size = w.size();
+        for (uint32_t word = 0; team.any(word * MASK_BITS < size); ++word) {
+          uint32_t const i0 = word * MASK_BITS, n = i0 < size ? smaller(size - i0, MASK_BITS) : 0;
+          uint64_t mask = 0;
+          if (word < MASK_WORDS) {
+            if (n != 0) mask = mask_at(masks, sorted, pair - first, word, k);
+          } else {
+            mask = search(team, PairCuts(cuts, pairs, pair), in, sorted, w, i0, n, team.scratch() + 3 * FILL_ENTRIES * GROUP);
+          }
+          uint32_t const before = i0 < w.length[0] ? w.length[0] - i0 : 0;  // bits in the first part of the window
+          uint64_t const first_part = before < MASK_BITS ? (uint64_t(1) << before) - 1 : ~uint64_t(0);
+          put(mask & first_part, w.begin[0] + i0);
+          put(mask & ~first_part, w.begin[1] + i0 - w.length[0]);
+          if (team.any(n_entries + 2 > FILL_ENTRIES)) write();
+        }
+      }
+      left &= ~team.ballot(layer == current);
     }
+    write();
+    team.sync();
+    for (uint32_t e = 0; e < FILL_ENTRIES; ++e) entries.mask[e * entries.size + rank] = entries.position[e * entries.size + rank] = 0;
   }
 }
 

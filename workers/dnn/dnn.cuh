@@ -29,20 +29,16 @@ HLT_FN void list_selected(Team const& team, uint32_t event, Events const& events
                           Selected const& out) {
   uint32_t* const counts = team.scratch();
   uint32_t const first = events.track_offset[event], last = events.track_offset[event + 1];
-  uint32_t at = events.selected_offset[event];
   uint32_t const end = events.selected_offset[event + 1];
-  for (uint32_t t0 = first; t0 < last; t0 += team.size()) {
-    uint32_t const t = t0 + team.rank();
-    bool const take = t < last && tracks.quality[t] == TRACK_LOOSE;
-    uint32_t total;
-    uint32_t const place = at + team.exclusive_scan(uint32_t(take), total);
-    at += total;
-    if (take && place < end) {
-      out.track[place] = t;
-      out.score[place] = 0.f;
-    }
-    if (take && tracks.n_hits[t] >= 4) atomic_add(&counts[profile_bin(tracks.zip[t])], 1u);
-  }
+  list_in_order(
+      team, first, last, events.selected_offset[event], [&](uint32_t t) { return tracks.quality[t] == TRACK_LOOSE; },
+      [&](uint32_t place, uint32_t t) {
+        if (place < end) {
+          out.track[place] = t;
+          out.score[place] = 0.f;
+        }
+        if (tracks.n_hits[t] >= 4) atomic_add(&counts[profile_bin(tracks.zip[t])], 1u);
+      });
   team.sync();
   uint32_t* const below = profile.below + uint64_t(event) * (PROFILE_BINS + 1);
   uint32_t sum = 0;
@@ -103,11 +99,13 @@ HLT_FN void apply_scores(uint32_t i, Selection const& selection, Tracks const& t
 
 // Item: a track candidate. Its part in the event's quantities. Sums in fixed point, 1/1024 GeV.
 HLT_FN void count_quantities(uint32_t t, Selection const& selection, Events const& events, Tracks const& tracks, Results const& results) {
-  if (tracks.quality[t] < selection.min_quality || tracks.n_hits[t] < selection.min_hits) return;
   uint32_t const event = tracks.event[t];
-  float const pt = tracks.pt[t];
-  atomic_max(&results.leading_pt[event], pt);
-  if (pt >= selection.sum_min_pt) atomic_add(&events.sum_pt[event], uint64_t(smaller(pt, selection.sum_max_pt) * 1024.f));
+  bool const counts = tracks.quality[t] >= selection.min_quality && tracks.n_hits[t] >= selection.min_hits;
+  float const pt = counts ? tracks.pt[t] : 0.f;
+  bool const summed = counts && pt >= selection.sum_min_pt;
+  add_for_event(events.sum_pt, event, summed ? uint64_t(smaller(pt, selection.sum_max_pt) * 1024.f) : 0);
+  if (!counts) return;
+  if (pt > results.leading_pt[event]) atomic_max(&results.leading_pt[event], pt);
   if (pt >= selection.hard_min_pt) tally(&results.hard_tracks[event]);
   bool const displaced = pt >= selection.displaced_min_pt && magnitude(tracks.tip[t]) >= selection.displaced_min_tip;
   if (displaced) tally(&results.displaced_tracks[event]);

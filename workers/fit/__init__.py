@@ -20,6 +20,7 @@ FIT_CUTS = Params(
         Column("chi2_2", "f4", "see chi2_scale", unit="1/GeV^2"),
         Column("chi2_3", "f4", "see chi2_scale", unit="1/GeV^3"),
         Column("chi2_max_pt", "f4", "see chi2_scale", unit="GeV"),
+        Column("queue_scratch", "u4", "team memory of the queueing", unit="bytes"),
         Column("triplet_chi2_scale", "f4", "the same for triplets"),
         Column("triplet_max_tip2", "f4", "largest tip^2 of loose triplets, in variances of tip"),
         Column("triplet_max_tip", "f4", "largest |tip| of loose triplets", unit="cm"),
@@ -45,7 +46,13 @@ STAGE = Stage(
     columns=((FIT_QUEUE, "tracks"),),
     params=(FIT_CUTS,),
     steps=(
-        Kernel("queue_fits", "Batch.n_tracks", ("FitCuts", "Tracks", "FitQueue")),
+        Kernel(
+            "queue_fits",
+            "Batch.n_fit_groups",
+            ("FitCuts", "Batch", "Tracks", "FitQueue"),
+            team=256,
+            scratch="FitCuts.queue_scratch",
+        ),
         Kernel("fit_triplets", "FitQueue.n3", _FIT),
         Kernel("fit_quadruplets", "FitQueue.n4", _FIT),
         Kernel("fit_quintuplets", "FitQueue.n5", _FIT),

@@ -6,6 +6,8 @@
 
 namespace hlt {
 
+constexpr uint32_t FIT_GROUP = 256;  // candidates that a team queues together
+
 struct Vector2 {
   double x, y;
 };
@@ -348,21 +350,30 @@ HLT_FN void write_fit(uint32_t t, Helix const& helix, Tracks const& tracks) {
   for (uint32_t i = 0; i < 15; ++i) tracks.cov_at(t, i) = good ? float(helix.cov[i]) : 0.f;
 }
 
-// Item: a track candidate. Duplicates get zeros, the others wait for the fit among those of as many hits: threads of a warp then do
+// Item: 256 track candidates. Duplicates get zeros, the others wait for the fit among those of as many hits: threads of a warp then do
 // the same. The order within a queue is arbitrary; nothing depends on it.
-HLT_FN void queue_fits(uint32_t t, FitCuts const& cuts, Tracks const& tracks, FitQueue const& queue) {
-  if (tracks.quality[t] == TRACK_DUPLICATE) {
-    Helix none;
-    none.good = false;
-    write_fit(t, none, tracks);
-    return;
+HLT_FN void queue_fits(Team const& team, uint32_t item, FitCuts const& cuts, Batch const& batch, Tracks const& tracks,
+                       FitQueue const& queue) {
+  uint32_t* const first = team.scratch();  // place of the team's candidates in each queue
+  uint32_t* const length[4] = {queue.n3, queue.n4, queue.n5, queue.n6};
+  uint32_t const begin = item * FIT_GROUP, end = smaller(begin + FIT_GROUP, *batch.n_tracks);
+  for (uint32_t t0 = begin; t0 < end; t0 += team.size()) {
+    uint32_t const t = smaller(t0 + team.rank(), end - 1);
+    bool const mine = t == t0 + team.rank(), fit = mine && tracks.quality[t] != TRACK_DUPLICATE;
+    uint32_t const which = smaller(smaller(tracks.n_hits[t], cuts.max_fit_hits), 6u) - 3;
+    if (mine && !fit) {
+      Helix none;
+      none.good = false;
+      write_fit(t, none, tracks);
+    }
+    uint64_t total;
+    uint64_t const before = team.exclusive_scan(fit ? uint64_t(1) << 16 * which : 0, total);
+    for (uint32_t q = team.rank(); q < 4; q += team.size()) first[q] = atomic_add(length[q], uint32_t(total >> 16 * q) & 0xffffu);
+    team.sync();
+    if (fit) queue.track_at(first[which] + (uint32_t(before >> 16 * which) & 0xffffu), which) = t;
+    team.sync();
   }
-  switch (smaller(tracks.n_hits[t], cuts.max_fit_hits)) {
-    case 3: queue.track_at(count_at(queue.n3), 0) = t; break;
-    case 4: queue.track_at(count_at(queue.n4), 1) = t; break;
-    case 5: queue.track_at(count_at(queue.n5), 2) = t; break;
-    default: queue.track_at(count_at(queue.n6), 3) = t; break;
-  }
+  for (uint32_t q = team.rank(); q < 4; q += team.size()) first[q] = 0;
 }
 
 template <int N>
@@ -416,13 +427,16 @@ HLT_FN void classify_tracks(uint32_t t, FitCuts const& cuts, UsedCells const& us
 // competition of its hits.
 HLT_FN void choose_by_cell(uint32_t t, UsedCells const& used, HitUses const& uses, Tracks const& tracks) {
   if (tracks.quality[t] != TRACK_LOOSE) return;
+  uint32_t const n = tracks.n_hits[t];
   uint64_t const key = tip_key(tracks, t);
-  for (uint32_t k = 0; k + 1 < tracks.n_hits[t]; ++k) {
-    if (used.best[tracks.cell_at(t, k)] == key) continue;
+  bool wins = true;
+  HLT_UNROLL
+  for (uint32_t k = 0; k < MAX_TRACK_CELLS; ++k) wins &= used.best[tracks.cell_at(t, k + 1 < n ? k : 0)] == key;
+  if (!wins) {
     tracks.quality[t] = TRACK_DUPLICATE;
     return;
   }
-  for (uint32_t k = 0; k < tracks.n_hits[t]; ++k) atomic_max(&uses.longest[tracks.hit_at(t, k)], tracks.n_hits[t]);
+  for (uint32_t k = 0; k < n; ++k) atomic_max(&uses.longest[tracks.hit_at(t, k)], n);
 }
 
 // Item: a track candidate. Among triplets of a hit that no longer track uses, the one closest to the beam line wins.
@@ -437,14 +451,20 @@ HLT_FN void resolve_hits(uint32_t t, HitUses const& uses, Tracks const& tracks, 
   if (tracks.quality[t] != TRACK_LOOSE) return;
   uint32_t const n = tracks.n_hits[t];
   uint64_t const key = tip_key(tracks, t);
-  for (uint32_t k = 0; k < n; ++k) {
-    uint32_t const h = tracks.hit_at(t, k), longest = uses.longest[h];
-    if (longest == n && (n > 3 || uses.best[h] == key)) continue;
+  uint32_t hit[MAX_TRACK_HITS];
+  bool wins = true;
+  HLT_UNROLL
+  for (uint32_t k = 0; k < MAX_TRACK_HITS; ++k) hit[k] = tracks.hit_at(t, k < n ? k : 0);
+  HLT_UNROLL
+  for (uint32_t k = 0; k < MAX_TRACK_HITS; ++k) wins &= (uses.longest[hit[k]] == n) & ((n > 3) | (uses.best[hit[k]] == key));
+  if (!wins) {
     tracks.quality[t] = TRACK_DUPLICATE;
     return;
   }
   tally(&results.tracks[tracks.event[t]]);
-  for (uint32_t k = 0; k < n; ++k) atomic_add(&uses.loose[tracks.hit_at(t, k)], 1u);
+  HLT_UNROLL
+  for (uint32_t k = 0; k < MAX_TRACK_HITS; ++k)
+    if (k < n) atomic_add(&uses.loose[hit[k]], 1u);
 }
 
 }  // namespace hlt

@@ -45,8 +45,9 @@ STAGE = Stage(
         Kernel("place_events", "Batch.one", ("Batch", "Events", "Results"), team=128),
         Kernel(
             "assign_hits",
-            "Batch.n_modules",
-            ("Detector", "HitLimits", "ModulePixels", "ModuleClusters", "Events", "Hits", "HitSources"),
+            "Batch.n_module_groups",
+            ("Detector", "HitLimits", "Batch", "ModulePixels", "ModuleClusters", "Events", "Hits", "HitSources"),
+            team=32,
         ),
         Kernel("build_hits", "Batch.n_hits", ("Detector", "PixelEdges", "ModuleTable", "Clusters", "HitSources", "Events", "Hits")),
     ),

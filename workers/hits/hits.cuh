@@ -118,16 +118,22 @@ HLT_FN uint64_t digest_hit(Hits const& hits, uint32_t index, uint32_t place) {
   return mix(h, uint64_t(uint16_t(hits.size_x[index])) << 16 | uint16_t(hits.size_y[index]));
 }
 
-// Item: a module of an event. Tells its hits where their clusters are. O(clusters).
-HLT_FN void assign_hits(uint32_t item, Detector const& det, HitLimits const& limits, ModulePixels const& modules,
-                        ModuleClusters const& found, Events const& events, Hits const& hits, HitSources const& sources) {
-  uint32_t const n = found.kept[item];
-  if (n == 0) return;
-  uint32_t const event = item / det.n_modules, first = found.hit_begin[item], offset = events.hit_offset[event] + first;
-  for (uint32_t k = 0; k < n && first + k < limits.max_hits; ++k) {
-    sources.cluster[offset + k] = modules.begin[item] + k;
-    sources.event[offset + k] = event;
-    hits.module[offset + k] = uint16_t(item % det.n_modules);
+// Item: 32 modules. Tells their hits where their clusters are. O(clusters).
+HLT_FN void assign_hits(WarpTeam const& team, uint32_t item, Detector const& det, HitLimits const& limits, Batch const& batch,
+                        ModulePixels const& modules, ModuleClusters const& found, Events const& events, Hits const& hits,
+                        HitSources const& sources) {
+  uint32_t const end = smaller((item + 1) * GROUP, *batch.n_modules);
+  for (uint32_t m0 = item * GROUP; m0 < end; m0 += team.size()) {
+    uint32_t const m = smaller(m0 + team.rank(), end - 1), event = m / det.n_modules, first = found.hit_begin[m];
+    uint32_t const room = first < limits.max_hits ? limits.max_hits - first : 0;
+    uint32_t const at = events.hit_offset[event] + first, cluster = modules.begin[m];
+    team.share_out(m == m0 + team.rank() ? smaller(found.kept[m], room) : 0u, [&](uint32_t owner, uint32_t k, bool active) {
+      uint32_t const h = team.from(owner, at) + k, c = team.from(owner, cluster) + k, e = team.from(owner, event);
+      if (!active) return;
+      sources.cluster[h] = c;
+      sources.event[h] = e;
+      hits.module[h] = uint16_t(m0 + owner - e * det.n_modules);
+    });
   }
 }
 

@@ -43,11 +43,21 @@ HLT_FN bool bends(float dca_cut, TrackCuts const& cuts, Point const& inner, Poin
   return magnitude(dca) < dca_cut * magnitude(curvature);
 }
 
-// Most pairs of cells fail the first cut by far: no root is needed to see it. The margin is a thousand times the rounding.
-HLT_FN bool far_from_aligned(float theta_cut, TrackCuts const& cuts, float r1, float z1, float ri, float zi, float ro, float zo) {
-  float const dr = r1 - ro, dz = z1 - zo, dr2 = dr * dr;
-  float const area = (z1 * (ri - ro) + zi * (ro - r1) + zo * (r1 - ri)) * cuts.pt_min;
-  return area * area > 1.001f * theta_cut * theta_cut * ((dr2 + dz * dz) * dr2);
+// What the first look at the continuations of a cell needs: r and z of its hits, and the square of theta_cut / pt_min with a margin of a
+// thousand times the rounding.
+struct alignas(16) CellLine {
+  float r1, z1, ri, zi;
+};
+HLT_FN float first_cut(float theta_cut, TrackCuts const& cuts) {
+  float const cut = theta_cut / cuts.pt_min;
+  return 1.001f * cut * cut;
+}
+
+// Most pairs of cells fail the first cut by far: no root is needed to see it.
+HLT_FN bool far_from_aligned(float cut, CellLine const& cell, float ro, float zo) {
+  float const dr = cell.r1 - ro, dz = cell.z1 - zo, dr2 = dr * dr;
+  float const area = cell.z1 * (cell.ri - ro) + cell.zi * (ro - cell.r1) + zo * (cell.r1 - cell.ri);
+  return area * area > cut * ((dr2 + dz * dz) * dr2);
 }
 
 // Does the cell middle -> outer continue the cell inner -> middle?
@@ -59,43 +69,65 @@ HLT_FN bool continues(uint32_t inner, uint32_t middle, uint32_t outer, Layers co
 
 HLT_FN bool bit_at(uint32_t const* bits, uint32_t i) { return bits[i / 32] >> i % 32 & 1u; }
 
+// What the threads of a warp share out, in team memory: a cell's line, where the cells that may continue it begin, how many, which cell
+// it is.
+struct Candidates {
+  CellLine* line;
+  struct alignas(16) Rest {
+    float cut;
+    uint32_t first, n, cell;
+  }* rest;
+  HLT_FN Candidates(uint32_t* memory) : line(reinterpret_cast<CellLine*>(memory)), rest(reinterpret_cast<Rest*>(memory + 4 * GROUP)) {}
+};
+
 // Item: 512 cells. Which of the cells that start at their outer hits continue them? Marks both as used. A warp shares out the pairs of
-// cells, two to a thread; the few that pass the first cut wait until there is one for every thread. O(pairs of cells).
+// cells, four to a thread; the few that pass the first cut wait until there is one for every thread. O(pairs of cells).
 HLT_FN void link_cells(WarpTeam const& team, uint32_t item, Layers const& layers, TrackCuts const& cuts, Batch const& batch,
                        HitPoints const& points, HitCells const& info, Cells const& cells, CellBits const& bits, CellLinks const& links) {
   uint32_t const begin = item * LINK_GROUP, end = smaller(begin + LINK_GROUP, *batch.n_cells);
+  Candidates const candidates(team.scratch());
+  uint32_t* const queue = team.scratch() + 8 * GROUP;
   uint32_t waiting = 0;
-  auto const decide = [&](uint32_t pair) {
-    uint32_t const c = begin + pair % LINK_GROUP, k = pair / LINK_GROUP, middle = cells.outer[c], next = info.begin[middle] + k;
-    if (!continues(cells.inner[c], middle, cells.outer[next], layers, cuts, points, info)) return;
-    if (k < MASK_BITS) atomic_or(&links.mask[c], uint64_t(1) << k);
-    atomic_or(&bits.linking[c / GROUP], 1u << c % GROUP);
-    atomic_or(&bits.used[c / GROUP], 1u << c % GROUP);
-    atomic_or(&bits.used[next / GROUP], 1u << next % GROUP);
+  // (four cells that begin at k, place of the cell in the item, which of the four)
+  auto const decide = [&](uint32_t entry) {
+    uint32_t const c = begin + entry / 16 % LINK_GROUP, middle = cells.outer[c], first = info.begin[middle];
+    for (uint32_t rest = entry % 16; rest != 0; rest &= rest - 1) {
+      uint32_t const k = entry / (16 * LINK_GROUP) * 4 + lowest_bit(rest), next = first + k;
+      if (!continues(cells.inner[c], middle, cells.outer[next], layers, cuts, points, info)) continue;
+      if (k < MASK_BITS) atomic_or(&links.mask[c], uint64_t(1) << k);
+      atomic_or(&bits.linking[c / GROUP], 1u << c % GROUP);
+      atomic_or(&bits.used[c / GROUP], 1u << c % GROUP);
+      atomic_or(&bits.used[next / GROUP], 1u << next % GROUP);
+    }
   };
   for (uint32_t c0 = begin; c0 < end; c0 += team.size()) {
-    uint32_t const c = smaller(c0 + team.rank(), end - 1), middle = cells.outer[c], layer = info.layer[middle];
+    uint32_t const c = smaller(c0 + team.rank(), end - 1), middle = cells.outer[c];
     bool const mine = c == c0 + team.rank();
-    uint32_t const first = info.begin[middle], n = mine ? info.count[middle] : 0, place = c - begin;
+    uint32_t const first = info.begin[middle], n = mine ? info.count[middle] : 0;
     Point const p = point(points, cells.inner[c]);
-    float const ri = cells.outer_r[c], zi = cells.outer_z[c], theta_cut = layers.theta_cut[layer];
+    candidates.line[team.rank()] = {p.r, p.z, cells.outer_r[c], cells.outer_z[c]};
+    candidates.rest[team.rank()] = {first_cut(layers.theta_cut[info.layer[middle]], cuts), first, n, c - begin};
     if (mine) links.mask[c] = 0;
-    team.share_out((n + 1) / 2, [&](uint32_t owner, uint32_t pair, bool active) {
-      uint32_t const start = team.from(owner, first), k = 2 * pair, last = team.from(owner, n) - 1;
-      float const r1 = team.from(owner, p.r), z1 = team.from(owner, p.z), r = team.from(owner, ri), z = team.from(owner, zi);
-      float const cut = team.from(owner, theta_cut);
-      bool near_a = false, near_b = false;
+    team.sync();
+    team.share_out((n + 3) / 4, [&](uint32_t owner, uint32_t quarter, bool active) {
+      CellLine const line = candidates.line[owner];
+      Candidates::Rest const rest = candidates.rest[owner];
+      uint32_t near = 0;
       if (active) {
-        uint32_t const a = start + k, b = start + smaller(k + 1, last);
-        near_a = !far_from_aligned(cut, cuts, r1, z1, r, z, cells.outer_r[a], cells.outer_z[a]);
-        near_b = !far_from_aligned(cut, cuts, r1, z1, r, z, cells.outer_r[b], cells.outer_z[b]) & (k < last);
+        uint32_t const k = 4 * quarter, last = rest.n - 1;
+        HLT_UNROLL
+        for (uint32_t i = 0; i < 4; ++i) {
+          uint32_t const next = rest.first + smaller(k + i, last);
+          float const ro = read_only(cells.outer_r, next), zo = read_only(cells.outer_z, next);
+          near |= uint32_t(!far_from_aligned(rest.cut, line, ro, zo) & (k + i <= last)) << i;
+        }
       }
-      uint32_t const cell = team.from(owner, place);
-      team.put_aside(team.scratch(), waiting, near_a, k * LINK_GROUP + cell, decide);
-      team.put_aside(team.scratch(), waiting, near_b, (k + 1) * LINK_GROUP + cell, decide);
+      team.put_aside(queue, waiting, near != 0, (quarter * LINK_GROUP + rest.cell) * 16 + near, decide);
     });
+    team.sync();
   }
-  team.take_up(team.scratch(), waiting, decide);
+  team.take_up(queue, waiting, decide);
+  for (uint32_t i = team.rank(); i < 8 * GROUP + 2 * GROUP; i += team.size()) team.scratch()[i] = 0;
 }
 
 // Sums over chunks of cells -> sums over all cells before each chunk; the entry after the last chunk is the total.
@@ -365,6 +397,7 @@ HLT_FN void place_tracks(Team const& team, uint32_t, TrackCuts const& cuts, Batc
       events.track_offset);
   if (team.rank() != 0) return;
   *batch.n_tracks = events.track_offset[*batch.n_events];
+  *batch.n_fit_groups = (*batch.n_tracks + 256 - 1) / 256;
   *queue.n3 = *queue.n4 = *queue.n5 = *queue.n6 = 0;
 }
 

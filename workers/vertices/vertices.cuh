@@ -124,22 +124,18 @@ HLT_FN void find_vertices(Team const& team, uint32_t event, Selection const& sel
   uint32_t* const cursor = team.scratch() + Z_BINS + 1;  // Z_BINS
 
   // The tracks that take part, in their order.
-  uint32_t n = 0;
-  for (uint32_t t0 = begin; t0 < end; t0 += team.size()) {
-    uint32_t const t = t0 + team.rank();
-    bool const take = t < end && all.quality[t] >= selection.min_quality && all.n_hits[t] >= cuts.min_hits && all.pt[t] >= cuts.min_pt &&
-                      all.cov_at(t, 14) > 0.f;
-    uint32_t total;
-    uint32_t const i = begin + n + team.exclusive_scan(uint32_t(take), total);
-    n += total;
-    if (take) {
-      list.track[i] = t;
-      list.z[i] = all.zip[t];
-      list.error2[i] = all.cov_at(t, 14);
-      list.pt[i] = all.pt[t];
-      atomic_add(&cursor[z_bin(all.zip[t], cuts.eps)], 1u);
-    }
-  }
+  auto const takes_part = [&](uint32_t t) {
+    return (all.quality[t] >= selection.min_quality) & (all.n_hits[t] >= cuts.min_hits) & (all.pt[t] >= cuts.min_pt) &
+           (all.cov_at(t, 14) > 0.f);
+  };
+  uint32_t const n = list_in_order(team, begin, end, 0, takes_part, [&](uint32_t place, uint32_t t) {
+    uint32_t const i = begin + place;
+    list.track[i] = t;
+    list.z[i] = all.zip[t];
+    list.error2[i] = all.cov_at(t, 14);
+    list.pt[i] = all.pt[t];
+    atomic_add(&cursor[z_bin(all.zip[t], cuts.eps)], 1u);
+  });
   team.sync();
   uint32_t at = 0;
   for (uint32_t b0 = 0; b0 < Z_BINS; b0 += team.size()) {
