@@ -53,7 +53,7 @@ STAGE = Stage(
             team=256,
             scratch="FitCuts.queue_scratch",
         ),
-        Kernel("fit_triplets", "FitQueue.n3", _FIT),
+        Kernel("fit_triplets", "FitQueue.n3", _FIT, blocks=4),
         Kernel("fit_quadruplets", "FitQueue.n4", _FIT),
         Kernel("fit_quintuplets", "FitQueue.n5", _FIT),
         Kernel("fit_sextuplets", "FitQueue.n6", _FIT),
