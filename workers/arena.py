@@ -50,6 +50,10 @@ class Capacity:
             "selected": self.words // self.config.selection.words_per_selected,
         }[per]
 
+    def nbytes(self, detector: Detector) -> int:
+        """Memory of an arena."""
+        return sum(schema.layout(self.entries(per, detector)).nbytes for schema, per in COLUMNS)
+
 
 class Arena:
     """All collections of a batch by struct name, from `allocate(schema, capacity)`."""

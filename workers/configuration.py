@@ -276,6 +276,8 @@ def fill_tables(config: Configuration, detector: Detector, allocate: Callable[[S
             raise ConfigError(
                 f"configuration {config.name}: phi_cut {pair.phi_cut} of {pair.inner} to {pair.outer} is not within 0 .. {MAX_PHI_CUT}"
             )
+    if len({(p.inner, p.outer) for p in config.cells.pairs}) < len(config.cells.pairs):
+        raise ConfigError(f"configuration {config.name} has two pairs of the same layers; cells of both could not be told apart")
     pairs = sorted(config.cells.pairs, key=lambda p: number[p.inner])  # stable: the order within an inner layer stays
     n = len(detector.layers)
     layers = allocate(LAYERS, n + 1)

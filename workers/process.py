@@ -30,7 +30,7 @@ class WorkerSettings:
 
     ingests: where the ingests of this host wait for workers; the worker serves all of them at once, each over its own slot ring.
     max_events: largest batch; larger ones fill the device better, smaller ones answer sooner. device_events, max_batch_bytes: largest
-    part of it that is on the device as one piece; two parts take turns, so that copies of one overlap the kernels of the other.
+    part of it that is on the device as one piece; several are there at a time, so that copies of one overlap the kernels of others.
     max_wait_s: an idle worker starts a batch when its oldest event has waited so long.
     capacity: events here at a time, 0 for three batches: one runs, one is ready, one is on its way.
     threads: of the CPU backend, 0 for all cores.

@@ -191,7 +191,8 @@ class Reconstructor:
 
     `max_events` and `max_batch_bytes` bound one batch on the device (longer lists are split); an event larger than `max_batch_bytes`
     raises LimitError. `selector`: other models than those that the configuration names. `threads` (CPU): 0 = all cores this process
-    may use. `events_per_task` (CPU): events a thread runs together.
+    may use. `events_per_task` (CPU): events a thread runs together. `lanes` (CUDA): batches on the device at a time, each with memory
+    for the largest batch; 0: as many as fit, at most six.
     Raises BackendError if the backend is not usable here, ConditionsError if the detector is inconsistent.
     """
 
@@ -208,6 +209,7 @@ class Reconstructor:
         config: Configuration = configuration.DEFAULT,
         selector: Selector | None = None,
         profile: bool = False,
+        lanes: int = 0,
     ) -> None:
         if backend not in ("auto", "cpu", "cuda"):
             raise ConfigError(f"backend {backend!r} is unknown; use auto, cpu or cuda")
@@ -226,7 +228,7 @@ class Reconstructor:
             except ImportError as e:
                 raise BackendError(f"the cuda backend needs CuPy ({e}); install hltfarm[cuda], or use --backend cpu") from None
 
-            self.backend, self._backend = "cuda", CudaBackend(detector, tables, params, capacity, self.selector, profile)
+            self.backend, self._backend = "cuda", CudaBackend(detector, tables, params, capacity, self.selector, profile, lanes)
         else:
             n = threads or len(os.sched_getaffinity(0))
             self.backend, self._backend = "cpu", CpuBackend(detector, tables, params, capacity, self.selector, n, events_per_task)

@@ -153,11 +153,11 @@ def test_splitting(split_rounds: int, backend: str) -> None:
 # --- capacities --------------------------------------------------------------------------------------------------------------------------
 
 ROOMY = replace(
-    DEFAULT, cells=replace(DEFAULT.cells, cells_per_word=64), tracks=replace(DEFAULT.tracks, links_per_word=64, tracks_per_word=4)
+    DEFAULT, cells=replace(DEFAULT.cells, cells_per_word=64), tracks=replace(DEFAULT.tracks, used_cells_per_word=64, tracks_per_word=4)
 )
 TIGHT: dict[str, tuple[str, Configuration, EventFlag]] = {
     "cells": ("sheet", replace(ROOMY, cells=replace(ROOMY.cells, cells_per_word=1)), EventFlag.DOUBLET_OVERFLOW),
-    "links": ("sheet", replace(ROOMY, tracks=replace(ROOMY.tracks, links_per_word=1)), EventFlag.TRACK_OVERFLOW),
+    "used cells": ("sheet", replace(ROOMY, tracks=replace(ROOMY.tracks, used_cells_per_word=1)), EventFlag.TRACK_OVERFLOW),
     "tracks": ("sheet", replace(ROOMY, tracks=replace(ROOMY.tracks, tracks_per_word=1)), EventFlag.TRACK_OVERFLOW),
     "steps": ("more particles", replace(DEFAULT, tracks=replace(DEFAULT.tracks, max_steps=4)), EventFlag.TRACK_OVERFLOW),
     "one step": ("some particles", replace(DEFAULT, tracks=replace(DEFAULT.tracks, max_steps=1)), EventFlag.TRACK_OVERFLOW),

@@ -61,20 +61,21 @@ def make_cells(hits: Columns, detector: Detector, config: CellConfig, words: int
     """All cells of an event whose payload has so many words."""
     layer = layer_of_hits(hits, detector)
     number = {description.name: i for i, description in enumerate(detector.layers)}
-    rows: list[tuple[int, int, int, int, bool]] = []
+    rows: list[tuple[int, int, int, int, int, int, bool]] = []
     for k, pair in enumerate(config.pairs):
         outer = np.flatnonzero(layer == number[pair.outer])
         for i in np.flatnonzero(layer == number[pair.inner]):
             kept = outer[_compatible(hits, int(i), outer, pair, config)]
-            rows += [(int(i), k, int(hits["phi"][o]) % 65536, int(o), pair.starts_tracks) for o in kept]
+            place = (int(layer[i]), int(hits["phi"][i]) % 65536, int(i))
+            rows += [(*place, k, int(hits["phi"][o]) % 65536, int(o), pair.starts_tracks) for o in kept]
     rows.sort()
     capacity = config.cells_per_word * words
     flags = EventFlag.DOUBLET_OVERFLOW if len(rows) > capacity else EventFlag(0)
     kept_rows = rows[:capacity]
     return Cells(
-        np.array([r[0] for r in kept_rows], np.int64),
-        np.array([r[3] for r in kept_rows], np.int64),
-        np.array([r[4] for r in kept_rows], bool),
+        np.array([r[2] for r in kept_rows], np.int64),
+        np.array([r[5] for r in kept_rows], np.int64),
+        np.array([r[6] for r in kept_rows], bool),
         len(rows),
         flags,
     )

@@ -56,7 +56,7 @@ def find_tracks(hits: Columns, words: int, detector: Detector, config: Configura
     """Candidates of an event whose payload has so many words."""
     cells = make_cells(hits, detector, config.cells, words)
     links = link_cells(hits, cells, detector, config.tracks, words)
-    alive = living_cells(hits, cells, links.used(), config.tracks)
+    alive = living_cells(hits, cells, links.used, config.tracks)
     candidates, flags = find_candidates(cells, links, alive, config.tracks, words)
     return Found(len(cells), candidates, cells.flags | links.flags | flags)
 

@@ -39,17 +39,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Links:
-    """Per cell the cells that continue it, in order."""
+    """Per cell the cells that continue it, in order; which cells are used: they continue another one or are continued."""
 
     of: tuple[tuple[int, ...], ...]
+    used: Bools
     flags: EventFlag
-
-    def used(self) -> Bools:
-        """Cells that continue another one or are continued."""
-        used = np.array([bool(following) for following in self.of], bool)
-        for following in self.of:
-            used[list(following)] = True
-        return used
 
 
 def linked(
@@ -75,21 +69,22 @@ def linked(
 
 
 def link_cells(hits: Columns, cells: Cells, detector: Detector, config: TrackConfig, words: int) -> Links:
-    """The cells that continue each cell; links beyond the capacity, counted cell by cell, are left out."""
+    """The cells that continue each cell; used cells beyond the capacity are left out with their links."""
     layer = layer_of_hits(hits, detector)
     theta_cut = [config.theta_cut_barrel if description.is_barrel else config.theta_cut_forward for description in detector.layers]
     dca_cut = [config.dca_cut_first_layer_cm if i == 0 else config.dca_cut_cm for i in range(len(detector.layers))]
-    capacity, total, flags = config.links_per_word * words, 0, EventFlag(0)
-    out: list[tuple[int, ...]] = []
+    out: list[list[int]] = []
     for one, two in zip(cells.inner, cells.outer, strict=True):
         following = np.flatnonzero(cells.inner == two)
         ok = linked(hits, one, two, cells.outer[following], f32(theta_cut[layer[two]]), f32(dca_cut[layer[one]]), config)
-        mine = tuple(following[ok].tolist())
-        if total + len(mine) > capacity:
-            mine, flags = mine[: capacity - total], EventFlag.TRACK_OVERFLOW
-        total += len(mine)
-        out.append(mine)
-    return Links(tuple(out), flags)
+        out.append(following[ok].tolist())
+    used = np.array([bool(following) for following in out], bool)
+    for continuing in out:
+        used[continuing] = True
+    capacity = config.used_cells_per_word * words
+    flags = EventFlag.TRACK_OVERFLOW if used.sum() > capacity else EventFlag(0)
+    used &= np.cumsum(used) <= capacity
+    return Links(tuple(tuple(c for c in continuing if used[c]) if used[i] else () for i, continuing in enumerate(out)), used, flags)
 
 
 def living_cells(hits: Columns, cells: Cells, used: Bools, config: TrackConfig) -> Bools:
@@ -117,7 +112,7 @@ def find_candidates(cells: Cells, links: Links, alive: Bools, config: TrackConfi
     """Every path from a living cell that may start a track to one without living continuation; depth first."""
     paths: list[tuple[int, ...]] = []
     flags = EventFlag(0)
-    for start in np.flatnonzero(alive & cells.starts):
+    for start in np.flatnonzero(links.used & alive & cells.starts):
         steps = 0
 
         def follow(path: tuple[int, ...]) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import cupy
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 OPTIONS = ("-std=c++17", "--fmad=false", "--prec-div=true", "--prec-sqrt=true", "--ftz=false", "--diag-suppress=177")
 THREADS_PER_SM, MAX_BLOCKS_PER_SM = 2048, 32  # what a multiprocessor holds at most (compute capability 8.0 and 9.0)
 PROFILE_EVERY = 64
+#: Batches on the device at a time: many kernels are too small or too slow to answer to fill it alone.
+MOST_LANES, MEMORY_SHARE = 6, 0.6
 
 
 def device_allocate(schema: Schema, capacity: int) -> Collection:
@@ -197,7 +202,10 @@ class CudaLane:
 
 
 class CudaBackend:
-    """Batches alternate between two lanes, so that copies of one overlap the kernels of the other."""
+    """Several lanes: batches whose copies and kernels overlap on the device. Several threads may call `run` at a time.
+
+    `lanes` 0: as many as the device's memory holds, at most MOST_LANES.
+    """
 
     def __init__(
         self,
@@ -207,7 +215,7 @@ class CudaBackend:
         capacity: Capacity,
         selector: Selector,
         profile: bool,
-        lanes: int = 2,
+        lanes: int = 0,
     ) -> None:
         try:
             device = cupy.cuda.Device()
@@ -217,29 +225,35 @@ class CudaBackend:
         self.device = properties["name"].decode()
         self.detector = detector
         self.capacity = capacity
+        self._device_number = device.id
         self._profile = profile
-        self._batches = 0
+        self._batches = itertools.count()
         self._registered: list[int] = []
         self._selects = selector.track is not None
         tables = _to_device(tables)
         kernels = compile_stages()
+        n = lanes or min(MOST_LANES, max(1, int(MEMORY_SHARE * runtime.memGetInfo()[0]) // capacity.nbytes(detector)))
         try:
-            self._lanes = [CudaLane(detector, capacity, tables, params, kernels, selector) for _ in range(lanes)]
+            self._lanes = [CudaLane(detector, capacity, tables, params, kernels, selector) for _ in range(n)]
         except cupy.cuda.memory.OutOfMemoryError as e:
             raise BackendError(
-                f"{self.device}: not enough memory for batches of {capacity.events} events ({e}); lower max_events"
+                f"{self.device}: not enough memory for batches of {capacity.events} events ({e}); lower max_events or max_batch_bytes"
             ) from None
+        self._free: SimpleQueue[CudaLane] = SimpleQueue()
+        for lane in self._lanes:
+            self._free.put(lane)
 
         cupy.cuda.Device().synchronize()  # tables and zeroed arenas are in place before a lane's own stream starts
 
     def run(self, events: Sequence[RawEvent], keep: bool, columns: Sequence[bool] | None) -> BatchResult:
         from hltfarm.workers.reconstructor import BatchResult
 
+        runtime.setDevice(self._device_number)  # CUDA asks every thread for itself
         rows, seconds, kept = [], dict[str, float](), list[FitColumns | None]()
-        busy: list[CudaLane] = []
+        busy: deque[CudaLane] = deque()
 
         def collect() -> None:
-            lane = busy.pop(0)
+            lane = busy[0]
             lane_rows, lane_seconds = lane.finish()
             rows.append(lane_rows)
             for stage, t in lane_seconds.items():
@@ -248,32 +262,49 @@ class CudaBackend:
                 kept.extend(event_columns(lane.arena.collections, self.detector, i, self._selects) for i in range(len(lane.events)))
             else:
                 kept.extend(fits_asked(lane.arena.collections, lane_rows, lane.asked))
+            self._free.put(busy.popleft())
 
         parts = list(asked_parts(split(events, self.capacity), columns))  # an event that fits no batch is found before anything starts
         try:
-            for i, (part, asked) in enumerate(parts):
-                if len(busy) == len(self._lanes):
+            for part, asked in parts:
+                while busy and self._free.empty():
                     collect()
-                lane = self._lanes[i % len(self._lanes)]
+                lane = self._next_lane(wait=not busy)
+                while lane is None:  # another thread was faster
+                    collect()
+                    lane = self._next_lane(wait=not busy)
                 lane.asked = asked
                 busy.append(lane)  # before it starts: if that fails half-way, copies of payloads are under way
-                lane.start(part, self._profile or self._batches % PROFILE_EVERY == 0)
-                self._batches += 1
+                lane.start(part, self._profile or next(self._batches) % PROFILE_EVERY == 0)
             while busy:
                 collect()
         finally:
             for lane in busy:  # only after an error: nothing may read the payloads any more
                 lane.stream.synchronize()
+                self._free.put(lane)
         return BatchResult(np.concatenate(rows) if rows else np.empty(0, RESULT), seconds, kept if keep or columns is not None else None)
+
+    def _next_lane(self, wait: bool) -> CudaLane | None:
+        """A lane that is free; None if there is none. Who has a lane already must not wait: the others may wait for it."""
+        try:
+            return self._free.get(block=wait)
+        except Empty:
+            return None
 
     def use(self, tables: dict[str, Collection], params: dict[str, np.ndarray[Any, Any]], selector: Selector) -> None:
         """Other tables and models from the next run on. Raises BackendError if a torch model cannot be built; all stays as it was then."""
-        tables = _to_device(tables)
-        cupy.cuda.Device().synchronize()
-        programs = [lane.prepare(tables, params, selector) for lane in self._lanes]
-        for lane, program in zip(self._lanes, programs, strict=True):
-            lane.use(program)
-        self._selects = selector.track is not None
+        runtime.setDevice(self._device_number)
+        lanes = [self._free.get() for _ in self._lanes]  # runs that are under way end first
+        try:
+            tables = _to_device(tables)
+            cupy.cuda.Device().synchronize()
+            programs = [lane.prepare(tables, params, selector) for lane in lanes]
+            for lane, program in zip(lanes, programs, strict=True):
+                lane.use(program)
+            self._selects = selector.track is not None
+        finally:
+            for lane in lanes:
+                self._free.put(lane)
 
     def register(self, buffer: memoryview) -> None:
         """Page-lock foreign memory. Raises BackendError if the driver refuses."""

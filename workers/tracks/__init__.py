@@ -36,7 +36,10 @@ CELL_LINKS = Schema(
 CELL_CHUNKS = Schema(
     "CellChunks",
     "What comes before, and one entry more for the total: per 4096 cells, per 1024 used cells",
-    (Column("used", "u8", "used cells before the chunk of cells"), Column("tracks", "u8", "track candidates before the chunk of used cells")),
+    (
+        Column("used", "u8", "used cells before the chunk of cells"),
+        Column("tracks", "u8", "track candidates before the chunk of used cells"),
+    ),
 )
 
 USED_CELLS = Schema(
@@ -77,7 +80,9 @@ ENDINGS = Schema(
     ),
 )
 
-ENDING_CELLS = Schema("EndingCells", "Used cells grouped by outer hit, in arbitrary order within a group", (Column("cell", "u4", "used cell"),))
+ENDING_CELLS = Schema(
+    "EndingCells", "Used cells grouped by outer hit, in arbitrary order within a group", (Column("cell", "u4", "used cell"),)
+)
 
 TRACKS = Schema(
     "Tracks",
