@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from hltfarm.proto.messages import RunState
+from hltfarm.service.ingest.memory import keep_payload_memory
 from hltfarm.service.ingest.sample_writer import write_sample
 from hltfarm.service.ingest.server import IngestServer
 from hltfarm.service.ingest.settings import IngestSettings
@@ -28,6 +29,7 @@ def run_ingest(settings: IngestSettings, *, started: Callable[[IngestServer], No
         nonlocal signals
         signals += 1
 
+    keep_payload_memory()
     previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with IngestServer(settings, write_sample) as server:
