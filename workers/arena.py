@@ -38,12 +38,13 @@ class Capacity:
             "frames": self.events * len(detector.cabling.fed_ids),
             "modules": self.events * detector.n_modules,
             "hits": min(self.words, self.events * self.config.max_hits),  # a hit takes at least one word
+            "sorted_hits": min(self.words, self.events * self.config.max_hits) + 1,  # the search reads two at a time
             "phi_bins": self.events * len(detector.layers) * (PHI_BINS + 1),
-            "cells": self.words * self.config.cells.cells_per_word,
+            "cells": self.words * self.config.cells.cells_per_word + 4,  # the linking reads four at a time
             "cell_groups": -(-self.words * self.config.cells.cells_per_word // 32),
             "cell_chunks": -(-self.words * max(self.config.cells.cells_per_word, self.config.tracks.used_cells_per_word) // 1024) + 1,
             "hit_values": 4 * min(self.words, self.events * self.config.max_hits),
-            "hit_masks": min(self.words, self.events * self.config.max_hits) * self.config.cells.pairs_per_layer * MASK_WORDS,
+            "hit_masks": (min(self.words, self.events * self.config.max_hits) + 1) * self.config.cells.pairs_per_layer * MASK_WORDS,
             "used_cells": self.words * self.config.tracks.used_cells_per_word,
             "tracks": self.words * self.config.tracks.tracks_per_word,
             "z_edges": self.events * (PROFILE_BINS + 1),

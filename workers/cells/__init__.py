@@ -108,7 +108,7 @@ CELLS = Schema(
 CELL_MASKS = Schema(
     "CellMasks",
     "One entry per layer pair of a layer, word and sorted hit, in this order",
-    (Column("bits", "u8", "bit i: the hit forms a cell with hit 64 * word + i of its window"),),
+    (Column("bits", "u8", "bit i: the hit forms a cell with hit i of the word of its window"),),
 )
 
 CELL_BITS = Schema(
@@ -125,7 +125,7 @@ STAGE = Stage(
     "cells",
     columns=(
         (HIT_CELLS, "hits"),
-        (SORTED_HITS, "hits"),
+        (SORTED_HITS, "sorted_hits"),
         (HIT_POINTS, "hit_values"),
         (PHI_BIN_EDGES, "phi_bins"),
         (CELL_MASKS, "hit_masks"),

@@ -116,10 +116,19 @@ HLT_FN bool makes_cell(PairCuts const& cuts, Inner const& in, SortedHits const& 
 }
 
 // The sorted hits of a layer within reach of a hit: one range, or two where the window wraps around, taken in order of azimuth.
+// They are looked at by words of up to 64 that follow one another.
 struct Window {
   uint32_t begin[2], length[2];
-  HLT_FN uint32_t size() const { return length[0] + length[1]; }
-  HLT_FN uint32_t at(uint32_t i) const { return i < length[0] ? begin[0] + i : begin[1] + (i - length[0]); }
+  HLT_FN uint32_t words() const { return (length[0] + MASK_BITS - 1) / MASK_BITS + (length[1] + MASK_BITS - 1) / MASK_BITS; }
+  HLT_FN uint32_t first_of(uint32_t word) const {
+    uint32_t const at = word * MASK_BITS;
+    return at < length[0] ? begin[0] + at : begin[1] + at - (length[0] + MASK_BITS - 1) / MASK_BITS * MASK_BITS;
+  }
+  HLT_FN uint32_t size_of(uint32_t word) const {
+    uint32_t const at = word * MASK_BITS, whole = (length[0] + MASK_BITS - 1) / MASK_BITS * MASK_BITS;
+    if (at < length[0]) return smaller(length[0] - at, MASK_BITS);
+    return at - whole < length[1] ? smaller(length[1] - (at - whole), MASK_BITS) : 0;
+  }
 };
 
 HLT_FN Window window(uint32_t const* edges, int32_t phi, int32_t cut) {
@@ -143,27 +152,23 @@ HLT_FN uint64_t& mask_at(CellMasks const& masks, SortedHits const& sorted, uint3
   return masks.bits[(slot * MASK_WORDS + word) * uint64_t(sorted.capacity) + k];
 }
 
-// Which of up to 64 hits of a window, from the i0-th on, form a cell with a hit. A warp shares out the hits of the windows of all its
-// threads, two to a thread: the windows of neighbours are of very different size, but begin at nearly the same place. `masks`: two words
-// of team memory for each thread.
-HLT_FN uint64_t search(WarpTeam const& team, PairCuts const& cuts, Inner const& in, SortedHits const& sorted, Window const& w, uint32_t i0,
-                       uint32_t n, uint32_t* masks) {
+// Which of n <= 64 sorted hits, from `first` on, form a cell with a hit. A warp shares out the hits of all its threads, two to a thread:
+// the windows of neighbours are of very different size, but begin at nearly the same place. `masks`: two words of team memory a thread.
+HLT_FN uint64_t search(WarpTeam const& team, PairCuts const& cuts, Inner const& in, SortedHits const& sorted, uint32_t first, uint32_t n,
+                       uint32_t* masks) {
   if (WarpTeam::size() == 1) {
     uint64_t mask = 0;
-    for (uint32_t i = 0; i < n; ++i) mask |= uint64_t(makes_cell(cuts, in, sorted, w.at(i0 + i))) << i;
+    for (uint32_t i = 0; i < n; ++i) mask |= uint64_t(makes_cell(cuts, in, sorted, first + i)) << i;
     return mask;
   }
-  uint32_t const jump = w.begin[1] - w.length[0];
   uint32_t const bend = uint32_t(uint16_t(in.phi)) << 16 | uint16_t(in.size_y);
-  team.share_out((n + 1) / 2, [&](uint32_t owner, uint32_t q, bool active) {
-    uint32_t const begin = team.from(owner, w.begin[0]), length = team.from(owner, w.length[0]), wrapped = team.from(owner, jump);
-    uint32_t const packed = team.from(owner, bend), last = team.from(owner, n) - 1;
+  team.share_out((n + 1) / 2, [&](uint32_t owner, uint32_t half, bool active) {
+    uint32_t const begin = team.from(owner, first), packed = team.from(owner, bend), size = team.from(owner, n), i = 2 * half;
     Inner const inner = {team.from(owner, in.z), team.from(owner, in.r), int16_t(packed >> 16), int16_t(packed)};
     if (!active) return;
-    uint32_t const a = 2 * q, b = smaller(a + 1, last), i = i0 + a, j = i0 + b;
-    bool const good_a = makes_cell(cuts, inner, sorted, i + (i < length ? begin : wrapped));
-    bool const good_b = makes_cell(cuts, inner, sorted, j + (j < length ? begin : wrapped)) & (a < last);
-    if (good_a | good_b) atomic_or(&masks[2 * owner + a / 32], (uint32_t(good_a) | uint32_t(good_b) << 1) << a % 32);
+    bool const a = makes_cell(cuts, inner, sorted, begin + i);
+    bool const b = makes_cell(cuts, inner, sorted, begin + i + 1) & (i + 1 < size);  // there is room behind the last hit
+    if (a | b) atomic_or(&masks[2 * owner + i / 32], (uint32_t(a) | uint32_t(b) << 1) << i % 32);
   });
   team.sync();
   uint64_t const mask = uint64_t(masks[2 * team.rank() + 1]) << 32 | masks[2 * team.rank()];
@@ -172,7 +177,7 @@ HLT_FN uint64_t search(WarpTeam const& team, PairCuts const& cuts, Inner const& 
   return mask;
 }
 
-// Item: 32 sorted hits. Which of the first 256 hits of each of their windows form a cell with them; number of cells of each.
+// Item: 32 sorted hits. Which hits of the first four words of each of their windows form a cell with them; number of cells of each.
 // O(hits in the windows).
 HLT_FN void count_cells(WarpTeam const& team, uint32_t item, CellCuts const& cuts, Layers const& layers, LayerPairs const& pairs,
                         Batch const& batch, HitCells const& info, SortedHits const& sorted, PhiBins const& bins, CellMasks const& masks) {
@@ -187,10 +192,9 @@ HLT_FN void count_cells(WarpTeam const& team, uint32_t item, CellCuts const& cut
       for (uint32_t pair = first; pair < layers.first_pair[current + 1]; ++pair) {
         Window const w = mine && layer == current ? window_of(cuts, pairs, pair, event, in, bins) : Window{{0, 0}, {0, 0}};
         PairCuts const pair_cuts(cuts, pairs, pair);
-        uint32_t const size = w.size();
-        for (uint32_t word = 0; team.any(word * MASK_BITS < size); ++word) {
-          uint32_t const i0 = word * MASK_BITS, n = i0 < size ? smaller(size - i0, MASK_BITS) : 0;
-          uint64_t const mask = search(team, pair_cuts, in, sorted, w, i0, n, team.scratch());
+        for (uint32_t word = 0; team.any(word < w.words()); ++word) {
+          uint32_t const n = w.size_of(word);
+          uint64_t const mask = search(team, pair_cuts, in, sorted, w.first_of(word), n, team.scratch());
           if (n != 0 && word < MASK_WORDS) mask_at(masks, sorted, pair - first, word, k) = mask;
           cells += popcount(mask);
         }
@@ -247,7 +251,7 @@ HLT_FN void write_cell(Cells const& cells, CellBits const& bits, uint32_t c, uin
 constexpr uint32_t FILL_ENTRIES = 8;
 struct FillEntries {
   uint64_t* mask;
-  uint32_t* position;  // of bit 0 among the sorted hits; a window that wraps around has an entry for each of its parts
+  uint32_t* position;  // of bit 0 among the sorted hits
   uint32_t size;
   HLT_FN FillEntries(WarpTeam const& team)
       : mask(reinterpret_cast<uint64_t*>(team.scratch())), position(team.scratch() + 2 * FILL_ENTRIES * GROUP), size(team.size()) {}
@@ -296,30 +300,24 @@ HLT_FN void fill_cells(WarpTeam const& team, uint32_t item, CellCuts const& cuts
       n_entries = known = 0;
       team.sync();
     };
-    auto const put = [&](uint64_t mask, uint32_t position) {
-      if (mask == 0) return;
-      entries.mask[n_entries * entries.size + rank] = mask;
-      entries.position[n_entries++ * entries.size + rank] = position;
-      known += popcount(mask);
-    };
     for (uint32_t left = team.ballot(mine); left != 0;) {  // layer by layer: mostly there is but one
       uint32_t const current = team.from(lowest_bit(left), layer), first = layers.first_pair[current];
       for (uint32_t pair = first; pair < layers.first_pair[current + 1]; ++pair) {
         Window const w = layer == current && at + known < end ? window_of(cuts, pairs, pair, event, in, bins) : Window{{0, 0}, {0, 0}};
-        uint32_t const size = w.size();
-        for (uint32_t word = 0; team.any(word * MASK_BITS < size); ++word) {
-          uint32_t const i0 = word * MASK_BITS, n = i0 < size ? smaller(size - i0, MASK_BITS) : 0;
+        for (uint32_t word = 0; team.any(word < w.words()); ++word) {
+          uint32_t const n = w.size_of(word), begin = w.first_of(word);
           uint64_t mask = 0;
           if (word < MASK_WORDS) {
             if (n != 0) mask = mask_at(masks, sorted, pair - first, word, k);
           } else {
-            mask = search(team, PairCuts(cuts, pairs, pair), in, sorted, w, i0, n, team.scratch() + 3 * FILL_ENTRIES * GROUP);
+            mask = search(team, PairCuts(cuts, pairs, pair), in, sorted, begin, n, team.scratch() + 3 * FILL_ENTRIES * GROUP);
           }
-          uint32_t const before = i0 < w.length[0] ? w.length[0] - i0 : 0;  // bits in the first part of the window
-          uint64_t const first_part = before < MASK_BITS ? (uint64_t(1) << before) - 1 : ~uint64_t(0);
-          put(mask & first_part, w.begin[0] + i0);
-          put(mask & ~first_part, w.begin[1] + i0 - w.length[0]);
-          if (team.any(n_entries + 2 > FILL_ENTRIES)) write();
+          if (mask != 0) {
+            entries.mask[n_entries * entries.size + rank] = mask;
+            entries.position[n_entries++ * entries.size + rank] = begin;
+            known += popcount(mask);
+          }
+          if (team.any(n_entries == FILL_ENTRIES)) write();
         }
       }
       left &= ~team.ballot(layer == current);

@@ -145,13 +145,26 @@ HLT_FN bool sort_pixels(WarpTeam const& team, Detector const& det, uint32_t cons
   return !team.any(twice);
 }
 
-// Connects digi d with the neighbours that come later in the raster: next row, and three in the next column.
-HLT_FN void connect(SmallModule const& m, uint32_t d) {
-  uint32_t const here = m.place[d], row = m.row(d);
-  if (d + 1 < m.n && m.place[d + 1] == here + 1) unite(m.root, d, d + 1);
-  uint32_t const first = here + 0x10000u - (row > 0 ? 1u : 0u), last = here + 0x10001u;
-  for (uint32_t j = d + 1; j < m.n && m.place[j] <= last; ++j)
-    if (m.place[j] >= first) unite(m.root, d, j);
+// The neighbours of digi d that come earlier in the raster: above it, and three in the column before. Those above, or above on the left,
+// touch the one on the left, so that one of the three stands for all if that one is there; if not, the one below on the left is `other`.
+struct EarlierNeighbours {
+  uint32_t one, other;
+};
+HLT_FN EarlierNeighbours earlier_neighbours(SmallModule const& m, uint32_t d) {
+  uint32_t const here = m.place[d], left = here - 0x10000u;
+  uint32_t above = NONE, on_left = NONE, below = NONE;
+  if (d != 0 && m.row(d) != 0 && m.place[d - 1] == here - 1) above = d - 1;
+  for (uint32_t j = d; j-- != 0;) {
+    int32_t const rows = int32_t(m.place[j] - left);  // between them; far beyond the module's rows in another column
+    if (rows > 1) continue;
+    if (rows == 1) below = j;
+    if (rows == 0) on_left = j;
+    if (rows == -1 && m.row(d) != 0 && above == NONE) above = j;
+    if (rows < 0) break;
+  }
+  if (on_left != NONE) return {on_left, NONE};
+  if (above != NONE) return {above, below};
+  return {below, NONE};
 }
 
 HLT_FN Extent measure(SmallModule const& m, uint32_t root) {
@@ -174,8 +187,19 @@ HLT_FN Extent measure(SmallModule const& m, uint32_t root) {
 
 // Lists the clusters of a module by their first digis, and the digis of each; returns the number of clusters.
 HLT_FN uint32_t list_clusters(WarpTeam const& team, SmallModule const& m) {
-  for (uint32_t d = team.rank(); d < m.n; d += team.size()) connect(m, d);
+  uint32_t joins = 0;
+  for (uint32_t d = team.rank(); d < m.n; d += team.size()) {
+    EarlierNeighbours const near = earlier_neighbours(m, d);
+    if (near.one != NONE) m.root[d] = near.one;
+    m.next[d] = near.other;
+    joins |= near.other != NONE;
+  }
   team.sync();
+  if (team.any(joins != 0)) {
+    for (uint32_t d = team.rank(); d < m.n; d += team.size())
+      if (m.next[d] != NONE) unite(m.root, d, m.next[d]);
+    team.sync();
+  }
   for (uint32_t d = team.rank(); d < m.n; d += team.size()) {
     atomic_min(&m.root[d], find_root(m.root, d));
     m.member[d] = NONE;

@@ -114,13 +114,12 @@ HLT_FN void link_cells(WarpTeam const& team, uint32_t item, Layers const& layers
       Candidates::Rest const rest = candidates.rest[owner];
       uint32_t near = 0;
       if (active) {
-        uint32_t const k = 4 * quarter, last = rest.n - 1;
+        uint32_t const k = 4 * quarter, left = rest.n - k;
+        float const *const r = cells.outer_r + (rest.first + k), *const z = cells.outer_z + (rest.first + k);
         HLT_UNROLL
-        for (uint32_t i = 0; i < 4; ++i) {
-          uint32_t const next = rest.first + smaller(k + i, last);
-          float const ro = read_only(cells.outer_r, next), zo = read_only(cells.outer_z, next);
-          near |= uint32_t(!far_from_aligned(rest.cut, line, ro, zo) & (k + i <= last)) << i;
-        }
+        for (uint32_t i = 0; i < 4; ++i)  // behind the last cell of the hit, too: there is room in the arena
+          near |= uint32_t(!far_from_aligned(rest.cut, line, read_only(r, i), read_only(z, i))) << i;
+        if (left < 4) near &= (1u << left) - 1u;
       }
       team.put_aside(queue, waiting, near != 0, (quarter * LINK_GROUP + rest.cell) * 16 + near, decide);
     });
