@@ -17,6 +17,7 @@ from hltfarm.workers.configuration import Configuration
 from hltfarm.workers.dnn import PROFILE_BINS
 from hltfarm.workers.kernel import Inference, Kernel, Stage
 from hltfarm.workers.pipeline import CHAIN, COLUMNS
+from hltfarm.workers.vertices import VERTEX_SHARES
 
 Allocate = Callable[[Schema, int], Collection]
 
@@ -121,6 +122,7 @@ def describe_batch(batch: Collection, events: Sequence[RawEvent], detector: Dete
     padded = (words + 31) // 32 * 32
     batch.n_events[0], batch.n_frames[0], batch.n_modules[0], batch.one[0] = n, n * len(detector.cabling.fed_ids), n * detector.n_modules, 1
     batch.n_layers[0] = n * len(detector.layers)
+    batch.n_vertex_shares[0] = n * VERTEX_SHARES
     batch.n_module_groups[0] = -(-n * detector.n_modules // 32)
     batch.payload_begin[:n] = np.cumsum(padded) - padded
     batch.payload_words[:n] = words

@@ -15,6 +15,7 @@ BATCH = Schema(
         Column("n_frames", "u4", "events x FEDs of the detector", scalar=True),
         Column("n_modules", "u4", "events x modules of the detector", scalar=True),
         Column("n_module_groups", "u4", "groups of 32 of them", scalar=True),
+        Column("n_vertex_shares", "u4", "events x 16, the warps that share the vertices of an event", scalar=True),
         Column("n_layers", "u4", "events x layers of the detector", scalar=True),
         Column("n_hits", "u4", "hits of the batch; written by the hits stage", scalar=True),
         Column("n_hit_groups", "u4", "groups of 32 hits; written by the hits stage", scalar=True),
@@ -58,8 +59,8 @@ EVENTS = Schema(
         Column("track_offset", "u4", "first track of the event in Tracks, as above"),
         Column("selected", "u4", "tracks of the event that the selector scores"),
         Column("selected_offset", "u4", "first of them in Selected, as above"),
+        Column("vertex_tracks", "u4", "tracks of the event that vertices are made of"),
         Column("sum_pt", "u8", "sum of pt of selected tracks", unit="GeV / 1024"),
-        Column("vertex_offset", "u4", "first vertex of the event in Vertices, as above"),
         Column("digest", "u8", "order-free sum over the hashes of digis, hits, tracks and vertices"),
     ),
 )

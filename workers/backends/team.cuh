@@ -91,6 +91,13 @@ class WarpTeam {
     }
   }
 
+  // The sum with the values of all threads added to it one by one, in the order of threads.
+  HLT_FN double add_in_order(double sum, double value) const {
+    HLT_UNROLL
+    for (uint32_t lane = 0; lane < 32; ++lane) sum += from(lane, value);
+    return sum;
+  }
+
   // Every thread has n things to do: shares them out evenly. `f(owner, k, active)` is for the k-th thing of thread `owner`; all
   // threads reach each call, those that are not active have nothing to do there. AHEAD calls may be under way at a time.
   template <uint32_t AHEAD = 1, class F>
@@ -203,6 +210,7 @@ class Team {
   T from(uint32_t, T value) const {
     return value;
   }
+  double add_in_order(double sum, double value) const { return sum + value; }
   void sort(uint32_t* keys, uint32_t n) const { std::sort(keys, keys + n); }
   template <class F>
   void put_aside(uint32_t*, uint32_t&, bool there, uint32_t value, F f) const {

@@ -8,6 +8,8 @@ from hltfarm.proto.soa import Column, Params, Schema
 from hltfarm.workers.kernel import Kernel, Stage
 
 Z_BINS = 512
+#: Warps that share the vertices of an event: as in vertices.cuh.
+VERTEX_SHARES = 16
 
 VERTEX_CUTS = Params(
     "VertexCuts",
@@ -85,6 +87,10 @@ STAGE = Stage(
             team=256,
             scratch="VertexCuts.sort_scratch",
         ),
+        Kernel("fit_vertices", "Batch.n_vertex_shares", ("VertexCuts", "Events", "VertexTracks", "Vertices", "Results"), team=32),
+        Kernel("split_vertices", "Batch.n_events", ("Events", "VertexTracks", "Vertices", "Results"), team=64),
+        Kernel("refit_vertices", "Batch.n_vertex_shares", ("VertexCuts", "Events", "VertexTracks", "Vertices", "Results"), team=32),
+        Kernel("order_vertices", "Batch.n_events", ("Events", "Vertices", "Results"), team=64),
         Kernel("assign_tracks", "Batch.n_tracks", ("Selection", "VertexCuts", "Events", "Tracks", "Vertices", "Results")),
         Kernel("sum_vertices", "Batch.n_events", ("Events", "Vertices", "Results")),
     ),

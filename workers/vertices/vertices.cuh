@@ -1,11 +1,12 @@
 // vertices: tracks -> primary vertices along the beam line. Density clustering in one dimension as in the Patatrack reconstruction;
-// every sum runs over the tracks in their order, so no result depends on threads.
+// every sum runs over the tracks in their order, also where a warp computes its terms, so no result depends on threads.
 #pragma once
 #include "dnn/dnn.cuh"
 
 namespace hlt {
 
 constexpr uint32_t Z_BINS = 512;
+constexpr uint32_t VERTEX_SHARES = 16;  // warps that share the vertices of an event
 
 HLT_FN uint32_t z_bin(float z, float width) {
   float const b = z / width + 0.5f * float(Z_BINS);
@@ -37,74 +38,90 @@ HLT_FN void for_each_near(ZTracks const& tracks, uint32_t const* edges, float wi
   for (uint32_t k = from; k < to; ++k) f(tracks.v.sorted[tracks.begin + k]);
 }
 
-// Weighted mean of the tracks of vertex iv; tracks beyond the outlier cut leave it.
-HLT_FN void fit_vertex(ZTracks const& tracks, Vertices const& out, uint32_t iv, float outlier) {
-  double sum = 0., weight = 0.;
-  uint32_t const b = tracks.begin, first = b + out.first_member[b + iv], last = first + out.members[b + iv];
-  for (uint32_t m = first; m < last; ++m) {
-    uint32_t const i = tracks.v.member[m];
-    if (tracks.v.vertex[b + i] != iv) continue;
-    double const w = 1. / double(tracks.v.error2[b + i]);
-    sum += w * double(tracks.v.z[b + i]);
-    weight += w;
+// The tracks of a vertex in their order, as a warp goes through them: one for each thread at a time.
+struct Members {
+  ZTracks const& tracks;
+  uint32_t first, last, iv;
+  HLT_FN Members(ZTracks const& t, Vertices const& out, uint32_t vertex)
+      : tracks(t), first(t.begin + out.first_member[t.begin + vertex]), last(first + out.members[t.begin + vertex]), iv(vertex) {}
+  // Calls f(track, is it still in the vertex?); all threads reach each call.
+  template <class F>
+  HLT_FN void for_each(WarpTeam const& team, F f) const {
+    for (uint32_t m0 = first; m0 < last; m0 += team.size()) {
+      uint32_t const m = m0 + team.rank(), i = tracks.begin + tracks.v.member[smaller(m, last - 1)];
+      f(i, m < last && tracks.v.vertex[i] == iv);
+    }
   }
+};
+
+// Weighted mean of the tracks of vertex iv; tracks beyond the outlier cut leave it.
+HLT_FN void fit_vertex(WarpTeam const& team, ZTracks const& tracks, Vertices const& out, uint32_t iv, float outlier) {
+  Members const members(tracks, out, iv);
+  uint32_t const b = tracks.begin;
+  double sum = 0., weight = 0.;
+  members.for_each(team, [&](uint32_t i, bool in) {
+    double const w = in ? 1. / double(tracks.v.error2[i]) : 0.;
+    sum = team.add_in_order(sum, in ? w * double(tracks.v.z[i]) : 0.);
+    weight = team.add_in_order(weight, w);
+  });
   double const z = sum / weight;
   double chi2 = 0., sum_pt = 0., sum_pt2 = 0.;
   int32_t ndof = -1;
-  for (uint32_t m = first; m < last; ++m) {
-    uint32_t const i = tracks.v.member[m];
-    if (tracks.v.vertex[b + i] != iv) continue;
-    double const d = z - double(tracks.v.z[b + i]), c = d * d / double(tracks.v.error2[b + i]);
-    if (c > double(outlier)) {
-      tracks.v.vertex[b + i] = NONE;
-      continue;
-    }
-    chi2 += c;
-    float const pt = tracks.v.pt[b + i];
-    sum_pt += double(pt);
-    sum_pt2 += double(pt * pt);
-    ++ndof;
+  members.for_each(team, [&](uint32_t i, bool in) {
+    double const d = z - double(tracks.v.z[i]), c = in ? d * d / double(tracks.v.error2[i]) : 0.;
+    bool const stays = in && !(c > double(outlier));
+    if (in && !stays) tracks.v.vertex[i] = NONE;
+    float const pt = stays ? tracks.v.pt[i] : 0.f;
+    uint32_t n;
+    team.exclusive_count(stays, n);
+    ndof += int32_t(n);
+    chi2 = team.add_in_order(chi2, stays ? c : 0.);
+    sum_pt = team.add_in_order(sum_pt, double(pt));
+    sum_pt2 = team.add_in_order(sum_pt2, double(pt * pt));
+  });
+  if (team.rank() == 0) {
+    out.fit_z[b + iv] = z;
+    out.fit_weight[b + iv] = ndof > 0 && chi2 > 0. ? weight * double(ndof) / chi2 : weight;
+    out.fit_chi2[b + iv] = chi2;
+    out.fit_ndof[b + iv] = ndof;
+    out.fit_sum_pt[b + iv] = sum_pt;
+    out.fit_sum_pt2[b + iv] = sum_pt2;
   }
-  out.fit_z[b + iv] = z;
-  out.fit_weight[b + iv] = ndof > 0 && chi2 > 0. ? weight * double(ndof) / chi2 : weight;
-  out.fit_chi2[b + iv] = chi2;
-  out.fit_ndof[b + iv] = ndof;
-  out.fit_sum_pt[b + iv] = sum_pt;
-  out.fit_sum_pt2[b + iv] = sum_pt2;
+  team.sync();
 }
 
 // Two-means on the tracks of vertex iv: true if both halves are well apart; the tracks then know their half.
-HLT_FN bool splits(ZTracks const& tracks, VertexCuts const& cuts, Vertices const& out, uint32_t iv) {
-  uint32_t const b = tracks.begin, first = b + out.first_member[b + iv], last = first + out.members[b + iv];
-  double const zv = out.fit_z[b + iv];
-  for (uint32_t m = first; m < last; ++m) {
-    uint32_t const i = tracks.v.member[m];
-    if (tracks.v.vertex[b + i] == iv) tracks.v.half[b + i] = double(tracks.v.z[b + i]) < zv ? 0 : 1;
-  }
+HLT_FN bool splits(WarpTeam const& team, ZTracks const& tracks, VertexCuts const& cuts, Vertices const& out, uint32_t iv) {
+  Members const members(tracks, out, iv);
+  double const zv = out.fit_z[tracks.begin + iv];
+  members.for_each(team, [&](uint32_t i, bool in) {
+    if (in) tracks.v.half[i] = double(tracks.v.z[i]) < zv ? 0 : 1;
+  });
+  team.sync();
   double z[2] = {0., 0.}, w[2] = {0., 0.};
   for (uint32_t round = 0; round < cuts.split_rounds; ++round) {
     z[0] = z[1] = w[0] = w[1] = 0.;
-    for (uint32_t m = first; m < last; ++m) {
-      uint32_t const i = tracks.v.member[m];
-      if (tracks.v.vertex[b + i] != iv) continue;
-      double const weight = 1. / double(tracks.v.error2[b + i]);
-      uint32_t const half = tracks.v.half[b + i];
-      z[half] += weight * double(tracks.v.z[b + i]);
-      w[half] += weight;
-    }
+    members.for_each(team, [&](uint32_t i, bool in) {
+      double const weight = in ? 1. / double(tracks.v.error2[i]) : 0., product = in ? weight * double(tracks.v.z[i]) : 0.;
+      bool const low = in && tracks.v.half[i] == 0;
+      z[0] = team.add_in_order(z[0], low ? product : 0.);
+      z[1] = team.add_in_order(z[1], low ? 0. : product);
+      w[0] = team.add_in_order(w[0], low ? weight : 0.);
+      w[1] = team.add_in_order(w[1], low ? 0. : weight);
+    });
     if (!(w[0] > 0.) || !(w[1] > 0.)) return false;
     z[0] /= w[0];
     z[1] /= w[1];
     bool moved = false;
-    for (uint32_t m = first; m < last; ++m) {
-      uint32_t const i = tracks.v.member[m];
-      if (tracks.v.vertex[b + i] != iv) continue;
-      double const at = double(tracks.v.z[b + i]);
+    members.for_each(team, [&](uint32_t i, bool in) {
+      double const at = double(tracks.v.z[i]);
       uint32_t const half = absolute(at - z[0]) < absolute(at - z[1]) ? 0 : 1;
-      moved = moved || half != tracks.v.half[b + i];
-      tracks.v.half[b + i] = half;
-    }
-    if (!moved) break;
+      if (!in || half == tracks.v.half[i]) return;
+      moved = true;
+      tracks.v.half[i] = half;
+    });
+    team.sync();
+    if (!team.any(moved)) break;
   }
   double const distance = z[0] - z[1];
   return distance * distance / (1. / w[0] + 1. / w[1]) >= double(cuts.split_distance2);
@@ -116,7 +133,7 @@ HLT_FN uint64_t digest_vertex(Vertices const& v, uint32_t index, uint32_t place)
   return mix(h, uint64_t(float_bits(v.chi2[index])) << 32 | float_bits(v.sum_pt2[index]));
 }
 
-// Item: an event. O(tracks * (neighbours + vertices)).
+// Item: an event. Lists its tracks and finds the vertices they gather around; their numbers and members. O(tracks * neighbours).
 HLT_FN void find_vertices(Team const& team, uint32_t event, Selection const& selection, VertexCuts const& cuts, Events const& events,
                           Tracks const& all, VertexTracks const& list, Vertices const& out, Results const& results) {
   uint32_t const begin = events.track_offset[event], end = events.track_offset[event + 1];
@@ -194,7 +211,7 @@ HLT_FN void find_vertices(Team const& team, uint32_t event, Selection const& sel
   }
   team.sync();
 
-  // The tracks of each vertex in their order, so that its fit need not look at the others.
+  // Places for the tracks of each vertex, so that its fit need not look at the others.
   for (uint32_t iv = team.rank(); iv < n_vertices; iv += team.size()) out.members[begin + iv] = 0;
   team.sync();
   for (uint32_t i = team.rank(); i < n; i += team.size())
@@ -208,24 +225,38 @@ HLT_FN void find_vertices(Team const& team, uint32_t event, Selection const& sel
     member += total;
     if (iv < n_vertices) out.first_member[begin + iv] = place;
   }
-  team.sync();
-  for (uint32_t i = team.rank(); i < n; i += team.size()) {
-    uint32_t const iv = list.vertex[begin + i];
-    if (iv == NONE) continue;
-    uint32_t before = 0;
-    for (uint32_t j = 0; j < i; ++j) before += list.vertex[begin + j] == iv;
-    list.member[begin + out.first_member[begin + iv] + before] = i;
+  if (team.rank() == 0) {
+    results.vertices[event] = n_vertices;
+    events.vertex_tracks[event] = n;
   }
+  for (uint32_t b = team.rank(); b < Z_BINS; b += team.size()) cursor[b] = 0;
+  for (uint32_t b = team.rank(); b <= Z_BINS; b += team.size()) edges[b] = 0;
   team.sync();
+}
 
-  for (uint32_t iv = team.rank(); iv < n_vertices; iv += team.size()) {
-    fit_vertex(tracks, out, iv, cuts.outlier);
-    int32_t const ndof = out.fit_ndof[begin + iv];
-    bool const poor = ndof >= int32_t(cuts.split_min_ndof) && out.fit_chi2[begin + iv] >= double(cuts.split_chi2) * double(ndof);
-    out.split[begin + iv] = poor && splits(tracks, cuts, out, iv);
+// Item: a 16th of the vertices of an event. Lists their tracks, fits them, finds out whether they are two. O(vertices * tracks).
+HLT_FN void fit_vertices(WarpTeam const& team, uint32_t item, VertexCuts const& cuts, Events const& events, VertexTracks const& list,
+                         Vertices const& out, Results const& results) {
+  uint32_t const event = item / VERTEX_SHARES, b = events.track_offset[event];
+  ZTracks const tracks = {list, b, events.vertex_tracks[event]};
+  for (uint32_t iv = item % VERTEX_SHARES; iv < results.vertices[event]; iv += VERTEX_SHARES) {
+    list_in_order(
+        team, 0, tracks.n, b + out.first_member[b + iv], [&](uint32_t i) { return list.vertex[b + i] == iv; },
+        [&](uint32_t place, uint32_t i) { list.member[place] = i; });
+    team.sync();
+    fit_vertex(team, tracks, out, iv, cuts.outlier);
+    int32_t const ndof = out.fit_ndof[b + iv];
+    bool const poor = ndof >= int32_t(cuts.split_min_ndof) && out.fit_chi2[b + iv] >= double(cuts.split_chi2) * double(ndof);
+    bool const two = poor && splits(team, tracks, cuts, out, iv);
+    if (team.rank() == 0) out.split[b + iv] = two;
   }
-  team.sync();
-  uint32_t const before = n_vertices;
+}
+
+// Item: an event. Vertices that are two: the second half gets a number of its own. O(vertices + tracks of split ones).
+HLT_FN void split_vertices(Team const& team, uint32_t event, Events const& events, VertexTracks const& list, Vertices const& out,
+                           Results const& results) {
+  uint32_t const begin = events.track_offset[event], before = results.vertices[event];
+  uint32_t n_vertices = before;
   for (uint32_t v0 = 0; v0 < before; v0 += team.size()) {
     uint32_t const iv = v0 + team.rank();
     uint32_t total;
@@ -240,10 +271,21 @@ HLT_FN void find_vertices(Team const& team, uint32_t event, Selection const& sel
     }
   }
   team.sync();
-  for (uint32_t iv = team.rank(); iv < n_vertices; iv += team.size()) fit_vertex(tracks, out, iv, cuts.final_outlier);
-  team.sync();
+  if (team.rank() == 0) results.vertices[event] = n_vertices;
+}
 
-  // Hardest first; of equal ones the earlier.
+// Item: a 16th of the vertices of an event, those that were split among them.
+HLT_FN void refit_vertices(WarpTeam const& team, uint32_t item, VertexCuts const& cuts, Events const& events, VertexTracks const& list,
+                           Vertices const& out, Results const& results) {
+  uint32_t const event = item / VERTEX_SHARES;
+  ZTracks const tracks = {list, events.track_offset[event], events.vertex_tracks[event]};
+  for (uint32_t iv = item % VERTEX_SHARES; iv < results.vertices[event]; iv += VERTEX_SHARES)
+    fit_vertex(team, tracks, out, iv, cuts.final_outlier);
+}
+
+// Item: an event. Hardest vertex first; of equal ones the earlier. O(vertices^2).
+HLT_FN void order_vertices(Team const& team, uint32_t event, Events const& events, Vertices const& out, Results const& results) {
+  uint32_t const begin = events.track_offset[event], n_vertices = results.vertices[event];
   for (uint32_t iv = team.rank(); iv < n_vertices; iv += team.size()) {
     uint32_t place = 0;
     double const mine = out.fit_sum_pt2[begin + iv];
@@ -267,10 +309,6 @@ HLT_FN void find_vertices(Team const& team, uint32_t event, Selection const& sel
     if (place == 1) results.second_sum_pt2[event] = out.sum_pt2[to];
     atomic_add(&events.digest[event], digest_vertex(out, to, place));
   }
-  if (team.rank() == 0) results.vertices[event] = n_vertices;
-  for (uint32_t b = team.rank(); b < Z_BINS; b += team.size()) cursor[b] = 0;
-  for (uint32_t b = team.rank(); b <= Z_BINS; b += team.size()) edges[b] = 0;
-  team.sync();
 }
 
 // Item: a track candidate. A selected one adds to the sums of the nearest vertex (of two equally near ones the harder), if it is near.
