@@ -8,6 +8,9 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+#: Batches on a GPU at a time, at most: many kernels are too small, or wait too much, to fill it alone.
+MOST_LANES = 6
+
 
 class Batcher(Generic[T]):
     """Collects items of type T with their sizes.

@@ -1,4 +1,4 @@
-"""The computing half of a worker: one thread that builds the reconstruction and runs batches, so that the other can talk meanwhile."""
+"""The computing half of a worker: threads that build the reconstruction and run batches, so that another can talk meanwhile."""
 
 from __future__ import annotations
 
@@ -43,6 +43,9 @@ class Reconstruction(Protocol):
 
     @property
     def device(self) -> str: ...
+
+    @property
+    def parallel(self) -> int: ...
 
     def run(self, events: list[RawEvent], *, columns: list[bool] | None) -> Batch: ...
 
@@ -93,25 +96,38 @@ class Ready:
 Outcome: TypeAlias = Ready | Finished
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    work: Callable[[], Outcome]
+    alone: bool  # nothing else runs meanwhile
+
+
 class Engine:
-    """Runs jobs in their order in one thread. `outcomes` holds what is done; `wake` is called (in the engine's thread) for each.
+    """Starts jobs in their order; batches run side by side in `threads` threads, building alone. `outcomes` holds what is done; `wake` is
+    called for each, in one of the engine's threads at a time.
 
     There is one reconstruction for all ingests, whose numbers the caller chooses. A batch may mix their events.
     """
 
-    def __init__(self, build: Build, wake: Callable[[], None]) -> None:
+    def __init__(self, build: Build, wake: Callable[[], None], threads: int = 1) -> None:
         self.outcomes: SimpleQueue[Outcome] = SimpleQueue()
         self.pending = 0  #: jobs given and not yet taken from `outcomes`; counted by the caller's thread
+        self.parallel = 1  #: batches that the present reconstruction runs at a time, at most as many as there are threads
         self._build = build
         self._wake = wake
-        self._jobs: SimpleQueue[Callable[[], Outcome] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._rings: dict[int, SlotView] = {}
         self._configs: dict[int, RunConfig] = {}  # what each ingest asked for
         self._built: Built | None = None
         self._config: RunConfig | None = None  # of which `_built` is
-        self._started: float | None = None
-        self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
-        self._thread.start()
+        self._started: dict[int, float] = {}  # when the batch of each thread was
+        self._take = threading.Lock()  # who holds it takes the next job
+        self._told = threading.Lock()  # who holds it wakes the caller
+        self._quiet = threading.Condition()
+        self._running = 0  # guarded by `_quiet`
+        self._threads = [threading.Thread(target=self._main, name=f"engine-{i}", daemon=True) for i in range(threads)]
+        for thread in self._threads:
+            thread.start()
 
     # -- caller's thread ---------------------------------------------------------------------------------------------------
 
@@ -121,12 +137,12 @@ class Engine:
         What was built for another ingest is used again if the configuration is the same.
         """
         self.pending += 1
-        self._jobs.put(lambda: self._configure(ingest, ring, generation, config))
+        self._jobs.put(_Job(lambda: self._configure(ingest, ring, generation, config), alone=True))
 
     def run(self, batch: list[Descriptor]) -> None:
         """Reconstruct a batch; the outcome is a Finished."""
         self.pending += 1
-        self._jobs.put(lambda: self._run(batch))
+        self._jobs.put(_Job(lambda: self._run(batch), alone=False))
 
     def next_outcome(self) -> Outcome | None:
         """An outcome that is there, else None."""
@@ -136,25 +152,49 @@ class Engine:
         return self.outcomes.get()
 
     def busy_s(self, now: float) -> float:
-        """How long the present batch has been running, 0 if none (building does not count)."""
-        started = self._started
-        return 0.0 if started is None else now - started
+        """How long the oldest batch has been running, 0 if none (building does not count)."""
+        return max((now - started for started in list(self._started.values())), default=0.0)
 
     def close(self, timeout_s: float) -> bool:
-        """End after the jobs given; False if that takes longer than the time-out (the thread is a daemon, the process may end)."""
-        self._jobs.put(None)
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
-
-    # -- engine's thread ---------------------------------------------------------------------------------------------------
-
-    def _main(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            self.outcomes.put(job())
-            self._wake()
+        """End after the jobs given; False if that takes longer than the time-out (the threads are daemons, the process may end)."""
+        until = time.monotonic() + timeout_s
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        if any(thread.is_alive() for thread in self._threads):
+            return False
         self._drop()
         for ring in self._rings.values():
             ring.close()
+        return True
+
+    # -- engine's threads --------------------------------------------------------------------------------------------------
+
+    def _main(self) -> None:
+        while True:
+            with self._take:
+                job = self._jobs.get()
+                if job is None:
+                    return
+                with self._quiet:
+                    if job.alone:
+                        self._quiet.wait_for(lambda: self._running == 0)
+                    else:
+                        self._running += 1
+                if job.alone:  # nobody takes another job before it is done
+                    self._tell(job.work())
+                    continue
+            outcome = job.work()
+            with self._quiet:
+                self._running -= 1
+                self._quiet.notify_all()
+            self._tell(outcome)
+
+    def _tell(self, outcome: Outcome) -> None:
+        with self._told:
+            self.outcomes.put(outcome)
+            self._wake()
 
     def _drop(self) -> None:
         if self._built is not None:
@@ -198,6 +238,7 @@ class Engine:
             built.reconstruction.close()
             raise
         self._built, self._config = built, config
+        self.parallel = min(built.reconstruction.parallel, len(self._threads))
         return built
 
     def _attach(self, ingest: int, ring: SlotView) -> bool:
@@ -212,7 +253,7 @@ class Engine:
         return True
 
     def _run(self, batch: list[Descriptor]) -> Finished:
-        begin = self._started = time.monotonic()
+        begin = self._started[threading.get_ident()] = time.monotonic()
         ingests = list(dict.fromkeys(item[8] for item in batch))
         try:
             assert self._built is not None, "configure comes first"
@@ -236,7 +277,7 @@ class Engine:
             failed = link.Failed(error=_text(error))
             return Finished(tuple(Answer(n, failed, _records(_of(n, batch), link.ASSIGNED)) for n in ingests), broken)
         finally:
-            self._started = None
+            del self._started[threading.get_ident()]
         seconds, stages = time.monotonic() - begin, dict(done.stage_seconds)
         if len(ingests) == 1:
             message = link.Results(seconds=seconds, stage_seconds=stages, batch_events=len(batch))

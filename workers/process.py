@@ -17,7 +17,7 @@ from hltfarm.proto import worker_link as link
 from hltfarm.proto.detector import load_detector
 from hltfarm.proto.errors import BackendError, ConfigError
 from hltfarm.proto.messages import RunConfig
-from hltfarm.workers.batching import Batcher
+from hltfarm.workers.batching import MOST_LANES, Batcher
 from hltfarm.workers.engine import Build, Built, Descriptor, Engine, Outcome, Ready
 from hltfarm.workers.ingest_link import IngestLink
 
@@ -29,10 +29,9 @@ class WorkerSettings:
     """One worker.
 
     ingests: where the ingests of this host wait for workers; the worker serves all of them at once, each over its own slot ring.
-    max_events: largest batch; larger ones fill the device better, smaller ones answer sooner. device_events, max_batch_bytes: largest
-    part of it that is on the device as one piece; several are there at a time, so that copies of one overlap the kernels of others.
-    max_wait_s: an idle worker starts a batch when its oldest event has waited so long.
-    capacity: events here at a time, 0 for three batches: one runs, one is ready, one is on its way.
+    max_events, max_batch_bytes: largest batch; larger ones fill the device better, smaller ones answer sooner.
+    max_wait_s: a batch starts when its oldest event has waited so long, if the device can take one more.
+    capacity: events here at a time, 0 for all batches that the device may take at a time and two more: one is ready, one is on its way.
     threads: of the CPU backend, 0 for all cores.
     hang_s: a process whose batch runs longer after an ingest gave the worker up ends, so that it can be started again.
     """
@@ -41,8 +40,7 @@ class WorkerSettings:
     ingests: tuple[str, ...] = ("ipc:///tmp/hltfarm-workers",)
     backend: str = "auto"
     max_events: int = 64
-    device_events: int = 64
-    max_batch_bytes: int = 32 << 20
+    max_batch_bytes: int = 24 << 20
     max_wait_s: float = 0.002
     capacity: int = 0
     threads: int = 0
@@ -52,19 +50,19 @@ class WorkerSettings:
         """Raises ConfigError for numbers that no worker can work with."""
         if not self.ingests or len(set(self.ingests)) < len(self.ingests):
             raise ConfigError(f"worker {self.name}: give the endpoint of every ingest once, not {', '.join(self.ingests) or 'none'}")
-        if self.max_events < 1 or self.device_events < 1 or self.max_wait_s < 0:
+        if self.max_events < 1 or self.max_wait_s < 0:
             raise ConfigError(f"worker {self.name}: batches have at least one event and a wait that is not negative")
 
     @property
-    def parts(self) -> int:
-        """Parts of the largest batch."""
-        return -(-self.max_events // self.device_events)
+    def at_a_time(self) -> int:
+        """Batches that the device takes at a time, at most."""
+        return MOST_LANES if self.backend == "cuda" else 1
 
     @property
     def capacity_of_each(self) -> int:
-        """Events to have from each ingest at a time: an equal share, but enough for one part if the others are idle."""
-        share = -(-(self.capacity or 3 * self.max_events) // len(self.ingests))
-        return max(share, min(self.max_events, self.device_events))
+        """Events to have from each ingest at a time: an equal share, but enough for one batch if the others are idle."""
+        share = -(-(self.capacity or (self.at_a_time + 2) * self.max_events) // len(self.ingests))
+        return max(share, self.max_events)
 
     def build(self, config: RunConfig) -> Built:
         """The reconstruction for a run. Raises ConfigError, ConditionsError, BackendError."""
@@ -77,7 +75,7 @@ class WorkerSettings:
             load_detector(config.detector),
             menu,
             backend=self.backend,
-            max_events=min(self.max_events, self.device_events),
+            max_events=self.max_events,
             max_batch_bytes=self.max_batch_bytes,
             threads=self.threads,
             config=configuration_of(config),
@@ -115,14 +113,14 @@ class Worker:
     def __init__(self, settings: WorkerSettings, build: Build, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
         self._clock = clock
-        self._batcher: Batcher[Descriptor] = Batcher(settings.max_events, settings.parts * settings.max_batch_bytes, settings.max_wait_s)
+        self._batcher: Batcher[Descriptor] = Batcher(settings.max_events, settings.max_batch_bytes, settings.max_wait_s)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._bell = self._context.socket(zmq.PAIR)
         self._bell.bind("inproc://engine")
         ringer = self._context.socket(zmq.PAIR)
         ringer.connect("inproc://engine")
         self._ringer = ringer
-        self._engine = Engine(build, lambda: ringer.send(b""))
+        self._engine = Engine(build, lambda: ringer.send(b""), settings.at_a_time)
         self._poller = zmq.Poller()
         self._poller.register(self._bell, zmq.POLLIN)
         hello = link.Hello(
@@ -160,7 +158,7 @@ class Worker:
 
     def _wait_s(self, now: float) -> float:
         wait = max(0.0, min(min(peer.next_sign - now, peer.heartbeat_s) for peer in self._links))
-        due = self._batcher.due_in(now) if self._engine.pending == 0 else None
+        due = self._batcher.due_in(now) if self._engine.pending < self._engine.parallel else None
         return wait if due is None else min(wait, due)
 
     def _receive(self, peer: IngestLink, now: float) -> None:
@@ -181,9 +179,9 @@ class Worker:
         self._batcher.discard(lambda item: item[8] == peer.number)
 
     def _feed(self, now: float) -> None:
-        """Keep one batch running and, if a full one is there, one ready behind it."""
-        while self._engine.pending < 2:
-            batch = self._batcher.take(now, only_full=self._engine.pending > 0)
+        """Keep as many batches running as the device takes at a time and, if a full one is there, one ready behind them."""
+        while self._engine.pending <= self._engine.parallel:
+            batch = self._batcher.take(now, only_full=self._engine.pending >= self._engine.parallel)
             if not batch:
                 return
             self._engine.run(batch)

@@ -99,6 +99,7 @@ class Backend(Protocol):
     """What a backend does for a Reconstructor."""
 
     device: str
+    parallel: int
 
     def run(self, events: Sequence[RawEvent], keep: bool, columns: Sequence[bool] | None) -> BatchResult: ...
 
@@ -111,6 +112,8 @@ class Backend(Protocol):
 
 class CpuBackend:
     """Events spread over threads; each task runs `events_per_task` events in the lane (arena) of its thread."""
+
+    parallel = 1  # one run keeps all threads busy
 
     def __init__(
         self,
@@ -237,6 +240,11 @@ class Reconstructor:
     def device(self) -> str:
         """What the kernels run on, for people and metrics: "cpu:<threads>" or the name of the GPU."""
         return self._backend.device
+
+    @property
+    def parallel(self) -> int:
+        """Threads that may call `run` at a time to the benefit of the throughput; any number may call it."""
+        return self._backend.parallel
 
     def run(self, events: Sequence[RawEvent], keep: bool = False, columns: Sequence[bool] | None = None) -> BatchResult:
         """Reconstruct and decide. `keep` copies all columns of every event back to the host (see BatchResult).

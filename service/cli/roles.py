@@ -17,7 +17,7 @@ from hltfarm.service.cli.serve import LARGEST_THREADS, cores, menu_text
 
 #: Events of a batch where nothing else is asked for. A GPU is full with some 64 events at a time, and several such parts overlap copies and
 #: kernels; CPU threads gain nothing from company, a few events each only keep them all busy until the end of a batch.
-CUDA_BATCH = 256
+CUDA_BATCH = 64
 CPU_BATCH = 4  # a thread
 
 

@@ -29,6 +29,7 @@ from hltfarm.workers.process import WorkerSettings, run_worker
 class FakeReconstruction:
     backend = "cpu"
     device = "fake"
+    parallel = 1
 
     def __init__(self, plan: dict[str, Any]) -> None:
         self._plan = plan

@@ -27,12 +27,17 @@ class Reconstruction:
     """Accepts every event; its digest is the first byte of its payload."""
 
     backend = device = "fake"
+    parallel = 2
 
     def __init__(self) -> None:
         self.registered = 0
         self.closed = False
+        self.gate: threading.Barrier | None = None  #: batches wait here for each other
 
     def run(self, events: list[RawEvent], *, columns: list[bool] | None) -> Any:
+        assert not self.closed
+        if self.gate is not None:
+            self.gate.wait(DEADLINE_S)
         results = np.zeros(len(events), dtype=RESULT)
         results["accept"], results["digest"] = 1, [int(event.payload[0]) for event in events]
         tables = [{"tracks": {"pt": np.full(1, event.payload[0], dtype=np.float32)}} for event in events]
@@ -51,7 +56,7 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.built: list[Reconstruction] = []
         self._told = threading.Semaphore(0)
-        self.engine = Engine(self._build, self._told.release)
+        self.engine = Engine(self._build, self._told.release, threads=3)
         self.rings = [SlotRing(folder / str(number), 8, 4096) for number in range(2)]
 
     def _build(self, config: RunConfig) -> Built:
@@ -139,3 +144,25 @@ def test_events_of_an_ingest_in_another_run_fail(bench: Bench) -> None:
     assert not finished.broken
     (good,) = bench.run(bench.event(1, 3)).answers
     assert isinstance(good.message, link.Results)
+
+
+def test_batches_run_side_by_side_and_building_waits_for_them(bench: Bench) -> None:
+    view = bench.view(0)
+    bench.configure(0, view)
+    assert bench.engine.parallel == 2, "as many as the reconstruction says"
+    bench.built[0].gate = threading.Barrier(3)  # opens when both batches run and the third thread, here, has seen it
+    for tag in (1, 2):
+        bench.engine.run([bench.event(0, tag)])
+    bench.engine.configure(0, view, 2, RunConfig(run=2))
+    bench.engine.run([bench.event(0, 3)])
+    assert len(bench.built) == 1, "a reconstruction is not replaced while batches run"
+    bench.built[0].gate.wait(DEADLINE_S)
+    first = [bench.outcome() for _ in range(2)]
+    assert all(isinstance(outcome, Finished) for outcome in first)
+    assert sorted(outcome.answers[0].records["ticket"][0] for outcome in first if isinstance(outcome, Finished)) == [1, 2]
+    assert isinstance(bench.outcome(), Ready)
+    last = bench.outcome()
+    assert isinstance(last, Finished)
+    assert last.answers[0].records["ticket"].tolist() == [3]
+    assert [built.closed for built in bench.built] == [True, False]
+    assert bench.engine.busy_s(0.0) == 0.0

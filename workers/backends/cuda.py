@@ -23,6 +23,7 @@ from hltfarm.proto.soa import Collection, Schema
 from hltfarm.workers.arena import Arena, Capacity, Infer, Launch, asked_parts, describe_batch, plan, split
 from hltfarm.workers.backends import codegen
 from hltfarm.workers.batch import BATCH, RESULTS, result_rows
+from hltfarm.workers.batching import MOST_LANES
 from hltfarm.workers.columns import FitColumns, event_columns, fits_asked
 from hltfarm.workers.pipeline import CHAIN
 
@@ -35,8 +36,7 @@ if TYPE_CHECKING:
 OPTIONS = ("-std=c++17", "--fmad=false", "--prec-div=true", "--prec-sqrt=true", "--ftz=false", "--diag-suppress=177")
 THREADS_PER_SM, MAX_BLOCKS_PER_SM = 2048, 32  # what a multiprocessor holds at most (compute capability 8.0 and 9.0)
 PROFILE_EVERY = 64
-#: Batches on the device at a time: many kernels are too small or too slow to answer to fill it alone.
-MOST_LANES, MEMORY_SHARE = 6, 0.6
+MEMORY_SHARE = 0.6  # of the free memory that lanes take unless their number is given
 
 
 def device_allocate(schema: Schema, capacity: int) -> Collection:
@@ -239,6 +239,7 @@ class CudaBackend:
             raise BackendError(
                 f"{self.device}: not enough memory for batches of {capacity.events} events ({e}); lower max_events or max_batch_bytes"
             ) from None
+        self.parallel = len(self._lanes)
         self._free: SimpleQueue[CudaLane] = SimpleQueue()
         for lane in self._lanes:
             self._free.put(lane)
