@@ -41,10 +41,24 @@ PACKAGES = [
 ]
 
 
-class BuildKernels(build_ext):
-    """Generates the kernels' entry points from the declarations of the stages, then compiles them."""
+#: Compiler flags by module: the instructions of every processor of the architecture, and of newer ones (backends/cpu_library.py chooses).
+BASELINE = "hltfarm.workers.backends.cpu_kernels"
+VARIANTS = {f"{BASELINE}_v3": ["-march=x86-64-v3"], f"{BASELINE}_v4": ["-march=x86-64-v4"]}
+SOURCE = "workers/backends/cpu_kernels.cpp"
+# Bit-reproducibility: no contraction, no fast-math. errno of sqrt is of no use and would keep it from being inlined.
+FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-Wall", "-Wextra"]
 
-    def build_extension(self, ext: Extension) -> None:
+
+class BuildKernels(build_ext):
+    """Generates the kernels' entry points from the declarations of the stages, then compiles them, for each set of instructions."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        if not self.plat_name.endswith("x86_64"):
+            self.extensions = [ext for ext in self.extensions if ext.name not in VARIANTS]
+        self.parallel = self.parallel or True
+
+    def build_extensions(self) -> None:
         sys.path.insert(0, str(HERE))
         for name, path in (("hltfarm", HERE), *((f"hltfarm.{root}", HERE / root) for root in ROOTS)):
             package = sys.modules.setdefault(name, types.ModuleType(name))
@@ -55,23 +69,32 @@ class BuildKernels(build_ext):
         generated.mkdir(parents=True, exist_ok=True)
         (generated / "views.gen.h").write_text(codegen.views_header())
         (generated / "kernels_cpu.gen.h").write_text(codegen.cpu_entries())
-        ext.include_dirs += [str(generated), str(HERE / "workers")]
-        super().build_extension(ext)
+        for ext in self.extensions:
+            ext.include_dirs += [str(generated), str(HERE / "workers")]
+            if ext.name in VARIANTS:  # a text of its own, so that object files have different names
+                module = ext.name.rpartition(".")[2]
+                text = generated / f"{module}.cpp"
+                text.write_text(f'#define HLT_MODULE {module}\n#include "backends/cpu_kernels.cpp"\n')
+                ext.sources = [str(text)]
+        super().build_extensions()
+
+
+def kernels(name: str, flags: list[str]) -> Extension:
+    """The CPU kernels as module `name`. A compiler may lack the instructions of a variant, which is then left out."""
+    return Extension(
+        name,
+        [SOURCE],
+        extra_compile_args=[*FLAGS, *flags],
+        depends=[str(p.relative_to(HERE)) for p in sorted(HERE.glob("workers/*/*.cuh"))]
+        + [str(p.relative_to(HERE)) for p in sorted(HERE.glob("workers/**/*.py"))],
+        language="c++",
+        optional=name in VARIANTS,
+    )
 
 
 setup(
     packages=PACKAGES,
     package_dir={f"hltfarm.{root}": root for root in ROOTS},
-    ext_modules=[
-        Extension(
-            "hltfarm.workers.backends.cpu_kernels",
-            ["workers/backends/cpu_kernels.cpp"],
-            # Bit-reproducibility: no contraction, no fast-math. errno of sqrt is of no use and would keep it from being inlined.
-            extra_compile_args=["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-Wall", "-Wextra"],
-            depends=[str(p.relative_to(HERE)) for p in sorted(HERE.glob("workers/*/*.cuh"))]
-            + [str(p.relative_to(HERE)) for p in sorted(HERE.glob("workers/**/*.py"))],
-            language="c++",
-        )
-    ],
+    ext_modules=[kernels(BASELINE, []), *(kernels(name, flags) for name, flags in VARIANTS.items())],
     cmdclass={"build_ext": BuildKernels},
 )

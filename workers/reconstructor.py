@@ -126,15 +126,16 @@ class CpuBackend:
         events_per_task: int,
     ) -> None:
         self.detector = detector
-        self.device = f"cpu:{threads}"
         self.task = Capacity(events_per_task, capacity.words, capacity.config)
         self._lanes: SimpleQueue[CpuLane] = SimpleQueue()
         self._selects = selector.track is not None
         self._threads = threads
         if selector.uses_torch:
             _one_torch_thread()
-        for _ in range(threads):
-            self._lanes.put(CpuLane(detector, self.task, tables, params, selector))
+        lanes = [CpuLane(detector, self.task, tables, params, selector) for _ in range(threads)]
+        for lane in lanes:
+            self._lanes.put(lane)
+        self.device = f"cpu:{threads} {lanes[0].library.name}"
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reconstruct") if threads > 1 else None
 
     def run(self, events: Sequence[RawEvent], keep: bool, columns: Sequence[bool] | None) -> BatchResult:
@@ -238,7 +239,7 @@ class Reconstructor:
 
     @property
     def device(self) -> str:
-        """What the kernels run on, for people and metrics: "cpu:<threads>" or the name of the GPU."""
+        """What the kernels run on, for people and metrics: "cpu:<threads> <instructions>" or the name of the GPU."""
         return self._backend.device
 
     @property

@@ -23,7 +23,7 @@ from hltfarm.proto.errors import BackendError, ConfigError
 from hltfarm.proto.soa import Collection, Schema
 from hltfarm.workers import configuration, dnn
 from hltfarm.workers.arena import host_allocate
-from hltfarm.workers.backends.cpu import load_library
+from hltfarm.workers.backends.cpu_library import load_library
 from hltfarm.workers.dnn.scorer import Scorer
 from hltfarm.workers.dnn.selector import ENGINES, Selector
 from hltfarm.workers.models import Model
@@ -91,7 +91,7 @@ def cpu_kernel(model: Model, selected: Collection) -> Callable[[], None]:
     count.track[0] = selected.capacity
     structs = _structs(selector, selected, tables, tracks)
     pointers = (ctypes.c_void_p * len(structs))(*(s.ctypes.data for s in structs))
-    library = load_library()
+    library = load_library().code
     signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
     function = signature(library.hlt_find(_kernel(selector).name.encode()))
     keep = (tables, tracks, count, structs)

@@ -12,6 +12,7 @@ from hltfarm.loadgen.source import open_source
 from hltfarm.proto.results import RESULT
 from hltfarm.service import cli
 from hltfarm.workers import reconstruct
+from hltfarm.workers.backends.cpu_library import load_library
 from hltfarm.workers.menu import DEFAULT_MENU, Menu
 
 LONG = "HLT_" + "x" * 60
@@ -113,7 +114,7 @@ def test_rates_of_a_sample(demo_sample: Path, capsys: pytest.CaptureFixture[str]
         str(demo_sample),
         n,
         "default",
-        "cpu (cpu:1)",
+        f"cpu (cpu:1 {load_library().name})",
     )
     assert (menu["file"], menu["name"], menu["hash"]) == ("menu.yaml", "mine", Menu.parse(MENU).hash)
     assert [(p["name"], p["raw"], p["kept"]) for p in menu["paths"]] == [("HLT_Hits", n, n), (LONG, 0, 0), ("HLT_Rest", n, 0)]
@@ -205,7 +206,8 @@ def test_a_kernel_that_decides_otherwise_is_told(
     code, _, err = run(capsys, "rates", "menu.yaml", str(demo_sample), "--backend", "cpu", "--events", "2", "--threads", "1")
     number = open_source(demo_sample)[1].id.event
     assert code == 1
-    assert err == f"hltfarm: error: cpu:1 decides event {number} of {demo_sample} otherwise than the menu says; please report this\n"
+    name = f"cpu:1 {load_library().name}"
+    assert err == f"hltfarm: error: {name} decides event {number} of {demo_sample} otherwise than the menu says; please report this\n"
 
 
 @pytest.mark.usefixtures("files")

@@ -24,11 +24,13 @@ def cpu_entries() -> str:
     """kernels_cpu.gen.h: one loop per kernel and a table of them by name."""
     lines = [_BANNER + "#pragma once", *(f'#include "{stage.header}"' for stage in CHAIN), "", "namespace hlt_cpu {", ""]
     for kernel in _kernels():
-        casts = ", ".join(f"*static_cast<hlt::{arg} const*>(args[{i}])" for i, arg in enumerate(kernel.args))
+        names = ", ".join(f"a{i}" for i in range(len(kernel.args)))
         lines += [
             f"void {kernel.name}(uint32_t const* items, void const* const* args, uint32_t* {'scratch' if kernel.team else ''}) {{",
+            # Copies: no store of the kernel can alter them, so their pointers stay in registers.
+            *(f"  hlt::{arg} const a{i} = *static_cast<hlt::{arg} const*>(args[{i}]);" for i, arg in enumerate(kernel.args)),
             *(["  hlt::Team const team(scratch);"] if kernel.team else []),
-            f"  for (uint32_t i = 0, n = *items; i < n; ++i) hlt::{kernel.name}({'team, ' if kernel.team else ''}i, {casts});",
+            f"  for (uint32_t i = 0, n = *items; i < n; ++i) hlt::{kernel.name}({'team, ' if kernel.team else ''}i, {names});",
             "}",
             "",
         ]

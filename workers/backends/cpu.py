@@ -13,6 +13,7 @@ from hltfarm.proto.errors import BackendError
 from hltfarm.proto.events import RawEvent
 from hltfarm.proto.soa import Collection, aligned_empty
 from hltfarm.workers.arena import Arena, Capacity, Infer, Launch, describe_batch, host_allocate, plan
+from hltfarm.workers.backends.cpu_library import Library, load_library
 from hltfarm.workers.dnn.scorer import Scorer
 from hltfarm.workers.dnn.selector import Selector
 
@@ -28,20 +29,6 @@ class _Step(ctypes.Structure):
     )
 
 
-def load_library() -> ctypes.CDLL:
-    """The compiled kernels. Raises BackendError if they were not built."""
-    try:
-        from hltfarm.workers.backends import cpu_kernels
-    except ImportError as e:
-        raise BackendError(f"the CPU kernels are not built ({e}); install hltfarm with a C++17 compiler present (pip install .)") from None
-    library = ctypes.CDLL(cpu_kernels.__file__)
-    library.hlt_find.restype = ctypes.c_void_p
-    library.hlt_find.argtypes = (ctypes.c_char_p,)
-    library.hlt_run.restype = None
-    library.hlt_run.argtypes = (ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
-    return library
-
-
 class Program:
     """What a lane runs: the launches of its kernels as the library takes them, and the torch model between two of them.
 
@@ -54,10 +41,10 @@ class Program:
         tables: dict[str, Collection],
         params: dict[str, np.ndarray[Any, Any]],
         selector: Selector,
-        library: ctypes.CDLL,
+        library: Library,
     ) -> None:
         self._tables = tables
-        self._library = library
+        self._library = library.code
         steps = plan(arena, tables, params, selector.kinds)
         launches = [step for step in steps if isinstance(step, Launch)]
         scratch = aligned_empty(max(128, *(launch.scratch for launch in launches)))
@@ -127,12 +114,12 @@ class CpuLane:
     ) -> None:
         self.detector = detector
         self.arena = Arena(detector, capacity, host_allocate)
-        self._library = load_library()
+        self.library = load_library()
         self._program = self.prepare(tables, params, selector)
 
     def prepare(self, tables: dict[str, Collection], params: dict[str, np.ndarray[Any, Any]], selector: Selector) -> Program:
         """The program for tables and models on this lane's memory. Raises BackendError for a torch model that cannot be built."""
-        return Program(self.arena, tables, params, selector, self._library)
+        return Program(self.arena, tables, params, selector, self.library)
 
     def use(self, program: Program) -> None:
         """Run this from the next task on."""

@@ -28,7 +28,31 @@ struct Step {
 
 #include "kernels_cpu.gen.h"
 
+// The module's name; setup.py compiles this file once per set of instructions.
+#if !defined(HLT_MODULE)
+#define HLT_MODULE cpu_kernels
+#endif
+#define HLT_JOIN_(a, b) a##b
+#define HLT_JOIN(a, b) HLT_JOIN_(a, b)
+#define HLT_TEXT_(a) #a
+#define HLT_TEXT(a) HLT_TEXT_(a)
+
 extern "C" {
+
+// Whether this processor and its system run kernels that were built for these instructions.
+__attribute__((visibility("default"))) int hlt_runs(char const* instructions) {
+  if (std::strcmp(instructions, "baseline") == 0) return 1;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  bool const v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
+                  __builtin_cpu_supports("fma") && __builtin_cpu_supports("popcnt");
+  if (std::strcmp(instructions, "x86-64-v3") == 0) return v3;
+  bool const v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
+                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (std::strcmp(instructions, "x86-64-v4") == 0) return v4;
+#endif
+  return 0;
+}
 
 // Kernel by name, or null.
 __attribute__((visibility("default"))) void* hlt_find(char const* name) {
@@ -48,8 +72,15 @@ __attribute__((visibility("default"))) void hlt_run(hlt_cpu::Step const* steps, 
   }
 }
 
-static PyModuleDef module_definition = {
-    PyModuleDef_HEAD_INIT, "cpu_kernels", "CPU kernels of hltfarm; see cpu.py", -1, nullptr, nullptr, nullptr, nullptr, nullptr};
+static PyModuleDef module_definition = {PyModuleDef_HEAD_INIT,
+                                        HLT_TEXT(HLT_MODULE),
+                                        "CPU kernels of hltfarm; see cpu_library.py",
+                                        -1,
+                                        nullptr,
+                                        nullptr,
+                                        nullptr,
+                                        nullptr,
+                                        nullptr};
 
-PyMODINIT_FUNC PyInit_cpu_kernels() { return PyModule_Create(&module_definition); }
+PyMODINIT_FUNC HLT_JOIN(PyInit_, HLT_MODULE)() { return PyModule_Create(&module_definition); }
 }

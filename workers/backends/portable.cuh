@@ -21,7 +21,8 @@ typedef long long int64_t;
 #define HLT_UNROLL _Pragma("unroll")
 #define HLT_UNROLL_4 _Pragma("unroll 4")
 #else
-#define HLT_FN inline
+// Always: kernels see the loop around them, so that what does not change between items stays in registers.
+#define HLT_FN inline __attribute__((always_inline))
 #define HLT_UNROLL _Pragma("GCC unroll 8")
 #define HLT_UNROLL_4
 #endif

@@ -1,0 +1,60 @@
+"""The compiled CPU kernels: one library per set of instructions, all with the same bits; the best that the processor has is taken."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from hltfarm.proto.errors import BackendError
+
+#: Names one of the libraries below, instead of the best one.
+VARIABLE = "HLTFARM_CPU"
+
+#: Sets of instructions, best first, with the module that holds their kernels. setup.py builds them.
+MODULES = {"x86-64-v4": "cpu_kernels_v4", "x86-64-v3": "cpu_kernels_v3", "baseline": "cpu_kernels"}
+
+
+@dataclass(frozen=True)
+class Library:
+    """Kernels compiled for the instructions `name`."""
+
+    name: str
+    code: ctypes.CDLL
+
+
+def built() -> tuple[str, ...]:
+    """The sets of instructions whose kernels were built, best first."""
+    return tuple(name for name, module in MODULES.items() if _file(module) is not None)
+
+
+def usable() -> tuple[str, ...]:
+    """Those of them that this processor has, best first. Raises BackendError if the kernels were not built."""
+    file = _file(MODULES["baseline"])
+    if file is None:
+        raise BackendError("the CPU kernels are not built; install hltfarm with a C++17 compiler present (pip install .)")
+    runs = ctypes.CDLL(file).hlt_runs
+    runs.restype = ctypes.c_int
+    runs.argtypes = (ctypes.c_char_p,)
+    return tuple(name for name in built() if runs(name.encode()))
+
+
+def load_library() -> Library:
+    """The best library for this processor, or the one that HLTFARM_CPU names. Raises BackendError if there is none, or not that one."""
+    names, asked = usable(), os.environ.get(VARIABLE, "")
+    if asked and asked not in names:
+        why = "this processor cannot run them" if asked in built() else "there are none"
+        raise BackendError(f"{VARIABLE} asks for CPU kernels {asked!r}, but {why}; use one of {', '.join(names)}")
+    name = asked or names[0]
+    code = ctypes.CDLL(_file(MODULES[name]))
+    code.hlt_find.restype = ctypes.c_void_p
+    code.hlt_find.argtypes = (ctypes.c_char_p,)
+    code.hlt_run.restype = None
+    code.hlt_run.argtypes = (ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
+    return Library(name, code)
+
+
+def _file(module: str) -> str | None:
+    spec = find_spec(f"hltfarm.workers.backends.{module}")
+    return spec.origin if spec is not None else None
