@@ -43,7 +43,7 @@ PACKAGES = [
 
 #: Compiler flags by module: the instructions of every processor of the architecture, and of newer ones (backends/cpu_library.py chooses).
 BASELINE = "hltfarm.workers.backends.cpu_kernels"
-VARIANTS = {f"{BASELINE}_v3": ["-march=x86-64-v3"], f"{BASELINE}_v4": ["-march=x86-64-v4"]}
+VARIANTS = {f"{BASELINE}_v3": ["-march=x86-64-v3"]}
 SOURCE = "workers/backends/cpu_kernels.cpp"
 # Bit-reproducibility: no contraction, no fast-math. errno of sqrt is of no use and would keep it from being inlined.
 FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-Wall", "-Wextra"]

@@ -18,9 +18,10 @@ class Kernel:
     `items` names the scalar column ("Struct.column") that holds the number of items when the kernel starts.
     `args` names the structs it takes, in order. `team` is the number of GPU threads that share one item (0: one thread an item,
     the function then has no Team argument). `scratch` names the Params field that holds the bytes of team memory it needs;
-    scratch is zero when a kernel starts and every item leaves it zero. `when` names the kind of selector that the kernel belongs to
-    (workers/dnn); without it the kernel runs always. `blocks`: blocks that a multiprocessor shall hold at least, which bounds the
-    registers of a thread; 0: as the compiler likes.
+    scratch is zero when a kernel starts and every item leaves it zero. `several` names a C++ constant, 1 on the GPU: a call then takes
+    so many items from the first on, and the function gets the number of all items as its second argument. `when` names the kind of
+    selector that the kernel belongs to (workers/dnn); without it the kernel runs always. `blocks`: blocks that a multiprocessor shall
+    hold at least, which bounds the registers of a thread; 0: as the compiler likes.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Kernel:
     args: tuple[str, ...]
     team: int = 0
     scratch: str | None = None
+    several: str = ""
     when: str = ""
     blocks: int = 0
 

@@ -18,6 +18,7 @@ from hltfarm.proto.errors import BackendError, LayoutError
 from hltfarm.proto.results import RESULT
 from hltfarm.service.cli import run
 from hltfarm.workers import bench, bench_devices
+from hltfarm.workers.backends.cpu_library import load_library
 from hltfarm.workers.bench import Effort, Latency, Point, of_size, run_pipeline
 from hltfarm.workers.bench_devices import Phase, Scaling, run_devices, settled, sizes, visible
 from hltfarm.workers.bench_growth import exponent, growth
@@ -203,7 +204,7 @@ def test_processes_work_together_phase_by_phase() -> None:
     scaling = run_devices(sample, [0, 1], 4, 0.2, DEFAULT, backend="cpu")
     assert [p.devices for p in scaling.phases] == [["0"], ["0", "1"]]
     assert all(rate > 0 for p in scaling.phases for rate in p.rates)
-    assert scaling.device == "cpu:1"
+    assert scaling.device == f"cpu:1 {load_library().name}"
 
 
 def test_events_lie_in_one_block_in_every_process() -> None:

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from hltfarm.workers.backends.cpu_library import usable
+
 Floats = NDArray[np.float64]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,17 +31,41 @@ EACH(exp_of, hlt::exp_of(x[i]))
 """
 
 
-@pytest.fixture(scope="module")
-def mathfun(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+#: The same functions on vectors.
+LANES_SOURCE = """
+#include "backends/mathfun.cuh"
+#define EACH(name, result) \\
+  extern "C" void name(double const* x, double const* y, double* out, long n) { \\
+    for (long i = 0; i < n; i += hlt::LANES) { \\
+      auto const at = [&](double const* from) { \\
+        return hlt::lanes([&](uint32_t l) { return i + l < n ? from[i + l] : 0.; }); \\
+      }; \\
+      hlt::Reals const value = result; \\
+      for (long l = 0; l < hlt::LANES && i + l < n; ++l) out[i + l] = hlt::lane(value, l); \\
+    } \\
+    (void)y; \\
+  }
+EACH(log_of, hlt::log_of(at(x)))
+EACH(atan2_of, hlt::atan2_of(at(y), at(x)))
+EACH(asinh_of, hlt::asinh_of(at(x)))
+EACH(root, hlt::square_root(at(x)))
+"""
+
+
+def compiled(folder: Path, source: str, *options: str) -> ctypes.CDLL:
     """mathfun.cuh with the flags of the real build."""
-    folder = tmp_path_factory.mktemp("mathfun")
-    (folder / "mathfun.cpp").write_text(SOURCE)
-    flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-fno-math-errno", "-shared", "-fPIC", "-I", str(ROOT / "workers")]
+    (folder / "mathfun.cpp").write_text(source)
+    flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-fno-math-errno", "-shared", "-fPIC", "-I", str(ROOT / "workers"), *options]
     try:
         subprocess.run(["g++", *flags, str(folder / "mathfun.cpp"), "-o", str(folder / "mathfun.so")], check=True)
     except FileNotFoundError:
         pytest.skip("g++ is not installed")
     return ctypes.CDLL(str(folder / "mathfun.so"))
+
+
+@pytest.fixture(scope="module")
+def mathfun(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    return compiled(tmp_path_factory.mktemp("mathfun"), SOURCE)
 
 
 def call(library: ctypes.CDLL, name: str, x: Floats, y: Floats | None = None) -> Floats:
@@ -144,3 +170,16 @@ def test_special_arguments(mathfun: ctypes.CDLL) -> None:
     np.testing.assert_array_equal(call(mathfun, "asinh_of", -values), -call(mathfun, "asinh_of", values))
     x = np.array([0.0, -0.0, -inf, -710.0, inf, 710.0, nan])
     np.testing.assert_array_equal(call(mathfun, "exp_of", x), [1, 1, 0, 0, inf, inf, nan])
+
+
+@pytest.mark.parametrize("instructions", usable())
+def test_every_lane_has_the_bits_of_a_number_alone(instructions: str, mathfun: ctypes.CDLL, tmp_path: Path) -> None:
+    vectors = compiled(tmp_path, LANES_SOURCE, *([] if instructions == "baseline" else [f"-march={instructions}"]))
+    special = np.array([0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 1e-310, -1e-310, 2.2250738585072014e-308, 1e300, -1e300])
+    pairs = np.array(np.meshgrid(special, special)).reshape(2, -1)
+    magnitudes = SIGN * 10 ** RNG.uniform(-300, 300, N)
+    x, y = np.concatenate([pairs[0], magnitudes, SMALL, UNIT]), np.concatenate([pairs[1], UNIT, magnitudes, SMALL])
+    for name in ("log_of", "atan2_of", "asinh_of"):
+        np.testing.assert_array_equal(call(vectors, name, x, y), call(mathfun, name, x, y), name)
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(call(vectors, "root", x), np.sqrt(x))

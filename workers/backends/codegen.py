@@ -25,12 +25,13 @@ def cpu_entries() -> str:
     lines = [_BANNER + "#pragma once", *(f'#include "{stage.header}"' for stage in CHAIN), "", "namespace hlt_cpu {", ""]
     for kernel in _kernels():
         names = ", ".join(f"a{i}" for i in range(len(kernel.args)))
+        step, item = (f"i += hlt::{kernel.several}", "i, n") if kernel.several else ("++i", "i")
         lines += [
             f"void {kernel.name}(uint32_t const* items, void const* const* args, uint32_t* {'scratch' if kernel.team else ''}) {{",
             # Copies: no store of the kernel can alter them, so their pointers stay in registers.
             *(f"  hlt::{arg} const a{i} = *static_cast<hlt::{arg} const*>(args[{i}]);" for i, arg in enumerate(kernel.args)),
             *(["  hlt::Team const team(scratch);"] if kernel.team else []),
-            f"  for (uint32_t i = 0, n = *items; i < n; ++i) hlt::{kernel.name}({'team, ' if kernel.team else ''}i, {names});",
+            f"  for (uint32_t i = 0, n = *items; i < n; {step}) hlt::{kernel.name}({'team, ' if kernel.team else ''}{item}, {names});",
             "}",
             "",
         ]
@@ -75,9 +76,9 @@ def cuda_source(stage: Stage) -> str:
                 "  }",
             ]
         else:
-            step = "gridDim.x * blockDim.x"
+            step, item = "gridDim.x * blockDim.x", "i, n" if k.several else "i"
             lines.append(
-                f"  for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x, n = *items; i < n; i += {step}) hlt::{k.name}(i, {args});"
+                f"  for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x, n = *items; i < n; i += {step}) hlt::{k.name}({item}, {args});"
             )
         lines += ["}", ""]
     return _paste("\n".join(lines), set())

@@ -47,9 +47,6 @@ __attribute__((visibility("default"))) int hlt_runs(char const* instructions) {
   bool const v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
                   __builtin_cpu_supports("fma") && __builtin_cpu_supports("popcnt");
   if (std::strcmp(instructions, "x86-64-v3") == 0) return v3;
-  bool const v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
-                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  if (std::strcmp(instructions, "x86-64-v4") == 0) return v4;
 #endif
   return 0;
 }

@@ -13,7 +13,7 @@ from hltfarm.proto.errors import BackendError
 VARIABLE = "HLTFARM_CPU"
 
 #: Sets of instructions, best first, with the module that holds their kernels. setup.py builds them.
-MODULES = {"x86-64-v4": "cpu_kernels_v4", "x86-64-v3": "cpu_kernels_v3", "baseline": "cpu_kernels"}
+MODULES = {"x86-64-v3": "cpu_kernels_v3", "baseline": "cpu_kernels"}
 
 
 @dataclass(frozen=True)

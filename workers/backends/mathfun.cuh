@@ -3,7 +3,7 @@
 // place, against a correctly rounded reference): log 1.5, atan2 3, sin and cos 1.6 for
 // |x| <= 1000 and 2.5 for |x| <= 1e5, exp 1 where the result is normal, asinh 2.5 for |x| >= 1 and 3e-16 absolute below.
 #pragma once
-#include "backends/portable.cuh"
+#include "backends/lanes.cuh"
 
 namespace hlt {
 
@@ -11,43 +11,32 @@ constexpr double PI = 3.14159265358979311600;
 constexpr double HALF_PI = 1.57079632679489655800;
 
 #if defined(__CUDACC__)
-HLT_FN double square_root(double v) { return __dsqrt_rn(v); }
-HLT_FN uint64_t double_bits(double v) { return uint64_t(__double_as_longlong(v)); }
-HLT_FN double bits_double(uint64_t v) { return __longlong_as_double(int64_t(v)); }
 #define HLT_TABLE __constant__
 #else
-HLT_FN double square_root(double v) { return std::sqrt(v); }
-HLT_FN uint64_t double_bits(double v) {
-  uint64_t bits;
-  __builtin_memcpy(&bits, &v, sizeof bits);
-  return bits;
-}
-HLT_FN double bits_double(uint64_t v) {
-  double value;
-  __builtin_memcpy(&value, &v, sizeof value);
-  return value;
-}
 #define HLT_TABLE constexpr
 #endif
 
-HLT_FN double absolute(double v) { return v < 0. ? -v : v; }
-HLT_FN bool is_finite(double v) { return (double_bits(v) >> 52 & 0x7ffu) != 0x7ffu; }
+template <class T>
+HLT_FN T absolute(T v) {
+  return select(v < 0., -v, v);
+}
+template <class T>
+HLT_FN Mask<T> is_finite(T v) {
+  return (double_bits(v) >> 52 & 0x7ffu) != 0x7ffu;
+}
 
 // Natural logarithm of a normal, positive number; -infinity for 0 and subnormal numbers, not a number below 0.
 // x = 2^e m with m in [sqrt(1/2), sqrt(2)), log m = 2 atanh(s), s = (m - 1) / (m + 1), |s| <= 0.1716.
-HLT_FN double log_of(double x) {
-  uint64_t const bits = double_bits(x);
-  if (!(x > 0.)) return x < 0. || x != x ? bits_double(0x7ff8000000000000ull) : bits_double(0xfff0000000000000ull);
-  if (bits < 0x0010000000000000ull) return bits_double(0xfff0000000000000ull);
-  if (!is_finite(x)) return x;
-  int32_t e = int32_t(bits >> 52) - 1023;
-  double m = bits_double((bits & 0x000fffffffffffffull) | 0x3ff0000000000000ull);
-  if (m > 1.41421356237309514547) {
-    m *= 0.5;
-    e += 1;
-  }
-  double const f = m - 1., s = f / (m + 1.), z = s * s;
-  double series = 1. / 25.;
+template <class T>
+HLT_FN T log_of(T x) {
+  auto const bits = double_bits(x);
+  T e = bits_double((bits >> 52) | 0x4330000000000000ull) - (4503599627370496. + 1023.);
+  T m = bits_double((bits & 0x000fffffffffffffull) | 0x3ff0000000000000ull);
+  auto const upper = m > 1.41421356237309514547;
+  m = select(upper, m * 0.5, m);
+  e = select(upper, e + 1., e);
+  T const f = m - 1., s = f / (m + 1.), z = s * s;
+  T series = all<T>(1. / 25.);
   series = series * z + 1. / 23.;
   series = series * z + 1. / 21.;
   series = series * z + 1. / 19.;
@@ -60,8 +49,12 @@ HLT_FN double log_of(double x) {
   series = series * z + 1. / 5.;
   series = series * z + 1. / 3.;
   // log m = f - s (f - 2 z series): the leading term f is exact.
-  double const log_m = f - s * (f - 2. * z * series);
-  return double(e) * 6.93147180369123816490e-01 + (double(e) * 1.90821492927058770002e-10 + log_m);
+  T const log_m = f - s * (f - 2. * z * series);
+  T const value = e * 6.93147180369123816490e-01 + (e * 1.90821492927058770002e-10 + log_m);
+  T const infinity = all<T>(bits_double(uint64_t(0x7ff0000000000000ull)));
+  T const positive = select(x < infinity, select(x < 2.2250738585072014e-308, -infinity, value), x);
+  T const other = select(x == 0., -infinity, all<T>(bits_double(uint64_t(0x7ff8000000000000ull))));
+  return select(x > 0., positive, other);
 }
 
 // atan(k / 8), k = 0 .. 8: leading double and the rest.
@@ -75,30 +68,46 @@ HLT_TABLE double ATAN_EIGHTHS[9] = {0.0,
                                     0.71882999962162453,
                                     0.78539816339744828};
 
+// Whole part of 0 <= v < 2^51: the sum with 2^52 has no place for a fraction.
+template <class T>
+HLT_FN T whole(T v) {
+  T const nearest = (v + 4503599627370496.) - 4503599627370496.;
+  return select(nearest > v, nearest - 1., nearest);
+}
+
+// The entry of the table for k / 8; 0 for what is not a number.
+HLT_FN double atan_eighths(double k) { return ATAN_EIGHTHS[k <= 8. ? uint32_t(k) : 0u]; }
+#if !defined(__CUDACC__)
+HLT_FN Reals atan_eighths(Reals k) {
+  return lanes([&](uint32_t l) { return atan_eighths(k[l]); });
+}
+#endif
+
 // atan(t) for 0 <= t <= 1: the nearest k/8 is taken off by the addition theorem, the rest r is at most 1/15.
-HLT_FN double atan_unit(double t) {
-  uint32_t const k = uint32_t(t * 8. + 0.5);
-  double const c = double(k) * 0.125;
-  double const r = (t - c) / (1. + t * c), z = r * r;
-  double series = 1. / 15.;
+template <class T>
+HLT_FN T atan_unit(T t) {
+  T const k = whole(t * 8. + 0.5), c = k * 0.125;
+  T const r = (t - c) / (1. + t * c), z = r * r;
+  T series = all<T>(1. / 15.);
   series = 1. / 13. - series * z;
   series = 1. / 11. - series * z;
   series = 1. / 9. - series * z;
   series = 1. / 7. - series * z;
   series = 1. / 5. - series * z;
   series = 1. / 3. - series * z;
-  return ATAN_EIGHTHS[k] + (r - r * z * series);
+  return atan_eighths(k) + (r - r * z * series);
 }
 
 // Angle of (x, y) in (-pi, pi]; atan2(0, 0) is 0.
-HLT_FN double atan2_of(double y, double x) {
-  double const ax = absolute(x), ay = absolute(y);
-  bool const steep = ay > ax;
-  double const high = steep ? ay : ax, low = steep ? ax : ay;
-  double angle = high > 0. ? atan_unit(low / high) : 0.;
-  if (steep) angle = HALF_PI - angle;
-  if (x < 0.) angle = PI - angle;
-  return y < 0. ? -angle : angle;
+template <class T>
+HLT_FN T atan2_of(T y, T x) {
+  T const ax = absolute(x), ay = absolute(y);
+  auto const steep = ay > ax;
+  T const high = select(steep, ay, ax), low = select(steep, ax, ay);
+  T angle = select(high > 0., atan_unit(low / high), T());
+  angle = select(steep, HALF_PI - angle, angle);
+  angle = select(x < 0., PI - angle, angle);
+  return select(y < 0., -angle, angle);
 }
 
 struct SinCos {
@@ -161,10 +170,11 @@ HLT_FN double exp_of(double x) {
   return bits_double(double_bits(grown) + (uint64_t(int64_t(k)) << 52));
 }
 
-HLT_FN double asinh_of(double x) {
-  double const a = absolute(x);
-  double const value = log_of(a + square_root(a * a + 1.));
-  return x < 0. ? -value : value;
+template <class T>
+HLT_FN T asinh_of(T x) {
+  T const a = absolute(x);
+  T const value = log_of(a + square_root(a * a + 1.));
+  return select(x < 0., -value, value);
 }
 
 }  // namespace hlt

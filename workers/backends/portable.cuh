@@ -32,6 +32,13 @@ namespace hlt {
 constexpr uint32_t NONE = 0xffffffffu;
 constexpr uint16_t NO_MODULE = 0xffffu;
 
+// Items that one thread has under way at a time: where that hides the latency of memory, and that of the chain of a digest.
+#if defined(__CUDACC__)
+constexpr uint32_t ITEMS_AHEAD = 1, DIGESTS = 1;
+#else
+constexpr uint32_t ITEMS_AHEAD = 32, DIGESTS = 4;
+#endif
+
 // Order-free updates of shared integers. On the CPU an event belongs to one thread, so they are plain operations.
 #if defined(__CUDACC__)
 HLT_FN uint32_t atomic_add(uint32_t* p, uint32_t v) { return atomicAdd(p, v); }
@@ -78,6 +85,7 @@ HLT_FN uint32_t lowest_bit(uint32_t v) { return __ffs(v) - 1; }
 HLT_FN uint32_t lowest_bit(uint64_t v) { return __ffsll(v) - 1; }
 HLT_FN uint32_t float_bits(float v) { return __float_as_uint(v); }
 HLT_FN float square_root(float v) { return __fsqrt_rn(v); }
+HLT_FN void prefetch(void const*) {}  // other warps run while one waits
 #else
 template <class T>
 HLT_FN T atomic_add(T* p, T v) {
@@ -128,6 +136,7 @@ HLT_FN uint32_t float_bits(float v) {
   return bits;
 }
 HLT_FN float square_root(float v) { return std::sqrt(v); }
+HLT_FN void prefetch(void const* p) { __builtin_prefetch(p); }
 #endif
 
 template <class T>

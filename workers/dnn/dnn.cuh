@@ -67,11 +67,14 @@ HLT_FN void score_cuts(uint32_t i, Selection const& selection, ModelCuts const& 
   s.score[i] = pass ? 1.f : 0.f;
 }
 
-// Item: a selected track. O(weights).
-HLT_FN void score_mlp(uint32_t i, Selection const& selection, ModelInputs const& inputs, ModelLayers const& layers,
+// Items: the selected tracks, MLP_ROWS at a time; where there are fewer, the last one again. O(weights).
+HLT_FN void score_mlp(uint32_t first, uint32_t selected, Selection const& selection, ModelInputs const& inputs, ModelLayers const& layers,
                       ModelWeights const& weights, Selected const& s) {
-  s.score[i] = mlp(selection.first_layer, selection.n_layers, inputs, selection.first_input, layers, weights,
-                   [&](uint32_t column) { return feature(s, column, i); });
+  float score[MLP_ROWS];
+  mlp(
+      selection.first_layer, selection.n_layers, inputs, selection.first_input, layers, weights,
+      [&](uint32_t row, uint32_t column) { return feature(s, column, smaller(first + row, selected - 1)); }, score);
+  for (uint32_t r = 0; r < MLP_ROWS && first + r < selected; ++r) s.score[first + r] = score[r];
 }
 
 // Item: a selected track. Leaf values are added in the order of the trees. O(trees * depth).
@@ -111,18 +114,32 @@ HLT_FN void count_quantities(uint32_t t, Selection const& selection, Events cons
   if (displaced) tally(&results.displaced_tracks[event]);
 }
 
-// Item: a track candidate. Its part of the event's digest: everything about it, hits by their place in the event. The score of a torch
-// model is left out: it is equal to 1e-5 only.
-HLT_FN void digest_tracks(uint32_t t, Selection const& selection, Events const& events, Tracks const& tracks) {
-  uint32_t const event = tracks.event[t], n = tracks.n_hits[t], first_hit = events.hit_offset[event];
-  uint64_t h = mix(uint64_t(t - events.track_offset[event]) << 32 | n << 8 | tracks.quality[t]);
-  for (uint32_t k = 0; k < n; ++k) h = mix(h, tracks.hit_at(t, k) - first_hit);
-  h = mix(h, uint64_t(float_bits(tracks.phi[t])) << 32 | float_bits(tracks.tip[t]));
-  h = mix(h, uint64_t(float_bits(tracks.qpt[t])) << 32 | float_bits(tracks.cot[t]));
-  h = mix(h, uint64_t(float_bits(tracks.zip[t])) << 32 | float_bits(tracks.chi2[t]));
-  h = mix(h, uint64_t(float_bits(tracks.pt[t])) << 32 | float_bits(tracks.eta[t]));
-  for (uint32_t k = 0; k < 15; ++k) h = mix(h, float_bits(tracks.cov_at(t, k)));
-  add_for_event(events.digest, event, mix(h, selection.exact_scores ? float_bits(tracks.score[t]) : 0u));
+// Items: track candidates, DIGESTS at a time. Their part of the event's digest: everything about them, hits by their place in the event.
+// The score of a torch model is left out: it is equal to 1e-5 only.
+HLT_FN void digest_tracks(uint32_t first, uint32_t n_tracks, Selection const& selection, Events const& events, Tracks const& tracks) {
+  uint32_t t[DIGESTS], n[DIGESTS], event[DIGESTS], most = 0;
+  uint64_t h[DIGESTS];
+  for (uint32_t r = 0; r < DIGESTS; ++r) {
+    t[r] = smaller(first + r, n_tracks - 1);
+    n[r] = tracks.n_hits[t[r]];
+    event[r] = tracks.event[t[r]];
+    most = larger(most, n[r]);
+    h[r] = mix(uint64_t(t[r] - events.track_offset[event[r]]) << 32 | n[r] << 8 | tracks.quality[t[r]]);
+  }
+  for (uint32_t k = 0; k < most; ++k)
+    for (uint32_t r = 0; r < DIGESTS; ++r)
+      if (k < n[r]) h[r] = mix(h[r], tracks.hit_at(t[r], k) - events.hit_offset[event[r]]);
+  auto const add = [&](float const* high, float const* low) {
+    for (uint32_t r = 0; r < DIGESTS; ++r) h[r] = mix(h[r], uint64_t(float_bits(high[t[r]])) << 32 | float_bits(low[t[r]]));
+  };
+  add(tracks.phi, tracks.tip);
+  add(tracks.qpt, tracks.cot);
+  add(tracks.zip, tracks.chi2);
+  add(tracks.pt, tracks.eta);
+  for (uint32_t k = 0; k < 15; ++k)
+    for (uint32_t r = 0; r < DIGESTS; ++r) h[r] = mix(h[r], float_bits(tracks.cov_at(t[r], k)));
+  for (uint32_t r = 0; r < DIGESTS && first + r < n_tracks; ++r)
+    add_for_event(events.digest, event[r], mix(h[r], selection.exact_scores ? float_bits(tracks.score[t[r]]) : 0u));
 }
 
 }  // namespace hlt

@@ -49,6 +49,11 @@ STAGE = Stage(
             ("Detector", "HitLimits", "Batch", "ModulePixels", "ModuleClusters", "Events", "Hits", "HitSources"),
             team=32,
         ),
-        Kernel("build_hits", "Batch.n_hits", ("Detector", "PixelEdges", "ModuleTable", "Clusters", "HitSources", "Events", "Hits")),
+        Kernel(
+            "build_hits",
+            "Batch.n_hits",
+            ("Detector", "PixelEdges", "ModuleTable", "Clusters", "HitSources", "Events", "Hits"),
+            several="LANES",
+        ),
     ),
 )

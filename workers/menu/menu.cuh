@@ -38,9 +38,11 @@ HLT_FN void score_event(uint32_t event, Selection const& selection, ModelInputs 
                         ModelWeights const& weights, Events const& events, Results const& results) {
   results.sum_pt[event] = float(double(events.sum_pt[event]) / 1024.);
   if (selection.event_layers == 0) return;
-  float const score = mlp(selection.event_layer, selection.event_layers, inputs, selection.event_input, layers, weights,
-                          [&](uint32_t q) { return float(quantity(q, results, event)); });
-  results.event_score[event] = score >= 0.f && score <= 1.f ? score : 0.f;
+  float score[MLP_ROWS];
+  mlp(
+      selection.event_layer, selection.event_layers, inputs, selection.event_input, layers, weights,
+      [&](uint32_t, uint32_t q) { return float(quantity(q, results, event)); }, score);
+  results.event_score[event] = score[0] >= 0.f && score[0] <= 1.f ? score[0] : 0.f;
 }
 
 // Item: an event. Bit p of path_raw: all cuts of path p hold; of path_bits: and the prescale keeps the event, which depends on

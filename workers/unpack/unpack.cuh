@@ -124,8 +124,52 @@ HLT_FN uint32_t calibrate(uint32_t adc, uint32_t code, Detector const& det, Modu
   return e < 2147483648.f ? uint32_t(e) : MAX_CHARGE;
 }
 
-// Item: a FED of an event. Decodes its pixel words; the checks come in the order of the CMS unpacker:
-// padding, error word, address, disabled ROC, pixel coordinates, dead or noisy column. O(words).
+// Where the charge of a pixel word belongs; module NO_MODULE: nowhere.
+struct PixelPlace {
+  uint32_t module, position, code;  // code: entry of Gains
+};
+
+// Decodes a pixel word; the checks come in the order of the CMS unpacker: padding, error word, address, disabled ROC, pixel coordinates.
+HLT_FN PixelPlace decode_word(uint32_t word, uint32_t fed, Detector const& det, Cabling const& cabling, uint32_t& bad_words,
+                              uint32_t& flags) {
+  PixelPlace const nowhere = {NO_MODULE, 0, 0};
+  if (word == 0) return nowhere;
+  uint32_t const link = word >> 26, roc = word >> 21 & 31u;
+  if (roc >= FIRST_ERROR_ROC) {
+    flags |= FLAG_FED_ERROR_WORD;
+    return nowhere;
+  }
+  uint32_t const place = (fed * det.links + link - 1) * det.rocs + roc - 1;
+  bool const connected = link != 0 && link <= det.links && roc != 0 && roc <= det.rocs && cabling.module[place] != NO_MODULE;
+  if (!connected) {
+    ++bad_words;
+    return nowhere;
+  }
+  if (cabling.disabled[place]) return nowhere;
+  int32_t r, c;
+  if (cabling.word_format[place] == 0) {
+    int32_t const pixel = word >> 8 & 0xffu;
+    r = det.chip_rows - pixel / 2;
+    c = 2 * int32_t(word >> 16 & 31u) + pixel % 2;
+  } else {
+    r = word >> 8 & 127u;
+    c = word >> 15 & 63u;
+  }
+  if (r < 0 || r >= det.chip_rows || c >= det.chip_cols) {
+    ++bad_words;
+    return nowhere;
+  }
+  uint32_t const module = cabling.module[place];
+  uint32_t const row = cabling.row0[place] + cabling.row_step[place] * r;
+  uint32_t const col = cabling.col0[place] + cabling.col_step[place] * c;
+  if (row >= det.rows || col >= det.cols) {
+    ++bad_words;
+    return nowhere;
+  }
+  return {module, col * det.column_words * 32 + row, (module * det.cols + col) * det.gain_blocks + row / det.rows_per_block};
+}
+
+// Item: a FED of an event. Decodes its pixel words; those of dead and noisy columns are left out. O(words).
 HLT_FN void decode_frames(Team const& team, uint32_t item, Detector const& det, Raw const& raw, FedIndex const& fed_index,
                           Cabling const& cabling, Gains const& gains, ModuleTable const& table, Frames const& frames, Words const& out,
                           ModulePixels const& modules, Results const& results) {
@@ -145,48 +189,27 @@ HLT_FN void decode_frames(Team const& team, uint32_t item, Detector const& det, 
     }
   }
   uint32_t bad_words = 0, flags = 0;
-  for (uint32_t i = team.rank(); i < body.words; i += team.size()) {
-    uint32_t const w = body.begin + i, word = raw.word[w];
-    out.module[w] = NO_MODULE;
-    if (word == 0) continue;
-    uint32_t const link = word >> 26, roc = word >> 21 & 31u;
-    if (roc >= FIRST_ERROR_ROC) {
-      flags |= FLAG_FED_ERROR_WORD;
-      continue;
+  // A thread takes several words at a time: their gains are on the way from memory while the others are decoded.
+  PixelPlace places[ITEMS_AHEAD];
+  for (uint32_t first = team.rank(); first < body.words; first += ITEMS_AHEAD * team.size()) {
+    uint32_t const n = smaller(ITEMS_AHEAD, (body.words - first + team.size() - 1) / team.size());
+    for (uint32_t k = 0; k < n; ++k) {
+      places[k] = decode_word(raw.word[body.begin + first + k * team.size()], fed, det, cabling, bad_words, flags);
+      prefetch(&gains.code[places[k].code]);
     }
-    uint32_t const place = (fed * det.links + link - 1) * det.rocs + roc - 1;
-    bool const connected = link != 0 && link <= det.links && roc != 0 && roc <= det.rocs && cabling.module[place] != NO_MODULE;
-    if (!connected) {
-      ++bad_words;
-      continue;
+    for (uint32_t k = 0; k < n; ++k) {
+      uint32_t const w = body.begin + first + k * team.size(), module = places[k].module;
+      out.module[w] = uint16_t(module);
+      if (module == NO_MODULE) continue;
+      uint32_t const code = gains.code[places[k].code];
+      if (code >> 8 == det.dead_code || code >> 8 == det.noisy_code) {
+        out.module[w] = NO_MODULE;
+        continue;
+      }
+      out.position[w] = places[k].position;
+      out.charge[w] = calibrate(raw.word[w] & 0xffu, code, det, table, module);
+      tally(&modules.count[event * det.n_modules + module]);
     }
-    if (cabling.disabled[place]) continue;
-    int32_t r, c;
-    if (cabling.word_format[place] == 0) {
-      int32_t const pixel = word >> 8 & 0xffu;
-      r = det.chip_rows - pixel / 2;
-      c = 2 * int32_t(word >> 16 & 31u) + pixel % 2;
-    } else {
-      r = word >> 8 & 127u;
-      c = word >> 15 & 63u;
-    }
-    if (r < 0 || r >= det.chip_rows || c >= det.chip_cols) {
-      ++bad_words;
-      continue;
-    }
-    uint32_t const module = cabling.module[place];
-    uint32_t const row = cabling.row0[place] + cabling.row_step[place] * r;
-    uint32_t const col = cabling.col0[place] + cabling.col_step[place] * c;
-    if (row >= det.rows || col >= det.cols) {
-      ++bad_words;
-      continue;
-    }
-    uint32_t const code = gains.code[(module * det.cols + col) * det.gain_blocks + row / det.rows_per_block];
-    if (code >> 8 == det.dead_code || code >> 8 == det.noisy_code) continue;
-    out.module[w] = uint16_t(module);
-    out.position[w] = col * det.column_words * 32 + row;
-    out.charge[w] = calibrate(word & 0xffu, code, det, table, module);
-    tally(&modules.count[event * det.n_modules + module]);
   }
   if (bad_words) {
     atomic_add(&results.word_errors[event], bad_words);
