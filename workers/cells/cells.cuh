@@ -98,21 +98,41 @@ struct PairCuts {
 };
 
 // Do an inner hit and the sorted hit k of the outer layer form a cell? Without branches on the hits, so that the threads of a warp, or
-// the lanes of a vector, stay together.
-HLT_FN bool makes_cell(PairCuts const& cuts, Inner const& in, SortedHits const& sorted, uint32_t k) {
-  int32_t const dphi = magnitude(int32_t(int16_t(in.phi - read_only(sorted.phi, k)))), so = read_only(sorted.size_y, k);
-  float const zo = read_only(sorted.z, k), ro = read_only(sorted.r, k), dr = ro - in.r;
-  bool good = (dphi <= cuts.phi) & (dr >= 0.f) & (dr <= cuts.max_dr) & !(magnitude(in.z * ro - in.r * zo) > cuts.max_z0 * dr);
-  good &= (in.size_y <= 0) | (cuts.size_difference < 0) | (so <= 0) | (magnitude(so - in.size_y) <= cuts.size_difference);
-  if (cuts.size_deviation >= 0) {
+// the lanes of a vector, stay together. `SLOPES`: whether the pair has a cut on the slope that the inner hit's size tells.
+template <bool SLOPES>
+HLT_FN uint32_t is_cell(PairCuts const& cuts, Inner const& in, int32_t phi, int32_t so, float zo, float ro) {
+  int32_t const dphi = magnitude(int32_t(int16_t(in.phi - phi)));
+  float const dr = ro - in.r;
+  uint32_t good = uint32_t(dphi <= cuts.phi) & uint32_t(dr >= 0.f) & uint32_t(dr <= cuts.max_dr);
+  good &= uint32_t(!(magnitude(in.z * ro - in.r * zo) > cuts.max_z0 * dr));
+  good &= uint32_t(in.size_y <= 0) | uint32_t(cuts.size_difference < 0) | uint32_t(so <= 0) |
+          uint32_t(magnitude(so - in.size_y) <= cuts.size_difference);
+  if (SLOPES) {
     float const slope = magnitude((in.z - zo) / (in.r - ro));
-    bool const finite = slope < 1e6f;
+    uint32_t const finite = uint32_t(slope < 1e6f);
     int32_t const expected = int32_t((finite ? slope : 0.f) * cuts.size_y_per_slope + 0.5f);
-    good &= (in.size_y <= 0) | (finite & (magnitude(in.size_y - expected) <= cuts.size_deviation));
+    good &= uint32_t(in.size_y <= 0) | (finite & uint32_t(magnitude(in.size_y - expected) <= cuts.size_deviation));
   }
   // The circle through the beam line and both hits: dphi * 2R is the chord's bend.
   float const angle = float(dphi) * (3.14159265358979323846f / 32768.f);
-  return good & (angle * angle * (cuts.min_diameter2 - in.r * ro) <= dr * dr);
+  return good & uint32_t(angle * angle * (cuts.min_diameter2 - in.r * ro) <= dr * dr);
+}
+
+HLT_FN bool makes_cell(PairCuts const& cuts, Inner const& in, SortedHits const& sorted, uint32_t k) {
+  int32_t const phi = read_only(sorted.phi, k), size_y = read_only(sorted.size_y, k);
+  float const z = read_only(sorted.z, k), r = read_only(sorted.r, k);
+  return (cuts.size_deviation >= 0 ? is_cell<true>(cuts, in, phi, size_y, z, r) : is_cell<false>(cuts, in, phi, size_y, z, r)) != 0;
+}
+
+// Which of the n <= 32 sorted hits from `first` on form a cell. The compiler makes vectors of this loop: neighbours in memory, no
+// branches, results of the width of the coordinates.
+template <bool SLOPES>
+HLT_FN uint32_t cells_in_a_row(PairCuts const& cuts, Inner const& in, SortedHits const& sorted, uint32_t first, uint32_t n) {
+  int16_t const *const phi = sorted.phi + first, *const size_y = sorted.size_y + first;
+  float const *const z = sorted.z + first, *const r = sorted.r + first;
+  uint32_t mask = 0;
+  for (uint32_t i = 0; i < n; ++i) mask |= is_cell<SLOPES>(cuts, in, phi[i], size_y[i], z[i], r[i]) << i;
+  return mask;
 }
 
 // The sorted hits of a layer within reach of a hit: one range, or two where the window wraps around, taken in order of azimuth.
@@ -158,7 +178,13 @@ HLT_FN uint64_t search(WarpTeam const& team, PairCuts const& cuts, Inner const& 
                        uint32_t* masks) {
   if (WarpTeam::size() == 1) {
     uint64_t mask = 0;
-    for (uint32_t i = 0; i < n; ++i) mask |= uint64_t(makes_cell(cuts, in, sorted, first + i)) << i;
+    bool const slopes = cuts.size_deviation >= 0 && in.size_y > 0;
+    for (uint32_t i = 0; i < n; i += 32) {
+      uint32_t const m = smaller(n - i, 32u);
+      uint32_t const found =
+          slopes ? cells_in_a_row<true>(cuts, in, sorted, first + i, m) : cells_in_a_row<false>(cuts, in, sorted, first + i, m);
+      mask |= uint64_t(found) << i;
+    }
     return mask;
   }
   uint32_t const bend = uint32_t(uint16_t(in.phi)) << 16 | uint16_t(in.size_y);
