@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes.util
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,9 @@ def test_what_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         poor.setenv(VARIABLE, "x86-64-v3")
         with pytest.raises(BackendError, match="this processor cannot run them; use one of baseline"):
             load_library()
+    monkeypatch.setattr(cpu_library, "_file", lambda module: ctypes.util.find_library("c"))
+    with pytest.raises(BackendError, match="older than the sources"):
+        load_library()
     monkeypatch.setattr(cpu_library, "_file", lambda module: None)
     with pytest.raises(BackendError, match="the CPU kernels are not built"):
         load_library()

@@ -30,11 +30,14 @@ def built() -> tuple[str, ...]:
 
 
 def usable() -> tuple[str, ...]:
-    """Those of them that this processor has, best first. Raises BackendError if the kernels were not built."""
+    """Those of them that this processor has, best first. Raises BackendError if the kernels were not built, or long ago."""
     file = _file(MODULES["baseline"])
     if file is None:
         raise BackendError("the CPU kernels are not built; install hltfarm with a C++17 compiler present (pip install .)")
-    runs = ctypes.CDLL(file).hlt_runs
+    try:
+        runs = ctypes.CDLL(file).hlt_runs
+    except AttributeError:
+        raise BackendError("the compiled CPU kernels are older than the sources, reinstall hltfarm (pip install .)") from None
     runs.restype = ctypes.c_int
     runs.argtypes = (ctypes.c_char_p,)
     return tuple(name for name in built() if runs(name.encode()))
