@@ -22,7 +22,7 @@ from hltfarm.workers.pipeline import CHAIN
 from hltfarm.workers.reconstruct import Source, in_one_piece
 from hltfarm.workers.reconstructor import Reconstructor, host_tables, load_selector, parameters
 
-#: Batches before the measured ones; among the first of every 64 is one that runs without its graph.
+#: Batches before the measured ones; the first runs without its graph.
 WARM_UP, RUNS = 70, 5
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket as sockets
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from hltfarm.workers.engine import Build, Built, Descriptor, Engine, Outcome, Re
 from hltfarm.workers.ingest_link import IngestLink
 
 log = logging.getLogger(__name__)
+#: The threads that talk and that start batches need the interpreter for fractions of a millisecond; 5 ms is Python's default.
+SWITCH_S = 0.0005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +34,7 @@ class WorkerSettings:
     ingests: where the ingests of this host wait for workers; the worker serves all of them at once, each over its own slot ring.
     max_events, max_batch_bytes: largest batch; larger ones fill the device better, smaller ones answer sooner.
     max_wait_s: a batch starts when its oldest event has waited so long, if the device can take one more.
-    capacity: events here at a time, 0 for all batches that the device may take at a time and two more: one is ready, one is on its way.
+    capacity: events here at a time, 0 for twice the batches that the device may take at a time, and one that is on its way.
     threads: of the CPU backend, 0 for all cores.
     hang_s: a process whose batch runs longer after an ingest gave the worker up ends, so that it can be started again.
     """
@@ -61,7 +64,7 @@ class WorkerSettings:
     @property
     def capacity_of_each(self) -> int:
         """Events to have from each ingest at a time: an equal share, but enough for one batch if the others are idle."""
-        share = -(-(self.capacity or (self.at_a_time + 2) * self.max_events) // len(self.ingests))
+        share = -(-(self.capacity or (2 * self.at_a_time + 1) * self.max_events) // len(self.ingests))
         return max(share, self.max_events)
 
     def build(self, config: RunConfig) -> Built:
@@ -90,6 +93,7 @@ def run_worker(settings: WorkerSettings, build: Build | None = None) -> None:
     Call it from the main thread. build: makes the reconstruction, `settings.build` by default.
     Raises ConfigError if the ingest's slot ring cannot be mapped here, BackendError after the device failed (a restart may help).
     """
+    sys.setswitchinterval(SWITCH_S)
     signals = 0
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -179,8 +183,8 @@ class Worker:
         self._batcher.discard(lambda item: item[8] == peer.number)
 
     def _feed(self, now: float) -> None:
-        """Keep as many batches running as the device takes at a time and, if a full one is there, one ready behind them."""
-        while self._engine.pending <= self._engine.parallel:
+        """Keep as many batches running as the device takes at a time and, if full ones are there, as many ready behind them."""
+        while self._engine.pending < 2 * self._engine.parallel:
             batch = self._batcher.take(now, only_full=self._engine.pending >= self._engine.parallel)
             if not batch:
                 return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 #: --fmad=false keeps products and sums apart, as the host compiler does with -ffp-contract=off: the same bits on both.
 OPTIONS = ("-std=c++17", "--fmad=false", "--prec-div=true", "--prec-sqrt=true", "--ftz=false", "--diag-suppress=177")
 THREADS_PER_SM, MAX_BLOCKS_PER_SM = 2048, 32  # what a multiprocessor holds at most (compute capability 8.0 and 9.0)
-PROFILE_EVERY = 64
+PROFILE_EVERY_S = 10.0  # a batch without its graph, for the times of the stages; it takes several times as long as the others
+SPIN_EVENTS = 8  # for so few events the host waits awake: a wake-up would be a good part of their latency
 MEMORY_SHARE = 0.6  # of the free memory that lanes take unless their number is given
 
 
@@ -98,7 +99,7 @@ class CudaLane:
         self._results = pinned_allocate(RESULTS, capacity.events)
         self._sms = cupy.cuda.Device().attributes["MultiProcessorCount"]
         self._items = {"n_events": capacity.events, "one": 1}
-        self._begin, self._end = cupy.cuda.Event(), cupy.cuda.Event()
+        self._begin, self._end, self._done = cupy.cuda.Event(), cupy.cuda.Event(), cupy.cuda.Event(block=True, disable_timing=True)
         self._marks: list[tuple[str, Any]] = []
         self.events: Sequence[RawEvent] = ()
         self.asked: Sequence[bool] | None = None  #: of the events, whose tracks and vertices are wanted
@@ -182,7 +183,8 @@ class CudaLane:
         describe_batch(self._batch, events, self.detector)
         base = self.arena["Raw"].buffer.data.ptr
         for begin, event in zip(self._batch.payload_begin.tolist(), events, strict=False):
-            self._copy(base + 4 * begin, event.payload.ctypes.data, event.payload.nbytes, runtime.memcpyHostToDevice)
+            payload = event.payload  # `ctypes.data` takes thrice as long
+            self._copy(base + 4 * begin, payload.__array_interface__["data"][0], payload.nbytes, runtime.memcpyHostToDevice)
         self._marks = []
         with self.stream:
             self._begin.record(self.stream)
@@ -191,10 +193,11 @@ class CudaLane:
             else:
                 self._program.graph.launch(self.stream)
             self._end.record(self.stream)
+            self._done.record(self.stream)
 
     def finish(self) -> tuple[np.ndarray[Any, Any], dict[str, float]]:
         """Wait for the batch; its result rows, and device seconds: "chain", and by stage if it was profiled."""
-        self._end.synchronize()
+        (self._end if len(self.events) <= SPIN_EVENTS else self._done).synchronize()
         seconds = {"chain": cupy.cuda.get_elapsed_time(self._begin, self._end) * 1e-3}
         for (stage, start), (_, stop) in zip(self._marks, self._marks[1:], strict=False):
             seconds[stage] = cupy.cuda.get_elapsed_time(start, stop) * 1e-3
@@ -227,7 +230,7 @@ class CudaBackend:
         self.capacity = capacity
         self._device_number = device.id
         self._profile = profile
-        self._batches = itertools.count()
+        self._profiled = -PROFILE_EVERY_S
         self._registered: list[int] = []
         self._selects = selector.track is not None
         tables = _to_device(tables)
@@ -276,7 +279,7 @@ class CudaBackend:
                     lane = self._next_lane(wait=not busy)
                 lane.asked = asked
                 busy.append(lane)  # before it starts: if that fails half-way, copies of payloads are under way
-                lane.start(part, self._profile or next(self._batches) % PROFILE_EVERY == 0)
+                lane.start(part, self._profile or self._profile_is_due())
             while busy:
                 collect()
         finally:
@@ -284,6 +287,13 @@ class CudaBackend:
                 lane.stream.synchronize()
                 self._free.put(lane)
         return BatchResult(np.concatenate(rows) if rows else np.empty(0, RESULT), seconds, kept if keep or columns is not None else None)
+
+    def _profile_is_due(self) -> bool:
+        now = time.monotonic()
+        if now - self._profiled < PROFILE_EVERY_S:
+            return False
+        self._profiled = now  # two threads that come here at once both profile, which does no harm
+        return True
 
     def _next_lane(self, wait: bool) -> CudaLane | None:
         """A lane that is free; None if there is none. Who has a lane already must not wait: the others may wait for it."""
