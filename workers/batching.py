@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 #: Batches on a GPU at a time, at most: many kernels are too small, or wait too much, to fill it alone.
-MOST_LANES = 6
+MOST_LANES = 10
 
 
 class Batcher(Generic[T]):

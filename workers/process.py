@@ -32,7 +32,8 @@ class WorkerSettings:
     """One worker.
 
     ingests: where the ingests of this host wait for workers; the worker serves all of them at once, each over its own slot ring.
-    max_events, max_batch_bytes: largest batch; larger ones fill the device better, smaller ones answer sooner.
+    max_events, max_batch_bytes: largest batch; larger ones fill the device better, smaller ones answer sooner. 0 bytes: 288 KiB for each
+    event, and room for the largest one; memory of the device goes by it.
     max_wait_s: a batch starts when its oldest event has waited so long, if the device can take one more.
     capacity: events here at a time, 0 for twice the batches that the device may take at a time, and one that is on its way.
     threads: of the CPU backend, 0 for all cores.
@@ -43,7 +44,7 @@ class WorkerSettings:
     ingests: tuple[str, ...] = ("ipc:///tmp/hltfarm-workers",)
     backend: str = "auto"
     max_events: int = 64
-    max_batch_bytes: int = 24 << 20
+    max_batch_bytes: int = 0
     max_wait_s: float = 0.002
     capacity: int = 0
     threads: int = 0
@@ -55,6 +56,11 @@ class WorkerSettings:
             raise ConfigError(f"worker {self.name}: give the endpoint of every ingest once, not {', '.join(self.ingests) or 'none'}")
         if self.max_events < 1 or self.max_wait_s < 0:
             raise ConfigError(f"worker {self.name}: batches have at least one event and a wait that is not negative")
+
+    @property
+    def batch_bytes(self) -> int:
+        """Payload of a batch at most."""
+        return self.max_batch_bytes or max(8 << 20, self.max_events * (288 << 10))
 
     @property
     def at_a_time(self) -> int:
@@ -79,7 +85,7 @@ class WorkerSettings:
             menu,
             backend=self.backend,
             max_events=self.max_events,
-            max_batch_bytes=self.max_batch_bytes,
+            max_batch_bytes=self.batch_bytes,
             threads=self.threads,
             config=configuration_of(config),
         )
@@ -117,7 +123,7 @@ class Worker:
     def __init__(self, settings: WorkerSettings, build: Build, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
         self._clock = clock
-        self._batcher: Batcher[Descriptor] = Batcher(settings.max_events, settings.max_batch_bytes, settings.max_wait_s)
+        self._batcher: Batcher[Descriptor] = Batcher(settings.max_events, settings.batch_bytes, settings.max_wait_s)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._bell = self._context.socket(zmq.PAIR)
         self._bell.bind("inproc://engine")

@@ -196,7 +196,7 @@ class Reconstructor:
     `max_events` and `max_batch_bytes` bound one batch on the device (longer lists are split); an event larger than `max_batch_bytes`
     raises LimitError. `selector`: other models than those that the configuration names. `threads` (CPU): 0 = all cores this process
     may use. `events_per_task` (CPU): events a thread runs together. `lanes` (CUDA): batches on the device at a time, each with memory
-    for the largest batch; 0: as many as fit, at most six.
+    for the largest batch; 0: as many as fit, at most ten.
     Raises BackendError if the backend is not usable here, ConditionsError if the detector is inconsistent.
     """
 
