@@ -41,7 +41,7 @@ class Capacity:
             "hits": min(self.words, self.events * self.config.max_hits),  # a hit takes at least one word
             "sorted_hits": min(self.words, self.events * self.config.max_hits) + 1,  # the search reads two at a time
             "phi_bins": self.events * len(detector.layers) * (PHI_BINS + 1),
-            "cells": self.words * self.config.cells.cells_per_word + 4,  # the linking reads four at a time
+            "cells": self.words * self.config.cells.cells_per_word + 8,  # the linking reads up to eight at a time
             "cell_groups": -(-self.words * self.config.cells.cells_per_word // 32),
             "cell_chunks": -(-self.words * max(self.config.cells.cells_per_word, self.config.tracks.used_cells_per_word) // 1024) + 1,
             "hit_values": 4 * min(self.words, self.events * self.config.max_hits),

@@ -60,6 +60,15 @@ HLT_FN bool far_from_aligned(float cut, CellLine const& cell, float ro, float zo
   return area * area > cut * ((dr2 + dz * dz) * dr2);
 }
 
+// Which of the n <= 32 cells whose outer hits lie at r, z are not far from it. The compiler makes vectors of the loop, which is why it
+// looks at whole vectors: there is room in the arena behind the last cell.
+HLT_FN uint32_t near_in_a_row(float cut, CellLine const& cell, float const* r, float const* z, uint32_t n) {
+  uint32_t mask = 0;
+  uint32_t const whole = (n + 7) / 8 * 8;
+  for (uint32_t i = 0; i < whole; ++i) mask |= uint32_t(!far_from_aligned(cut, cell, r[i], z[i])) << i;
+  return n < 32 ? mask & ((1u << n) - 1u) : mask;
+}
+
 // Does the cell middle -> outer continue the cell inner -> middle?
 HLT_FN bool continues(uint32_t inner, uint32_t middle, uint32_t outer, Layers const& layers, TrackCuts const& cuts, HitPoints const& points,
                       HitCells const& info) {
@@ -88,11 +97,11 @@ HLT_FN void link_cells(WarpTeam const& team, uint32_t item, Layers const& layers
   Candidates const candidates(team.scratch());
   uint32_t* const queue = team.scratch() + 8 * GROUP;
   uint32_t waiting = 0;
-  // (four cells that begin at k, place of the cell in the item, which of the four)
-  auto const decide = [&](uint32_t entry) {
-    uint32_t const c = begin + entry / 16 % LINK_GROUP, middle = cells.outer[c], first = info.begin[middle];
-    for (uint32_t rest = entry % 16; rest != 0; rest &= rest - 1) {
-      uint32_t const k = entry / (16 * LINK_GROUP) * 4 + lowest_bit(rest), next = first + k;
+  // The k0-th cells and so on, by bits, that may continue cell c.
+  auto const decide_on = [&](uint32_t c, uint32_t k0, uint32_t near) {
+    uint32_t const middle = cells.outer[c], first = info.begin[middle];
+    for (; near != 0; near &= near - 1) {
+      uint32_t const k = k0 + lowest_bit(near), next = first + k;
       if (!continues(cells.inner[c], middle, cells.outer[next], layers, cuts, points, info)) continue;
       if (k < MASK_BITS) atomic_or(&links.mask[c], uint64_t(1) << k);
       atomic_or(&bits.linking[c / GROUP], 1u << c % GROUP);
@@ -100,17 +109,26 @@ HLT_FN void link_cells(WarpTeam const& team, uint32_t item, Layers const& layers
       atomic_or(&bits.used[next / GROUP], 1u << next % GROUP);
     }
   };
+  // What waits: which four cells, place of the cell in the item, which of the four.
+  auto const decide = [&](uint32_t entry) { decide_on(begin + entry / 16 % LINK_GROUP, entry / (16 * LINK_GROUP) * 4, entry % 16); };
   for (uint32_t c0 = begin; c0 < end; c0 += team.size()) {
     uint32_t const c = smaller(c0 + team.rank(), end - 1), middle = cells.outer[c];
     bool const mine = c == c0 + team.rank();
     uint32_t const first = info.begin[middle], n = mine ? info.count[middle] : 0;
     Point const p = point(points, cells.inner[c]);
-    candidates.line[team.rank()] = {p.r, p.z, cells.outer_r[c], cells.outer_z[c]};
-    candidates.rest[team.rank()] = {first_cut(layers.theta_cut[info.layer[middle]], cuts), first, n, c - begin};
+    CellLine const line = {p.r, p.z, cells.outer_r[c], cells.outer_z[c]};
+    float const cut = first_cut(layers.theta_cut[info.layer[middle]], cuts);
     if (mine) links.mask[c] = 0;
+    if (WarpTeam::size() == 1) {  // the lanes of a vector take the cells instead
+      for (uint32_t k = 0; k < n; k += 32)
+        decide_on(c, k, near_in_a_row(cut, line, cells.outer_r + first + k, cells.outer_z + first + k, smaller(n - k, 32u)));
+      continue;
+    }
+    candidates.line[team.rank()] = line;
+    candidates.rest[team.rank()] = {cut, first, n, c - begin};
     team.sync();
     team.share_out((n + 3) / 4, [&](uint32_t owner, uint32_t quarter, bool active) {
-      CellLine const line = candidates.line[owner];
+      CellLine const cell = candidates.line[owner];
       Candidates::Rest const rest = candidates.rest[owner];
       uint32_t near = 0;
       if (active) {
@@ -118,7 +136,7 @@ HLT_FN void link_cells(WarpTeam const& team, uint32_t item, Layers const& layers
         float const *const r = cells.outer_r + (rest.first + k), *const z = cells.outer_z + (rest.first + k);
         HLT_UNROLL
         for (uint32_t i = 0; i < 4; ++i)  // behind the last cell of the hit, too: there is room in the arena
-          near |= uint32_t(!far_from_aligned(rest.cut, line, read_only(r, i), read_only(z, i))) << i;
+          near |= uint32_t(!far_from_aligned(rest.cut, cell, read_only(r, i), read_only(z, i))) << i;
         if (left < 4) near &= (1u << left) - 1u;
       }
       team.put_aside(queue, waiting, near != 0, (quarter * LINK_GROUP + rest.cell) * 16 + near, decide);
