@@ -111,7 +111,11 @@ class IngestLink:
         return self.welcome.heartbeat_s if self.welcome is not None else QUIET_S
 
     def keep_alive(self, now: float, busy_s: float, idle: bool) -> bool:
-        """Say Alive or, while the ingest does not know this worker and it is idle, Hello. True if the ingest was lost: drop its events."""
+        """Say Alive or, while the ingest does not know this worker, Hello. True if the ingest was lost: drop its events.
+
+        idle: nothing of this ingest is being computed. An ingest that was started again counts its tickets from 1: an answer of the time
+        before, after the hello, would be taken for one of the new ones.
+        """
         if now < self.next_sign:
             return False
         self._said = now
@@ -123,7 +127,7 @@ class IngestLink:
             self.forget()
         if self.welcome is not None:
             self.send(link.Alive(busy_s=busy_s))
-        elif idle and not self.leaving:  # a batch of the time before would delay the new work
+        elif idle and not self.leaving:
             self.send(self._hello)
             self._said = now
         return lost

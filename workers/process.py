@@ -142,6 +142,7 @@ class Worker:
             capacity=settings.capacity_of_each,
         )
         self._links = [IngestLink(number, url, self._context, self._poller, hello) for number, url in enumerate(settings.ingests)]
+        self._jobs_of = [0] * len(self._links)  # jobs of each ingest that the engine has
         self._left_at: float | None = None
 
     # -- loop --------------------------------------------------------------------------------------------------------------
@@ -158,7 +159,7 @@ class Worker:
             self._receive(peer, now)
         self._feed(now)
         for peer in self._links:
-            if peer.keep_alive(now, self._engine.busy_s(now), self._engine.pending == 0):
+            if peer.keep_alive(now, self._engine.busy_s(now), self._jobs_of[peer.number] == 0):
                 self._drop(peer)
             if peer.welcome is None and self._engine.busy_s(now) > self._settings.hang_s:
                 raise BackendError(
@@ -180,6 +181,7 @@ class Worker:
             elif isinstance(message, link.Configure):
                 self._drop(peer)
                 if peer.ring is not None:
+                    self._jobs_of[peer.number] += 1
                     self._engine.configure(peer.number, peer.ring, message.generation, message.config)
             elif isinstance(message, link.Unknown):
                 self._drop(peer)
@@ -194,13 +196,17 @@ class Worker:
             batch = self._batcher.take(now, only_full=self._engine.pending >= self._engine.parallel)
             if not batch:
                 return
+            for number in {item[8] for item in batch}:
+                self._jobs_of[number] += 1
             self._engine.run(batch)
 
     def _report(self, outcome: Outcome) -> None:
         if isinstance(outcome, Ready):
+            self._jobs_of[outcome.ingest] -= 1
             self._links[outcome.ingest].send(outcome.message)
             return
         for answer in outcome.answers:
+            self._jobs_of[answer.ingest] -= 1
             self._links[answer.ingest].send(answer.message, answer.records.tobytes(), *answer.parts)
         if outcome.broken:
             for peer in self._links:

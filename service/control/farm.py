@@ -146,10 +146,15 @@ class FarmControl:
             view = await self.look()
             if self._autostart and view.state is RunState.HALTED:
                 await self._begin_automatically()
-            elif strays(view):
+            elif strays(view) and self._goes_on:
                 await self._rejoin()
             interval = self.settings.poll_s / 5 if self.transitions.pending() else self.settings.poll_s
             await asyncio.sleep(interval)  # the sampling interval of the monitor, not a wait for anything
+
+    @property
+    def _goes_on(self) -> bool:
+        """A run is open and nobody has asked for its end."""
+        return self._open_run is not None and self._ending is None
 
     async def _begin_automatically(self) -> None:
         known = self.config  # what an operator configured outlives the ingest
@@ -168,8 +173,9 @@ class FarmControl:
         async with self._commands:
             view = await self.look()
             run = view.snapshot.run if view.snapshot is not None else None
-            if self.config is None or self.config.run != run:
-                return  # another control configured this run
+            if self.config is None or self.config.run != run or not self._goes_on:
+                return  # another control configured this run, or it was ended meanwhile
+            self._replaced = self._replaced or bool(strays(view))  # what they had counted is gone, whether they join or not
             paused = not any(ingest.snapshot is not None and ingest.snapshot.state in ADMITTING for ingest in view.ingests)
             for endpoint in strays(view):
                 try:
@@ -178,7 +184,6 @@ class FarmControl:
                 except HltfarmError as error:
                     log.warning("ingest %s cannot join run %s yet: %s", endpoint, run, error)  # tried again at the next look
                 else:
-                    self._replaced = True
                     log.warning("ingest %s came back and joined run %s", endpoint, run)
                 finally:
                     self._epoch += 1
@@ -215,6 +220,8 @@ class FarmControl:
             run = view.snapshot.run if view.snapshot is not None else None
             if op == "start":
                 run = await self._fresh_run(run)
+            if op in LONG or op == "reset":
+                self._replaced = self._replaced or bool(strays(view))
             before = self._ending
             if op in ("stop", "reset"):
                 self._ending = Outcome.STOPPED if op == "stop" else (before or Outcome.RESET)

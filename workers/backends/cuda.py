@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -243,6 +244,7 @@ class CudaBackend:
                 f"{self.device}: not enough memory for batches of {capacity.events} events ({e}); lower max_events or max_batch_bytes"
             ) from None
         self.parallel = len(self._lanes)
+        self._exchange = threading.Lock()
         self._free: SimpleQueue[CudaLane] = SimpleQueue()
         for lane in self._lanes:
             self._free.put(lane)
@@ -284,7 +286,8 @@ class CudaBackend:
                 collect()
         finally:
             for lane in busy:  # only after an error: nothing may read the payloads any more
-                lane.stream.synchronize()
+                with suppress(runtime.CUDARuntimeError):  # of a device that failed for good; why is what comes out of here
+                    lane.stream.synchronize()
                 self._free.put(lane)
         return BatchResult(np.concatenate(rows) if rows else np.empty(0, RESULT), seconds, kept if keep or columns is not None else None)
 
@@ -305,7 +308,8 @@ class CudaBackend:
     def use(self, tables: dict[str, Collection], params: dict[str, np.ndarray[Any, Any]], selector: Selector) -> None:
         """Other tables and models from the next run on. Raises BackendError if a torch model cannot be built; all stays as it was then."""
         runtime.setDevice(self._device_number)
-        lanes = [self._free.get() for _ in self._lanes]  # runs that are under way end first
+        with self._exchange:  # two exchanges would each hold a part of the lanes
+            lanes = [self._free.get() for _ in self._lanes]  # runs that are under way end first
         try:
             tables = _to_device(tables)
             cupy.cuda.Device().synchronize()
@@ -328,7 +332,9 @@ class CudaBackend:
 
     def close(self) -> None:
         for lane in self._lanes:
-            lane.stream.synchronize()
+            with suppress(runtime.CUDARuntimeError):  # a device that failed for good says so every time
+                lane.stream.synchronize()
         for address in self._registered:
-            runtime.hostUnregister(address)
+            with suppress(runtime.CUDARuntimeError):
+                runtime.hostUnregister(address)
         self._registered = []

@@ -64,7 +64,7 @@ HLT_FN void fit_vertex(WarpTeam const& team, ZTracks const& tracks, Vertices con
     sum = team.add_in_order(sum, in ? w * double(tracks.v.z[i]) : 0.);
     weight = team.add_in_order(weight, w);
   });
-  double const z = sum / weight;
+  double const z = weight > 0. ? sum / weight : 0.;  // all tracks may have left it; the bits of 0 / 0 differ between machines
   double chi2 = 0., sum_pt = 0., sum_pt2 = 0.;
   int32_t ndof = -1;
   members.for_each(team, [&](uint32_t i, bool in) {

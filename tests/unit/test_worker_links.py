@@ -1,0 +1,135 @@
+"""The talking half of a worker with several ingests, here two sockets in the same thread; the engine computes for real."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import zmq
+
+from hltfarm.proto import worker_link as link
+from hltfarm.proto.events import RawEvent
+from hltfarm.proto.messages import RunConfig
+from hltfarm.proto.results import RESULT
+from hltfarm.service.ingest.slots import SlotRing
+from hltfarm.workers.engine import Built
+from hltfarm.workers.process import Worker, WorkerSettings
+
+DEADLINE_S = 20.0
+
+
+class Reconstruction:
+    """A batch ends when `gate` is open."""
+
+    backend = "cpu"
+    device = "fake"
+    parallel = 1
+
+    def __init__(self, gate: threading.Event) -> None:
+        self._gate = gate
+
+    def run(self, events: list[RawEvent], *, columns: list[bool] | None) -> Any:
+        assert self._gate.wait(DEADLINE_S)
+        return SimpleNamespace(results=np.zeros(len(events), RESULT), stage_seconds={}, reply=lambda i: None)
+
+    def register(self, buffer: memoryview) -> None:
+        assert len(buffer) > 0
+
+    def close(self) -> None:
+        pass
+
+
+class Ingest:
+    """The worker's side of an ingest: answers a Hello, notes what comes."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], folder: Path, name: str) -> None:
+        self.url = f"ipc://{folder / name}.sock"
+        self.socket = context.socket(zmq.ROUTER)
+        self.socket.bind(self.url)
+        self.ring = SlotRing(folder / name, 8, 4096)
+        self.heard: list[link.FromWorker] = []
+        self._worker = b""
+
+    def send(self, message: link.ToWorker, *parts: bytes) -> None:
+        self.socket.send_multipart([self._worker, link.encode(message), *parts])
+
+    def listen(self) -> None:
+        while self.socket.poll(0):
+            self._worker, body, *_ = self.socket.recv_multipart()
+            self.heard.append(link.decode_from_worker(body))
+            if isinstance(self.heard[-1], link.Hello):
+                self.send(link.Welcome(ring=str(self.ring.path), slots=8, slot_bytes=4096, heartbeat_s=0.05, timeout_s=DEADLINE_S))
+                self.send(link.Configure(generation=1, config=RunConfig(run=1)))
+
+    def count(self, kind: type) -> int:
+        return sum(isinstance(message, kind) for message in self.heard)
+
+    def give(self, ticket: int) -> None:
+        work = np.zeros(1, link.DESCRIPTOR)
+        work["ticket"], work["slot"], work["size"] = ticket, self.ring.put(bytes(8)), 8
+        self.send(link.Work(generation=1, alone=False), work.tobytes())
+
+
+class Farm:
+    def __init__(self, folder: Path) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.gate = threading.Event()
+        self.ingests = [Ingest(self._context, folder, name) for name in "ab"]
+        settings = WorkerSettings(name="w", ingests=tuple(ingest.url for ingest in self.ingests), backend="cpu", max_wait_s=0.0)
+        self.worker = Worker(settings, lambda config: Built(Reconstruction(self.gate), "hash", ()))
+
+    def turn_until(self, condition: Callable[[], bool]) -> None:
+        until = time.monotonic() + DEADLINE_S
+        while not condition():
+            assert time.monotonic() < until, [ingest.heard for ingest in self.ingests]
+            self.worker.turn()
+            for ingest in self.ingests:
+                ingest.listen()
+
+    def close(self) -> None:
+        self.gate.set()
+        self.worker.close()
+        for ingest in self.ingests:
+            ingest.socket.close(linger=0)
+            ingest.ring.close()
+        self._context.term()
+
+
+@pytest.fixture
+def farm(tmp_path: Path) -> Iterator[Farm]:
+    farm = Farm(tmp_path)
+    yield farm
+    farm.close()
+
+
+def test_an_ingest_that_came_back_is_greeted_while_another_keeps_the_worker_busy(farm: Farm) -> None:
+    a, b = farm.ingests
+    farm.turn_until(lambda: a.count(link.Configured) == 1 and b.count(link.Configured) == 1)
+    a.give(1)
+    b.send(link.Unknown())  # it was started again and does not know the worker
+    farm.turn_until(lambda: b.count(link.Hello) == 2)
+    assert a.count(link.Results) == 0, "a's batch still runs"
+    farm.gate.set()
+    farm.turn_until(lambda: a.count(link.Results) == 1 and b.count(link.Configured) == 2)
+
+
+def test_an_ingest_that_came_back_is_not_greeted_before_its_own_batch_has_ended(farm: Farm) -> None:
+    """Its tickets begin anew: the answer of the old batch must not meet them."""
+    a, b = farm.ingests
+    farm.turn_until(lambda: a.count(link.Configured) == 1 and b.count(link.Configured) == 1)
+    b.give(1)
+    farm.turn_until(lambda: b.count(link.Alive) > 0 and any(m.busy_s > 0 for m in b.heard if isinstance(m, link.Alive)))
+    b.send(link.Unknown())
+    signs = a.count(link.Alive)
+    farm.turn_until(lambda: a.count(link.Alive) > signs + 5)
+    assert b.count(link.Hello) == 1
+    farm.gate.set()
+    farm.turn_until(lambda: b.count(link.Hello) == 2)
+    kinds = [type(message) for message in b.heard]
+    assert link.Results in kinds[: len(kinds) - 1 - kinds[::-1].index(link.Hello)], "the answer came before the hello"
