@@ -79,9 +79,10 @@ def farm(
         raise ConfigError(f"--arrival {arrival!r}: give one of {', '.join(Arrival)}")
     if len(open_source(source)) == 0:
         raise SampleError(f"{source}: no events in it")
-    if backend_name(backend) == "auto":
-        backend = "cuda" if cuda_available() else "cpu"
     chosen = device_numbers(devices)
+    backend = backend_name(backend, chosen)
+    if backend == "auto":
+        backend = "cuda" if cuda_available() else "cpu"
     count = worker_count(workers, chosen, backend)
     threads = threads or max(1, cores() // count)
     settings = [

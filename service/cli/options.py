@@ -11,7 +11,7 @@ WORKING_POINT = "Working point of the selector, e.g. 0.99; default: the model's 
 ENGINE = "How the selector is computed: fused (kernels), or torch: eager, compile, aot; default: fused."
 EVENT_MODEL = "Classifier of events, whose score a menu can cut on: a shipped model, a folder, or none; default: the configuration's."
 SLOTS = "Events that an ingest holds at a time (4 MiB of address space each)."
-BATCH = "Largest batch of a worker, in events; 0: 256 on a GPU, 4 for each CPU thread."
+BATCH = "Largest batch of a worker, in events; 0: 64 on a GPU, 4 for each CPU thread."
 DEADLINE = "An idle worker starts a batch when its oldest event has waited so many milliseconds."
 LARGEST_BATCH = 4096
 

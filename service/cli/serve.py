@@ -61,14 +61,16 @@ def detector_name(detector: str) -> str:
     return str(folder.resolve())
 
 
-def backend_name(backend: str) -> str:
-    """A backend that may work here. Raises ConfigError for an unknown one, and for cuda without CuPy (which is not loaded)."""
+def backend_name(backend: str, devices: tuple[int, ...] = ()) -> str:
+    """A backend that may work here; who names devices wants cuda. Raises ConfigError for an unknown one, and for cuda without CuPy (which is not loaded)."""
     from hltfarm.proto.errors import ConfigError
 
     if backend not in ("cpu", "cuda", "auto"):
         raise ConfigError(f"--backend {backend!r}: choose cpu, cuda or auto")
+    if backend == "auto" and devices:
+        backend = "cuda"
     if backend == "cuda" and importlib.util.find_spec("cupy") is None:
-        raise ConfigError("--backend cuda needs CuPy, which is not installed; install hltfarm[cuda], or use cpu or auto")
+        raise ConfigError("--backend cuda (and --devices) needs CuPy, which is not installed; install hltfarm[cuda], or use cpu or auto")
     return backend
 
 
@@ -163,7 +165,7 @@ def serve(
         devices=chosen,
         batch=batch,
         deadline_ms=deadline_ms,
-        backend=backend_name(backend),
+        backend=backend_name(backend, chosen),
         threads=threads or max(1, cores() // count),
         http=http,
         clients_url=ingest,

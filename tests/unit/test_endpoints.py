@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 
 import pytest
 
 from hltfarm.proto.errors import ConfigError
-from hltfarm.service.cli.serve import device_numbers, worker_count
+from hltfarm.service.cli.serve import backend_name, device_numbers, worker_count
 from hltfarm.service.endpoints import client_endpoints
 from hltfarm.workers.devices import VISIBLE, choose_device
 
@@ -65,3 +66,10 @@ def test_each_device_has_a_worker() -> None:
         worker_count(1, (0, 2), "cuda")
     with pytest.raises(ConfigError, match="names GPUs"):
         worker_count(None, (0,), "cpu")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("cupy") is not None, reason="CuPy is installed")
+def test_who_names_devices_wants_cuda() -> None:
+    assert backend_name("auto") == "auto"
+    with pytest.raises(ConfigError, match=r"--devices\) needs CuPy"):
+        backend_name("auto", (7,))
