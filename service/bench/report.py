@@ -71,9 +71,7 @@ def print_curve(curve: Curve, console: Console) -> None:
     console.print(table)
     top = curve.knee
     if top is None:
-        console.print(
-            "no rate was kept up with: 99 % of the events have to be answered within --limit-ms, and 95 % of the rate", soft_wrap=True
-        )
+        console.print("no rate was kept up with: 99 % of the events within --limit-ms, and 95 % of the rate", soft_wrap=True)
     else:
         rate = f"{top.offered_hz:,.0f} events/s ({top.gb_per_s:.2f} GB/s)"
         console.print(f"keeps up with {rate}, p99 {_ms(top.latency_ms['p99'])} ms", soft_wrap=True)

@@ -62,7 +62,10 @@ def detector_name(detector: str) -> str:
 
 
 def backend_name(backend: str, devices: tuple[int, ...] = ()) -> str:
-    """A backend that may work here; who names devices wants cuda. Raises ConfigError for an unknown one, and for cuda without CuPy (which is not loaded)."""
+    """A backend that may work here; who names devices wants cuda.
+
+    Raises ConfigError for an unknown one, and for cuda without CuPy (which is not loaded).
+    """
     from hltfarm.proto.errors import ConfigError
 
     if backend not in ("cpu", "cuda", "auto"):
