@@ -46,7 +46,7 @@ class Reconstruction:
 
 
 class Ingest:
-    """The worker's side of an ingest: answers a Hello, notes what comes."""
+    """The worker's side of an ingest: answers the first Hello of a worker that it does not know, notes what comes but further Hellos."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], folder: Path, name: str) -> None:
         self.url = f"ipc://{folder / name}.sock"
@@ -55,6 +55,7 @@ class Ingest:
         self.ring = SlotRing(folder / name, 8, 4096)
         self.heard: list[link.FromWorker] = []
         self._worker = b""
+        self._known = False
 
     def send(self, message: link.ToWorker, *parts: bytes) -> None:
         self.socket.send_multipart([self._worker, link.encode(message), *parts])
@@ -62,10 +63,20 @@ class Ingest:
     def listen(self) -> None:
         while self.socket.poll(0):
             self._worker, body, *_ = self.socket.recv_multipart()
-            self.heard.append(link.decode_from_worker(body))
-            if isinstance(self.heard[-1], link.Hello):
+            message = link.decode_from_worker(body)
+            greets = isinstance(message, link.Hello)
+            if greets and self._known:
+                continue  # it says so again until it is answered
+            self.heard.append(message)
+            if greets:
+                self._known = True
                 self.send(link.Welcome(ring=str(self.ring.path), slots=8, slot_bytes=4096, heartbeat_s=0.05, timeout_s=DEADLINE_S))
                 self.send(link.Configure(generation=1, config=RunConfig(run=1)))
+
+    def forget(self) -> None:
+        """As an ingest that was started again: it does not know the worker."""
+        self._known = False
+        self.send(link.Unknown())
 
     def count(self, kind: type) -> int:
         return sum(isinstance(message, kind) for message in self.heard)
@@ -112,7 +123,7 @@ def test_an_ingest_that_came_back_is_greeted_while_another_keeps_the_worker_busy
     a, b = farm.ingests
     farm.turn_until(lambda: a.count(link.Configured) == 1 and b.count(link.Configured) == 1)
     a.give(1)
-    b.send(link.Unknown())  # it was started again and does not know the worker
+    b.forget()
     farm.turn_until(lambda: b.count(link.Hello) == 2)
     assert a.count(link.Results) == 0, "a's batch still runs"
     farm.gate.set()
@@ -125,7 +136,7 @@ def test_an_ingest_that_came_back_is_not_greeted_before_its_own_batch_has_ended(
     farm.turn_until(lambda: a.count(link.Configured) == 1 and b.count(link.Configured) == 1)
     b.give(1)
     farm.turn_until(lambda: b.count(link.Alive) > 0 and any(m.busy_s > 0 for m in b.heard if isinstance(m, link.Alive)))
-    b.send(link.Unknown())
+    b.forget()
     signs = a.count(link.Alive)
     farm.turn_until(lambda: a.count(link.Alive) > signs + 5)
     assert b.count(link.Hello) == 1
