@@ -7,6 +7,7 @@ namespace hlt {
 
 constexpr uint32_t PHI_BINS = 1024;
 constexpr uint32_t MASK_BITS = 64, MASK_WORDS = 4;
+constexpr uint32_t LINK_GROUP = 512;   // cells that a warp links together
 constexpr uint32_t CELL_CHUNK = 4096;  // cells among which the used ones are numbered together
 constexpr uint32_t FLAG_DOUBLET_OVERFLOW = 1u << 9;
 
@@ -260,7 +261,7 @@ HLT_FN void place_cells(Team const& team, uint32_t, Batch const& batch, Events c
   if (team.rank() != 0) return;
   *batch.n_cells = events.cell_offset[*batch.n_events];
   *batch.n_cell_groups = (*batch.n_cells + GROUP - 1) / GROUP;
-  *batch.n_link_groups = (*batch.n_cells + 512 - 1) / 512;
+  *batch.n_link_groups = (*batch.n_cells + LINK_GROUP - 1) / LINK_GROUP;
   *batch.n_cell_blocks = (*batch.n_cell_groups + GROUP - 1) / GROUP;
   *batch.n_cell_chunks = (*batch.n_cells + CELL_CHUNK - 1) / CELL_CHUNK;
 }

@@ -6,8 +6,6 @@
 
 namespace hlt {
 
-constexpr uint32_t FIT_GROUP = 256;  // candidates that a team queues together
-
 template <class T>
 struct Vector2 {
   T x, y;

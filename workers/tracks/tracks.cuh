@@ -7,7 +7,7 @@ namespace hlt {
 
 constexpr uint32_t FLAG_TRACK_OVERFLOW = 1u << 10;
 constexpr uint32_t CELL_STARTS = 1u << 0, CELL_KILLED = 1u << 1;  // may begin a track; duplicates a shorter cell
-constexpr uint32_t LINK_GROUP = 512;                              // cells that a warp links together
+constexpr uint32_t FIT_GROUP = 256;                               // candidates that a team queues together for the fit
 constexpr uint32_t CHUNK = 1024;                                  // used cells whose candidates are numbered together
 constexpr uint32_t MAX_TRACK_HITS = 6, MAX_TRACK_CELLS = MAX_TRACK_HITS - 1;
 constexpr uint32_t TRACK_BAD = 0, TRACK_DUPLICATE = 1, TRACK_LOOSE = 2, TRACK_HIGH_PURITY = 3;
@@ -414,7 +414,7 @@ HLT_FN void place_tracks(Team const& team, uint32_t, TrackCuts const& cuts, Batc
       events.track_offset);
   if (team.rank() != 0) return;
   *batch.n_tracks = events.track_offset[*batch.n_events];
-  *batch.n_fit_groups = (*batch.n_tracks + 256 - 1) / 256;
+  *batch.n_fit_groups = (*batch.n_tracks + FIT_GROUP - 1) / FIT_GROUP;
   *queue.n3 = *queue.n4 = *queue.n5 = *queue.n6 = 0;
 }
 
