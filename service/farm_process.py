@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,16 +35,23 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def farm_process(arguments: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def farm_process(arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """`hltfarm serve` with these arguments; ended in order at the end of the block, and killed if that takes too long.
 
-    It has a session of its own, so that Ctrl-C reaches the caller alone, and dies with the caller.
+    It has a session of its own, so that Ctrl-C reaches the caller alone, and dies with the caller. environment: beside the caller's own.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), *_SERVE, *arguments]
     with (
         log.open("wb") as output,
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True) as process,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            env={**os.environ, **(environment or {})},
+        ) as process,
     ):
         try:
             yield process

@@ -71,6 +71,7 @@ class Accounting:
     unexpected: decisions for events that were never sent. refused: events that the ingest will not take, by code.
     errors: error frames of the ingest by code, those included that only made the client wait and send again.
     digests: of each payload of the source, as first reported. irreproducible: events whose digest differs from that.
+    forced: indices of the events that the farm could not process (outcome `error`).
     """
 
     def __init__(self, name: str) -> None:
@@ -88,6 +89,7 @@ class Accounting:
         self.backlog_peak = 0
         self.sent_bytes = 0
         self.digests: dict[int, int] = {}
+        self.forced = array("q")
         self._answered = bytearray()
         self._intended = array("d")
         self._payload = array("q")
@@ -125,6 +127,8 @@ class Accounting:
             return
         self._answered[index] = 1
         self.outcomes[outcome] += 1
+        if outcome == "error":
+            self.forced.append(index)
         self.latency.record(max(0.0, now - self._intended[index]))
         if digest is not None and self.digests.setdefault(self._payload[index], digest) != digest:
             self.irreproducible += 1

@@ -165,7 +165,7 @@ class LoadConfig:
     ingests: endpoints of all ingests of the farm; the connections are dealt out to them in turn. connections: client connections, each an
     independent source with its share of the schedule. run: run number, None: the run that the ingests announce. first_event: number of the
     first event. open_timeout_s: longest wait for the first credit. patience_s: a connection gives up after so long without sending or
-    being answered.
+    being answered. silence_s: a client connects anew after so long without a sign of life from its ingest.
     """
 
     ingests: tuple[str, ...]
@@ -176,6 +176,7 @@ class LoadConfig:
     first_event: int = 1
     open_timeout_s: float = 15.0
     patience_s: float = 30.0
+    silence_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,14 +207,22 @@ def run_connections(
     *,
     start: Callable[[], object] = lambda: None,
     progress: Progress | None = None,
+    watch: Callable[[Sequence[Accounting]], object] = lambda _: None,
+    stop: threading.Event | None = None,
 ) -> list[Done]:
-    """Run the connections of a load with these numbers. `start` is called when all of them have credit, and may wait for others."""
+    """Run the connections of a load with these numbers. `start` is called when all of them have credit, and may wait for others.
+
+    watch: is given the accountings before the first event, to be read while the load runs. stop: ends the load early, if it is set.
+    """
     if not payloads:
         raise SampleError(f"{config.source} has no events")
     shares = config.schedule.split(config.connections)
     numbers = [number for number in which if number < len(shares)]
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    clients = [Client(config.ingests[number % len(config.ingests)], f"load-{number}", context=context) for number in numbers]
+    clients = [
+        Client(config.ingests[number % len(config.ingests)], f"load-{number}", context=context, timeout_s=config.silence_s)
+        for number in numbers
+    ]
     try:
         for client in clients:
             _wait_open(client, config.open_timeout_s)
@@ -227,9 +236,10 @@ def run_connections(
             )
             for number, client in zip(numbers, clients, strict=True)
         ]
+        watch([connection.accounting for connection in connections])
         start()
         if connections:
-            _run_threads(connections, config.patience_s, progress)
+            _run_threads(connections, config.patience_s, progress, stop or threading.Event())
     finally:
         for client in clients:
             client.close()
@@ -259,9 +269,8 @@ def _wait_open(client: Client, timeout_s: float) -> None:
         raise HltfarmError(f"{error}; is a run started?") from error
 
 
-def _run_threads(connections: Sequence[Connection], patience_s: float, progress: Progress | None) -> None:
+def _run_threads(connections: Sequence[Connection], patience_s: float, progress: Progress | None, stop: threading.Event) -> None:
     """Run every connection in its thread until all are done; the first failure stops the others and is raised."""
-    stop = threading.Event()
     start = time.monotonic()
 
     def clock() -> float:

@@ -13,6 +13,9 @@ EVENT_MODEL = "Classifier of events, whose score a menu can cut on: a shipped mo
 SLOTS = "Events that an ingest holds at a time (4 MiB of address space each)."
 BATCH = "Largest batch of a worker, in events; 0: 64 on a GPU, 4 for each CPU thread."
 DEADLINE = "An idle worker starts a batch when its oldest event has waited so many milliseconds."
+WORKER_TIMEOUT = "A worker that says nothing for so many seconds is taken for lost; its events go to others."
+BATCH_TIMEOUT = "A worker one of whose batches takes more seconds than this hangs, and is taken for lost."
+HANG = "A worker that its ingest gave up ends once its batch has run for so many seconds, to be started again."
 LARGEST_BATCH = 4096
 
 ModelOption = Annotated[str | None, typer.Option("--model", help=MODEL)]

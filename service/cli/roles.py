@@ -12,7 +12,19 @@ from typing import Annotated
 
 import typer
 
-from hltfarm.service.cli.options import BATCH, DEADLINE, ENGINE, EVENT_MODEL, LARGEST_BATCH, MODEL, SLOTS, WORKING_POINT
+from hltfarm.service.cli.options import (
+    BATCH,
+    BATCH_TIMEOUT,
+    DEADLINE,
+    ENGINE,
+    EVENT_MODEL,
+    HANG,
+    LARGEST_BATCH,
+    MODEL,
+    SLOTS,
+    WORKER_TIMEOUT,
+    WORKING_POINT,
+)
 from hltfarm.service.cli.serve import LARGEST_THREADS, cores, menu_text
 
 #: Events of a batch where nothing else is asked for. A GPU is full with some 64 events at a time, and several such parts overlap copies and
@@ -84,6 +96,12 @@ def ingest(
         typer.Option(min=1, max=1 << 16, help=SLOTS, envvar="HLTFARM_INGEST_SLOTS"),
     ] = 256,
     errors: Annotated[Path, typer.Option(help="Folder of the error stream.", envvar="HLTFARM_INGEST_ERRORS")] = Path("hltfarm-data/errors"),
+    worker_timeout_s: Annotated[
+        float, typer.Option(min=1.1, max=3600, help=WORKER_TIMEOUT, envvar="HLTFARM_INGEST_WORKER_TIMEOUT_S")
+    ] = 5.0,
+    batch_timeout_s: Annotated[
+        float, typer.Option(min=0.1, max=86_400, help=BATCH_TIMEOUT, envvar="HLTFARM_INGEST_BATCH_TIMEOUT_S")
+    ] = 60.0,
 ) -> None:
     """Take events from clients, keep account of them, have workers process them."""
     from hltfarm.service.ingest.main import run_ingest
@@ -99,6 +117,8 @@ def ingest(
             ring=ring or Path("/dev/shm") / f"hltfarm-{os.getpid()}",
             slots=slots,
             error_dir=errors,
+            worker_timeout_s=worker_timeout_s,
+            batch_timeout_s=batch_timeout_s,
         )
     )
 
@@ -118,6 +138,7 @@ def worker(
     ] = 0,
     batch: Annotated[int, typer.Option(min=0, max=LARGEST_BATCH, help=BATCH, envvar="HLTFARM_WORKER_BATCH")] = 0,
     deadline_ms: Annotated[float, typer.Option(min=0, max=10_000, help=DEADLINE, envvar="HLTFARM_WORKER_DEADLINE_MS")] = 2.0,
+    hang_s: Annotated[float, typer.Option(min=0.1, max=86_400, help=HANG, envvar="HLTFARM_WORKER_HANG_S")] = 60.0,
 ) -> None:
     """Reconstruct events for the ingests of this machine."""
     from hltfarm.proto.errors import ConfigError
@@ -134,16 +155,21 @@ def worker(
         backend = "cuda" if cuda_available() else "cpu"
     log_to()
     threads = threads or cores()
-    run_worker(
-        WorkerSettings(
-            ingests=tuple(ingest),
-            name=name or f"{socket.gethostname()}-{os.getpid()}",
-            backend=backend,
-            threads=threads,
-            max_events=batch or (CUDA_BATCH if backend == "cuda" else CPU_BATCH * threads),
-            max_wait_s=deadline_ms * 1e-3,
-        )
+    settings = WorkerSettings(
+        ingests=tuple(ingest),
+        name=name or f"{socket.gethostname()}-{os.getpid()}",
+        backend=backend,
+        threads=threads,
+        max_events=batch or (CUDA_BATCH if backend == "cuda" else CPU_BATCH * threads),
+        max_wait_s=deadline_ms * 1e-3,
+        hang_s=hang_s,
     )
+    build = None
+    if faults := os.environ.get("HLTFARM_FAULTS"):  # never set but by `hltfarm chaos`
+        from hltfarm.workers.faults import FaultFile, faulty
+
+        build = faulty(settings.build, FaultFile(Path(faults), settings.name))
+    run_worker(settings, build)
 
 
 def register(app: typer.Typer) -> None:
