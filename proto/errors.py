@@ -7,6 +7,7 @@
     │   ├── SampleError            a sample file or data directory: missing, truncated, corrupt
     │   └── LayoutError            an SoA column: name, dtype, length, device or ownership does not fit
     ├── WireError                  a frame that breaks the wire format (see `code`); the peer gets an error frame
+    ├── AccessError                a token, a key or a role that does not allow what was asked for
     ├── LimitError                 an event or a setting beyond a configured capacity
     ├── BackendError               no such backend here, a compiler or a device failed; another machine may do
     └── StateError                 a command that is illegal in the present state; legal again after a transition
@@ -69,6 +70,10 @@ class WireError(HltfarmError):
     def __init__(self, code: WireCode, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class AccessError(HltfarmError):
+    """A token, a key or a role that does not allow what was asked for."""
 
 
 class LimitError(HltfarmError):

@@ -10,6 +10,7 @@ with FarmApi("http://127.0.0.1:8080") as farm:
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -18,9 +19,10 @@ from typing import Any, Self
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from hltfarm.proto.errors import HltfarmError, StateError
+from hltfarm.proto.errors import AccessError, ConfigError, HltfarmError, StateError
 
 POLL_S = 0.1
+TOKEN_VARIABLE = "HLTFARM_TOKEN"
 
 
 class FarmError(HltfarmError):
@@ -30,11 +32,21 @@ class FarmError(HltfarmError):
 
 
 class FarmApi:
-    """Connection to one control plane. Every method raises FarmError if it does not answer in time."""
+    """Connection to one control plane. Every method raises FarmError if it does not answer in time, AccessError if it wants another token.
 
-    def __init__(self, url: str, timeout_s: float = 10.0, transport: httpx.BaseTransport | None = None) -> None:
+    token: of the API; None takes that of the environment (HLTFARM_TOKEN), without one none is sent. Raises ConfigError for one that cannot
+    be sent.
+    """
+
+    def __init__(
+        self, url: str, timeout_s: float = 10.0, transport: httpx.BaseTransport | None = None, *, token: str | None = None
+    ) -> None:
         self.url = url
-        self._client = httpx.Client(base_url=url, timeout=timeout_s, transport=transport, trust_env=False)
+        token = os.environ.get(TOKEN_VARIABLE, "") if token is None else token
+        if not token.isascii() or not token.isprintable() or " " in token:
+            raise ConfigError(f"the token (argument or {TOKEN_VARIABLE}) has characters that no token has; was it copied alone?")
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._client = httpx.Client(base_url=url, timeout=timeout_s, transport=transport, trust_env=False, headers=headers)
 
     def close(self) -> None:
         """Close the connection."""
@@ -121,4 +133,6 @@ class FarmApi:
         except (ValueError, KeyError, TypeError):
             detail, legal = response.text[:200], ()
         message = f"{response.request.method} {response.request.url.path}: {detail}"
+        if response.status_code in (401, 403):
+            return AccessError(f"{message} (the token is that of the environment's {TOKEN_VARIABLE}, or the argument `token`)")
         return StateError(message, legal) if response.status_code == 409 else FarmError(message)

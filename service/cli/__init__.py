@@ -37,6 +37,7 @@ COMMANDS: dict[str, str] = {
     "control": "roles",
     "ingest": "roles",
     "worker": "roles",
+    "token": "security",
     "load": "load",
     "bench": "bench",
     "models": "models",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,8 +18,15 @@ WORKER_TIMEOUT = "A worker that says nothing for so many seconds is taken for lo
 BATCH_TIMEOUT = "A worker one of whose batches takes more seconds than this hangs, and is taken for lost."
 HANG = "A worker that its ingest gave up ends once its batch has run for so many seconds, to be started again."
 LARGEST_BATCH = 4096
+TOKENS = "File with the digests of the API's tokens (`hltfarm token new --file`); without one only 127.0.0.1 is listened on."
+OPEN_METRICS = "Let everybody read /metrics, without a token."
+INSECURE = "Allow addresses that others reach without tokens or keys, because something else protects them."
 
 ModelOption = Annotated[str | None, typer.Option("--model", help=MODEL)]
 WorkingPointOption = Annotated[str | None, typer.Option("--working-point", help=WORKING_POINT)]
 EngineOption = Annotated[str | None, typer.Option("--engine", help=ENGINE)]
 EventModelOption = Annotated[str | None, typer.Option("--event-model", help=EVENT_MODEL)]
+
+TokensOption = Annotated[Path | None, typer.Option("--tokens", help=TOKENS, envvar="HLTFARM_TOKENS")]
+OpenMetricsOption = Annotated[bool, typer.Option("--open-metrics", help=OPEN_METRICS, envvar="HLTFARM_OPEN_METRICS")]
+InsecureOption = Annotated[bool, typer.Option("--insecure", help=INSECURE, envvar="HLTFARM_INSECURE")]

@@ -24,6 +24,9 @@ from hltfarm.service.cli.options import (
     SLOTS,
     WORKER_TIMEOUT,
     WORKING_POINT,
+    InsecureOption,
+    OpenMetricsOption,
+    TokensOption,
 )
 from hltfarm.service.cli.serve import LARGEST_THREADS, cores, menu_text
 
@@ -56,10 +59,14 @@ def control(
     autostart: Annotated[
         bool, typer.Option("--autostart/--no-autostart", help="Configure and start a run at once.", envvar="HLTFARM_CONTROL_AUTOSTART")
     ] = False,
+    tokens: TokensOption = None,
+    open_metrics: OpenMetricsOption = False,
+    insecure: InsecureOption = False,
 ) -> None:
     """Serve the control plane (HTTP) of ingests that run elsewhere. A folder of a model is one on the workers' machines."""
     import asyncio
 
+    from hltfarm.service.cli.security import access_settings
     from hltfarm.service.control.alone import run_control
     from hltfarm.service.control.settings import ControlSettings
     from hltfarm.service.logs import log_to
@@ -76,6 +83,7 @@ def control(
         event_model=event_model or "",
         first_run=run,
         autostart=autostart,
+        access=access_settings(http, tokens, open_metrics=open_metrics, insecure=insecure),
     )
     check(settings.defaults)
     log_to()
@@ -102,12 +110,16 @@ def ingest(
     batch_timeout_s: Annotated[
         float, typer.Option(min=0.1, max=86_400, help=BATCH_TIMEOUT, envvar="HLTFARM_INGEST_BATCH_TIMEOUT_S")
     ] = 60.0,
+    insecure: InsecureOption = False,
 ) -> None:
     """Take events from clients, keep account of them, have workers process them."""
     from hltfarm.service.ingest.main import run_ingest
     from hltfarm.service.ingest.settings import IngestSettings
     from hltfarm.service.logs import log_to
+    from hltfarm.service.security.binds import check_endpoint
 
+    for option, url in (("--clients", clients), ("--workers", workers), ("--control", control)):
+        check_endpoint(option, url, curve=False, insecure=insecure)
     log_to()
     run_ingest(
         IngestSettings(

@@ -16,7 +16,10 @@ from hltfarm.service.cli.options import (
     SLOTS,
     EngineOption,
     EventModelOption,
+    InsecureOption,
     ModelOption,
+    OpenMetricsOption,
+    TokensOption,
     WorkingPointOption,
 )
 
@@ -140,15 +143,22 @@ def serve(
     slots: Annotated[int, typer.Option(min=1, max=1 << 16, help=SLOTS)] = 256,
     batch: Annotated[int, typer.Option(min=0, max=LARGEST_BATCH, help=BATCH)] = 0,
     deadline_ms: Annotated[float, typer.Option(min=0, max=10_000, help=DEADLINE)] = 2.0,
+    tokens: TokensOption = None,
+    open_metrics: OpenMetricsOption = False,
+    insecure: InsecureOption = False,
 ) -> None:
     """Run a whole farm on this machine until it is interrupted: control plane, ingests and workers."""
     import asyncio
 
     from hltfarm.proto.messages import RunConfig
+    from hltfarm.service.cli.security import access_settings
     from hltfarm.service.endpoints import client_endpoints
     from hltfarm.service.logs import log_to
+    from hltfarm.service.security.binds import check_endpoint
     from hltfarm.service.supervisor.local import LocalFarmSettings, run_local_farm
 
+    access = access_settings(http, tokens, open_metrics=open_metrics, insecure=insecure)
+    check_endpoint("--ingest", ingest, curve=False, insecure=insecure)
     config = RunConfig(
         run=0,
         detector=detector_name(detector),
@@ -177,6 +187,8 @@ def serve(
         first_run=run,
         autostart=autostart,
         slots=slots,
+        access=access,
+        insecure=insecure,
     )
     log_to()
 

@@ -10,18 +10,21 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from hltfarm.service.control import health, problems, runs, scrape, served_models, workers
+from hltfarm.service.control import access_routes, health, problems, runs, schema, scrape, served_models, workers
+from hltfarm.service.control.access import Access
 from hltfarm.service.control.context import Context, Processes
 from hltfarm.service.control.farm import FarmControl
 from hltfarm.service.control.link import Link
 from hltfarm.service.control.metrics import MetricsInput, registry_of
 from hltfarm.service.control.settings import ControlSettings
 from hltfarm.service.runs import RunRegistry
+from hltfarm.service.security.tokens import TokensFile
 
 DESCRIPTION = """Run control, status, health and metrics of a trigger farm.
 
 Commands that take time (configure, drain, stop) answer 202 with a transition to poll; a command that the state does not allow
-answers 409 with the commands that it does. Errors are `application/problem+json`.
+answers 409 with the commands that it does. Errors are `application/problem+json`. A farm with tokens wants one with every request
+(`Authorization: Bearer TOKEN`); `x-role` of an operation says which role it needs.
 """
 
 
@@ -35,6 +38,7 @@ def create_app(
     """The application for one farm. It closes `link` at its end, and the registry if it opened it itself (from `settings.database`).
 
     `supervisor`: runs this machine's processes, None where containers do. `clock`: monotonic seconds.
+    Raises ConfigError if the tokens file of the settings cannot be used.
     """
 
     @asynccontextmanager
@@ -57,6 +61,9 @@ def create_app(
 
     app = FastAPI(title="hltfarm control", version=version("hltfarm"), description=DESCRIPTION, lifespan=lifespan)
     problems.install(app)
-    for part in (runs, workers, health, served_models, scrape):
+    for part in (runs, workers, health, served_models, scrape, access_routes):
         app.include_router(part.router)
+    app.state.tokens_file = TokensFile(settings.access.tokens) if settings.access.tokens is not None else None
+    app.add_middleware(Access, settings=settings.access, file=app.state.tokens_file)
+    schema.install(app)
     return app

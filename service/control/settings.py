@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from hltfarm.proto.messages import RunConfig
+from hltfarm.service.control.access import AccessSettings
 
 
 class ControlSettings(BaseModel):
@@ -42,6 +43,9 @@ class ControlSettings(BaseModel):
     rate_window_s: float = Field(default=10.0, gt=0)
     progress_s: float = Field(default=10.0, gt=0)
     """Readiness: with events in flight, a decision must have come within this time; workers must have reported within it."""
+
+    access: AccessSettings = AccessSettings()
+    """Who may use the API."""
 
     @property
     def defaults(self) -> RunConfig:

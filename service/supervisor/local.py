@@ -24,6 +24,7 @@ from fastapi import FastAPI
 
 from hltfarm.proto.errors import BackendError, ConfigError, HltfarmError, StateError
 from hltfarm.proto.messages import RunConfig
+from hltfarm.service.control.access import AccessSettings
 from hltfarm.service.control.app import create_app
 from hltfarm.service.control.context import Context
 from hltfarm.service.control.link import FarmLink
@@ -62,6 +63,8 @@ class LocalFarmSettings:
     first_run: int | None = None
     autostart: bool = True
     slots: int = 256
+    access: AccessSettings = field(default_factory=AccessSettings)
+    insecure: bool = False  # the ingests may listen where others reach them without keys
     drain_s: float = 10.0  # longest wait for the run to end; the ingest forces what is left to the error stream before
     grace_s: float = 10.0  # longest wait for a process to end after SIGTERM
     policy: RestartPolicy = field(default_factory=RestartPolicy)
@@ -88,6 +91,7 @@ def process_specs(settings: LocalFarmSettings, folder: RuntimeFolder) -> list[Pr
                 *("--control", folder.endpoint(f"{name}-control")),
                 *("--ring", str(folder.ring(index))),
                 *("--slots", str(settings.slots)),
+                *(("--insecure",) if settings.insecure else ()),
                 *("--errors", str(errors if settings.ingests == 1 else errors / name)),
             ),
         )
@@ -170,6 +174,7 @@ async def run_local_farm(settings: LocalFarmSettings, started: Callable[[str], N
                 event_model=settings.config.event_model,
                 first_run=settings.first_run,
                 autostart=settings.autostart,
+                access=settings.access,
             )
             link = FarmLink(control.ingests, control.request_timeout_s)
 
