@@ -6,6 +6,7 @@ Every option can come from the environment, HLTFARM_<ROLE>_<OPTION>.
 from __future__ import annotations
 
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Annotated
@@ -36,6 +37,16 @@ CUDA_BATCH = 64
 CPU_BATCH = 4  # a thread
 
 
+def farm_name(name: str) -> str:
+    """The name, checked. Raises ConfigError."""
+    from hltfarm.proto.errors import ConfigError
+    from hltfarm.service.control.settings import FARM_NAME
+
+    if not re.fullmatch(FARM_NAME, name):
+        raise ConfigError(f"--farm {name!r}: up to 64 letters, digits, '_', '.' and '-'")
+    return name
+
+
 def control(
     ingest: Annotated[
         list[str], typer.Option(help="Control endpoint of an ingest; repeat it for more.", envvar="HLTFARM_CONTROL_INGEST")
@@ -44,6 +55,7 @@ def control(
     database: Annotated[
         str, typer.Option(help="SQLAlchemy URL of the run registry.", envvar="HLTFARM_CONTROL_DATABASE")
     ] = "sqlite:///hltfarm-data/runs.db",
+    farm: Annotated[str, typer.Option(help="Name of this farm, where several share a database.", envvar="HLTFARM_CONTROL_FARM")] = "",
     menu: Annotated[Path | None, typer.Option(help="Menu of configurations that name none.", envvar="HLTFARM_CONTROL_MENU")] = None,
     detector: Annotated[
         str,
@@ -75,6 +87,7 @@ def control(
     settings = ControlSettings(
         ingests=tuple(ingest),
         database=database,
+        farm=farm_name(farm),
         menu=menu_text(menu),
         detector=detector,
         model=model or "",

@@ -17,7 +17,7 @@ from hltfarm.service.control.farm import FarmControl
 from hltfarm.service.control.link import Link
 from hltfarm.service.control.metrics import MetricsInput, registry_of
 from hltfarm.service.control.settings import ControlSettings
-from hltfarm.service.runs import RunRegistry
+from hltfarm.service.registry import Registry
 from hltfarm.service.security.tokens import TokensFile
 
 DESCRIPTION = """Run control, status, health and metrics of a trigger farm.
@@ -31,7 +31,7 @@ answers 409 with the commands that it does. Errors are `application/problem+json
 def create_app(
     settings: ControlSettings,
     link: Link,
-    registry: RunRegistry | None = None,
+    registry: Registry | None = None,
     supervisor: Processes | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> FastAPI:
@@ -43,7 +43,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        runs_registry = registry or RunRegistry(settings.database, time.time)
+        runs_registry = registry or Registry(settings.database, time.time, settings.farm)
         farm = FarmControl(settings, link, runs_registry, clock)
         watch = asyncio.create_task(farm.watch(), name="watch the farm")
         context = Context(farm=farm, version=version("hltfarm"), supervisor=supervisor, watching=lambda: not watch.done())
@@ -55,7 +55,7 @@ def create_app(
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
             await link.close()
-            farm.close()
+            await farm.close()
             if registry is None:
                 runs_registry.close()
 

@@ -6,9 +6,10 @@ The ingests are the authority on the state; what is kept here is their last answ
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
@@ -19,10 +20,13 @@ from hltfarm.proto.messages import LedgerCounts, ModelInfo, RunConfig, RunState
 from hltfarm.service.control.link import FarmView, IngestView, Link, UnreachableError
 from hltfarm.service.control.merge import without
 from hltfarm.service.control.readiness import RateMeter, Rates, Readiness
+from hltfarm.service.control.run_counters import RunCounters
 from hltfarm.service.control.settings import ControlSettings
 from hltfarm.service.control.transitions import LONG, Transition, Transitions
+from hltfarm.service.registry import Activation, DatabaseError, Outcome, Registry, RunCounts, TransitionRecord
+from hltfarm.service.registry.counters import Counters
+from hltfarm.service.registry.recorder import Recorder
 from hltfarm.service.runcontrol import ADMITTING, OPEN, target
-from hltfarm.service.runs import Outcome, RunRegistry
 from hltfarm.workers.menu.menu import DEFAULT_MENU, Menu
 from hltfarm.workers.run_models import check
 
@@ -43,18 +47,19 @@ def strays(view: FarmView) -> list[str]:
 class FarmControl:
     """Run control, registry and monitor of the ingests behind `link`. `clock`: monotonic seconds.
 
-    Owns neither `link` nor `registry`; `close` ends what it started itself.
+    Owns neither `link` nor `registry`; `close` ends what it started itself. A database that fails is a problem of the farm, and nothing
+    else: what it does not take is kept and written later.
     """
 
-    def __init__(self, settings: ControlSettings, link: Link, registry: RunRegistry, clock: Callable[[], float]) -> None:
+    def __init__(self, settings: ControlSettings, link: Link, registry: Registry, clock: Callable[[], float]) -> None:
         self.settings = settings
         self.transitions = Transitions(settings.transition_timeout_s)
         self.view = FarmView(RunState.ERROR, None, tuple(IngestView(url, None, f"ingest {url}: not asked yet") for url in settings.ingests))
         self.config: RunConfig | None = None
-        self._link, self._registry, self._clock = link, registry, clock
+        self.recorder = Recorder(registry)
+        self._link, self._clock = link, clock
         self._readiness = Readiness(settings.progress_s)
         self._meter = RateMeter(settings.rate_window_s)
-        self._database = ThreadPoolExecutor(1, thread_name_prefix="run registry")
         self._commands = asyncio.Lock()
         self._looking: asyncio.Task[FarmView] | None = None
         self._seen = float("-inf")
@@ -65,9 +70,12 @@ class FarmControl:
         self._ledger: LedgerCounts | None = None  # the last one seen of the open run
         self._models: tuple[ModelInfo, ...] | None = None  # the registry has them of the open run
         self._earlier = LedgerCounts()  # totals of its ingests without it
+        self._allocated: int | None = None  # a run number that was given out and not started
+        self._counters: RunCounters | None = None  # of the open run
+        self._counted = float("-inf")  # when they were written
         self._first_run = settings.first_run
         self._autostart = settings.autostart
-        self._adopted = False
+        self._adopted, self._adopting = False, asyncio.Lock()
         self._replaced = False  # an ingest of the open run was restarted: what it had counted is gone
 
     # ---------------------------------------------------------------- looking
@@ -81,6 +89,11 @@ class FarmControl:
     def rates(self) -> Rates:
         """Averages over the last seconds."""
         return self._meter.rates()
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong with the farm, by the last look, and with the registry."""
+        return self.view.problems + ([self.recorder.problem] if self.recorder.problem is not None else [])
 
     def not_ready(self) -> list[str]:
         """Why the farm is not ready, by the last look; empty when it is."""
@@ -119,6 +132,7 @@ class FarmControl:
         self._meter.observe(view, now)
         await self._keep_registry(view)
         self.transitions.observe(view, now)
+        self._keep_transitions()
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -162,7 +176,7 @@ class FarmControl:
             await self.configure(self.settings.defaults if known is None else msgspec.structs.replace(known, run=0))
             if await self.until(lambda view: view.state is RunState.CONFIGURED, self.settings.transition_timeout_s):
                 await self.command("start")
-        except (UnreachableError, StateError) as error:
+        except (UnreachableError, StateError, DatabaseError) as error:
             log.warning("cannot start a run yet: %s", error)  # tried again at the next look
         except HltfarmError as error:
             self._autostart = False
@@ -204,7 +218,8 @@ class FarmControl:
         check(asked)
         if not asked.run and self._first_run is not None:
             asked, self._first_run = msgspec.structs.replace(asked, run=self._first_run), None
-        config = await self._call(lambda: self._registry.allocate(asked, menu_hash))
+        config = await self.registry(lambda registry: registry.runs.allocate(asked, menu_hash))
+        self._allocated = config.run
         view = await self._send("configure", config=config)
         self.config = config
         transition = self.transitions.begin("configure", config.run, self.now)
@@ -222,7 +237,7 @@ class FarmControl:
                 run = await self._fresh_run(run)
             if op in LONG or op == "reset":
                 self._replaced = self._replaced or bool(strays(view))
-            before = self._ending
+            before, before_start = self._ending, self.view
             if op in ("stop", "reset"):
                 self._ending = Outcome.STOPPED if op == "stop" else (before or Outcome.RESET)
             try:
@@ -234,13 +249,20 @@ class FarmControl:
                 self._autostart = False
                 self.transitions.abandon("the farm was reset", self.now)
             if op == "start" and run is not None:
-                await self._call(lambda: self._registry.begin(run))
-                self._open_run, self._ending, self._ledger, self._models = run, None, None, None
-                self._replaced = False
+                self._opened(run, before_start)
             transition = self.transitions.begin(op, run, self.now) if op in LONG else None
             await self._observe(view)
             log.info("command %s", op, extra={"run": run, "state": str(view.state)})
             return None if transition is None else self.transitions.get(transition.id) or transition
+
+    def _opened(self, run: int, view: FarmView) -> None:
+        """A run was started; `view`: the farm before that."""
+        now_s = self.recorder.registry.clock()
+        self.recorder.write(f"the start of run {run}", lambda registry: registry.runs.begin(run, now_s))
+        self._open_run, self._ending, self._ledger, self._models = run, None, None, None
+        self._replaced, self._allocated = False, None
+        self._counters, self._counted = RunCounters(RunCounts()), self.now
+        self._counters.observe(view)
 
     async def _check(self, op: str) -> FarmView:
         """The present view, if it allows `op`."""
@@ -252,7 +274,9 @@ class FarmControl:
 
     async def _fresh_run(self, run: int | None) -> int | None:
         """The configured run number, or a new one with the same configuration if that run already took place."""
-        record = None if run is None else await self._call(lambda: self._registry.get(run))
+        if run is not None and run == self._allocated:
+            return run
+        record = None if run is None else await self.registry(lambda registry: registry.runs.get(run))
         if record is not None and record.outcome is Outcome.CONFIGURED:
             return run
         config = self.config
@@ -269,9 +293,9 @@ class FarmControl:
         snapshot = view.snapshot
         if snapshot is None:
             return
-        if not self._adopted:
-            self._adopted = True
-            await self._adopt(snapshot.run if snapshot.state in OPEN else None)
+        async with self._adopting:
+            if not self._adopted:
+                await self._adopt(snapshot.run if snapshot.state in OPEN else None)
         run = self._open_run
         if run is None:
             return
@@ -279,31 +303,94 @@ class FarmControl:
             self._ledger, self._earlier = snapshot.ledger, without(snapshot.totals, snapshot.ledger)
             if snapshot.menu_hash and snapshot.models != self._models:
                 self._models = models = snapshot.models
-                await self._call(lambda: self._registry.decided_by(run, models))
+                self.recorder.write(f"the models of run {run}", lambda registry: registry.runs.decided_by(run, models))
         elif self._ending is Outcome.RESET and snapshot.run is None and snapshot.totals.received >= self._earlier.received:
             self._ledger = without(snapshot.totals, self._earlier)  # a reset ingest has no run, but what it counted last was this one
-        if snapshot.run != run or snapshot.state not in OPEN:
+        ended = snapshot.run != run or snapshot.state not in OPEN
+        self._count(run, view, write=ended or self.now - self._counted >= self.settings.counters_s)
+        if ended:
             whole = not self._replaced and all(ingest.snapshot is not None for ingest in view.ingests)
-            outcome, ledger = (self._ending if whole else None) or Outcome.INTERRUPTED, self._ledger
-            self._open_run, self._ending, self._ledger = None, None, None
-            await self._call(lambda: self._registry.finish(run, outcome, ledger))
-            log.info("run %d ended: %s", run, outcome, extra={"run": run, "outcome": str(outcome)})
+            self._finish(run, (self._ending if whole else None) or Outcome.INTERRUPTED, self._ledger)
+            self._open_run, self._ending, self._ledger, self._counters = None, None, None, None
+
+    def _count(self, run: int, view: FarmView, write: bool) -> None:
+        """Take in the counters of the open run; `write`: into the registry too."""
+        counters = self._counters
+        if counters is None:
+            return
+        counters.observe(view)
+        if self._ledger is not None:
+            counters.ledger(self._ledger)
+        if write:
+            self._counted = self.now
+            counts, activations = copy.deepcopy(counters.counts), self._activations(view)
+            put = partial(Counters.put, run=run, counts=counts, activations=activations)
+            self.recorder.write(f"the counters of run {run}", lambda registry: put(registry.counters), key=("counters", run))
+
+    def _activations(self, view: FarmView) -> list[Activation]:
+        """What decides the open run."""
+        config, ledger, snapshot = self.config, self._ledger, view.snapshot
+        if config is None or config.run != self._open_run or ledger is None or snapshot is None or self._models is None:
+            return []
+        menu_hash = snapshot.menu_hash or Menu.parse(config.menu or DEFAULT_MENU).hash
+        counts = {"accepted": ledger.accepted, "rejected": ledger.rejected}
+        return [Activation(first_lumi=1, menu=config.menu, menu_hash=menu_hash, models=self._models, **counts)]
+
+    def _finish(self, run: int, outcome: Outcome, ledger: LedgerCounts | None) -> None:
+        now_s = self.recorder.registry.clock()
+        self.recorder.write(
+            f"the end of run {run} ({outcome}, {ledger})", lambda registry: registry.runs.finish(run, outcome, ledger, now_s)
+        )
+        log.info("run %d ended: %s", run, outcome, extra={"run": run, "outcome": str(outcome)})
+
+    def _keep_transitions(self) -> None:
+        """Enter transitions that began or ended."""
+        offset = self.recorder.registry.clock() - self.now  # from the monotonic clock to unix seconds
+
+        def time(seconds: float) -> datetime:
+            return datetime.fromtimestamp(seconds + offset, UTC)
+
+        for item in self.transitions.news():
+            record = TransitionRecord(
+                id=item.id,
+                run=item.run,
+                command=item.command,
+                progress=str(item.progress),
+                began=time(item.began),
+                ended=None if item.ended is None else time(item.ended),
+                error=item.error,
+            )
+            self.recorder.write(f"transition {record}", partial(_enter, record), key=("transition", item.id))
 
     async def _adopt(self, present: int | None) -> None:
-        """After a restart of the control: the run that still goes on stays open, all others were interrupted."""
-        for record in await self._call(self._registry.open_runs):
+        """After a restart of the control: the run that still goes on stays open, all others of this farm were interrupted."""
+        try:
+            records = await self.registry(lambda registry: registry.runs.open())
+            counts = await self.registry(lambda registry: RunCounts() if present is None else registry.counters.get(present))
+        except DatabaseError as error:
+            log.warning("the registry cannot be asked for open runs yet: %s", error)  # asked again at the next look
+            return
+        self._adopted, now_s = True, self.recorder.registry.clock()
+        self.recorder.write(
+            "transitions that nobody follows", lambda registry: registry.journal.abandon("the control was restarted", now_s)
+        )
+        for record in records:
+            if record.config.run == self._open_run:
+                continue  # started by this process while the registry could not be asked
             if record.config.run == present:
                 self._open_run, self.config, self._models = present, record.config, record.models
+                self._counters = RunCounters(counts)
             else:
-                await self._call(partial(self._registry.finish, record.config.run, Outcome.INTERRUPTED, None))
+                self._finish(record.config.run, Outcome.INTERRUPTED, None)
 
-    async def registry(self, call: Callable[[RunRegistry], T]) -> T:
-        """Ask the run registry, off the event loop."""
-        return await self._call(lambda: call(self._registry))
+    async def registry(self, call: Callable[[Registry], T]) -> T:
+        """Ask the registry, off the event loop. Raises `DatabaseError` when it fails."""
+        return await self.recorder.read(call)
 
-    async def _call(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._database, call)
+    async def close(self) -> None:
+        """Write what the registry has not taken yet, and end its thread."""
+        await self.recorder.close()
 
-    def close(self) -> None:
-        """End the registry's thread."""
-        self._database.shutdown()
+
+def _enter(record: TransitionRecord, registry: Registry) -> None:
+    registry.journal.transition(record)

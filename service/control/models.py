@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from hltfarm.proto.messages import LedgerCounts, ModelInfo, RunConfig, RunState, WorkerStatus
 from hltfarm.service.control.link import IngestView
 from hltfarm.service.control.transitions import Progress, Transition
-from hltfarm.service.runs import Outcome, RunRecord
+from hltfarm.service.registry import Activation, Outcome, RunCounts, RunRecord, TransitionRecord
 
 
 class Problem(BaseModel):
@@ -123,6 +124,18 @@ class TransitionModel(BaseModel):
             error=transition.error,
         )
 
+    @classmethod
+    def recorded(cls, record: TransitionRecord, now: datetime) -> TransitionModel:
+        """From the registry, for one that an earlier control process followed."""
+        return cls(
+            id=record.id,
+            command=record.command,
+            run=record.run,
+            progress=Progress(record.progress),
+            seconds=max(0.0, ((record.ended or now) - record.began).total_seconds()),
+            error=record.error,
+        )
+
 
 class RatesModel(BaseModel):
     """Averages over the last seconds."""
@@ -187,6 +200,7 @@ class RunModel(BaseModel):
     """One run of the registry."""
 
     number: int
+    farm: str = Field(description="whose run it was, where several farms share a database")
     detector: str
     menu: str
     menu_hash: str
@@ -206,6 +220,7 @@ class RunModel(BaseModel):
         """From the registry's record."""
         return cls(
             number=record.config.run,
+            farm=record.farm,
             detector=record.config.detector,
             menu=record.config.menu,
             menu_hash=record.menu_hash,
@@ -219,6 +234,49 @@ class RunModel(BaseModel):
             started=record.started,
             stopped=record.stopped,
             ledger=None if record.ledger is None else Ledger.of(record.ledger),
+        )
+
+
+class ActivationModel(BaseModel):
+    """Menu and models that decided events of a run, from a lumisection on until the next activation."""
+
+    first_lumi: int
+    menu_hash: str
+    menu: str = Field(description="YAML text; empty: the built-in menu")
+    models: list[LoadedModel]
+    accepted: int
+    rejected: int
+
+    @classmethod
+    def of(cls, activation: Activation) -> ActivationModel:
+        """From the registry's record."""
+        return cls(
+            first_lumi=activation.first_lumi,
+            menu_hash=activation.menu_hash,
+            menu=activation.menu,
+            models=[LoadedModel.of(info) for info in activation.models],
+            accepted=activation.accepted,
+            rejected=activation.rejected,
+        )
+
+
+class RunDetail(RunModel):
+    """One run with all that was counted in it."""
+
+    counters: dict[str, dict[str, int]] = Field(
+        description="kind -> name -> value: ledger, paths (accepts), prescaled, streams, stream_bytes, failures, refused (frames)"
+    )
+    counted: datetime | None = Field(description="when the counters were written; every few seconds while the run lasts")
+    activations: list[ActivationModel]
+
+    @classmethod
+    def with_counts(cls, record: RunRecord, counts: RunCounts, activations: Sequence[Activation]) -> RunDetail:
+        """From the registry's records."""
+        return cls(
+            **RunModel.of(record).model_dump(),
+            counters=counts.values,
+            counted=counts.counted,
+            activations=[ActivationModel.of(activation) for activation in activations],
         )
 
 

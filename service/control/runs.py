@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Path, Query, Response
@@ -14,14 +15,15 @@ from hltfarm.service.control.models import (
     LoadedModel,
     Problem,
     RatesModel,
+    RunDetail,
     RunList,
     RunModel,
     Status,
     TransitionModel,
 )
 from hltfarm.service.control.transitions import Transition
+from hltfarm.service.registry import LARGEST_RUN, Registry
 from hltfarm.service.runcontrol import legal
-from hltfarm.service.runs import LARGEST_RUN
 
 router = APIRouter(prefix="/v1", tags=["runs"])
 
@@ -55,7 +57,7 @@ def status_of(context: Context) -> Status:
         queue_events=None if snapshot is None else snapshot.queue_events,
         clients=None if snapshot is None else snapshot.clients,
         ready=not farm.not_ready(),
-        problems=view.problems,
+        problems=farm.problems,
         ingests=[IngestModel.of(ingest) for ingest in view.ingests],
         pending=[TransitionModel.of(item, farm.now) for item in farm.transitions.pending()],
     )
@@ -129,13 +131,16 @@ async def stop(context: ContextDep, response: Response) -> TransitionModel:
 
 
 @router.get("/transitions/{transition_id}", responses=NOT_FOUND)
-async def transition(context: ContextDep, transition_id: str) -> TransitionModel:
+async def transition(context: ContextDep, transition_id: Annotated[str, Path(pattern=r"^[0-9A-Za-z-]{1,32}$")]) -> TransitionModel:
     """How far a configure, drain or stop is."""
     await context.farm.look(max_age_s=0.1)
     found = context.farm.transitions.get(transition_id)
-    if found is None:
-        raise HTTPException(404, f"transition {transition_id!r} is not known; the latest ones are kept while this process lives")
-    return TransitionModel.of(found, context.farm.now)
+    if found is not None:
+        return TransitionModel.of(found, context.farm.now)
+    record = await context.farm.registry(lambda registry: registry.journal.transition_of(transition_id))
+    if record is None:
+        raise HTTPException(404, f"transition {transition_id!r} is not known")
+    return TransitionModel.recorded(record, datetime.now(UTC))
 
 
 @router.get("/runs")
@@ -145,15 +150,22 @@ async def runs(
     before: Annotated[int | None, Query(ge=1, le=LARGEST_RUN, description="only runs below this number")] = None,
 ) -> RunList:
     """The run registry, newest first."""
-    records = await context.farm.registry(lambda registry: registry.page(limit, before))
+    records = await context.farm.registry(lambda registry: registry.runs.page(limit, before))
     more = records[-1].config.run if len(records) == limit and records[-1].config.run > 1 else None
     return RunList(runs=[RunModel.of(record) for record in records], next=more)
 
 
 @router.get("/runs/{number}", responses=NOT_FOUND)
-async def run(context: ContextDep, number: Annotated[int, Path(ge=1, le=LARGEST_RUN)]) -> RunModel:
-    """One run: configuration, times, final ledger."""
-    record = await context.farm.registry(lambda registry: registry.get(number))
-    if record is None:
+async def run(context: ContextDep, number: Annotated[int, Path(ge=1, le=LARGEST_RUN)]) -> RunDetail:
+    """One run: configuration, times, final ledger, what was counted, what decided from which lumisection."""
+
+    def detail(registry: Registry) -> RunDetail | None:
+        record = registry.runs.get(number)
+        return (
+            None if record is None else RunDetail.with_counts(record, registry.counters.get(number), registry.counters.activations(number))
+        )
+
+    found = await context.farm.registry(detail)
+    if found is None:
         raise HTTPException(404, f"run {number} is not in the registry")
-    return RunModel.of(record)
+    return found

@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from hltfarm.proto.messages import RunConfig
 from hltfarm.service.control.access import AccessSettings
 
+FARM_NAME = r"^[A-Za-z0-9_.-]{0,64}$"
+
 
 class ControlSettings(BaseModel):
     """Everything that a control process is told from outside. Durations in seconds."""
@@ -17,6 +19,10 @@ class ControlSettings(BaseModel):
     """ZeroMQ endpoints of the ingests' control sockets, such as tcp://ingest:7002."""
     database: str = "sqlite://"
     """SQLAlchemy URL of the run registry; the default lives in memory, and run numbers begin again with every process."""
+    farm: str = Field(default="", pattern=FARM_NAME)
+    """Name of this farm among those that share a database: run numbers are common, what else is open or interrupted is its own."""
+    counters_s: float = Field(default=5.0, gt=0)
+    """Time between two writes of the open run's counters; at its end they are written anyway."""
     detector: str = "phase1"
     """Detector of a configure command that names none."""
     menu: str = ""

@@ -60,11 +60,17 @@ class Transitions:
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._all: OrderedDict[str, Transition] = OrderedDict()
+        self._news: dict[str, Transition] = {}
+
+    def news(self) -> list[Transition]:
+        """What began or ended since the last call, as it is now."""
+        news, self._news = list(self._news.values()), {}
+        return news
 
     def begin(self, command: str, run: int | None, now: float) -> Transition:
         """A new transition; a reset ends the pending ones."""
         transition = Transition(id=uuid.uuid4().hex[:12], command=command, run=run, progress=Progress.PENDING, began=now)
-        self._all[transition.id] = transition
+        self._all[transition.id] = self._news[transition.id] = transition
         while len(self._all) > KEPT:
             self._all.popitem(last=False)
         return transition
@@ -94,4 +100,4 @@ class Transitions:
         return self._all.get(transition_id)
 
     def _end(self, item: Transition, progress: Progress, now: float, error: str | None = None) -> None:
-        self._all[item.id] = replace(item, progress=progress, ended=now, error=error)
+        self._all[item.id] = self._news[item.id] = replace(item, progress=progress, ended=now, error=error)

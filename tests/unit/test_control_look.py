@@ -9,7 +9,7 @@ from pathlib import Path
 from hltfarm.service.control.farm import FarmControl
 from hltfarm.service.control.link import FarmView
 from hltfarm.service.control.settings import ControlSettings
-from hltfarm.service.runs import RunRegistry
+from hltfarm.service.registry import Registry
 from tests.unit.farm_fake import ENDPOINT, FakeLink
 
 
@@ -36,7 +36,7 @@ def test_a_look_that_began_before_is_not_fresh(tmp_path: Path) -> None:
 
     async def main() -> None:
         link, ticks = SlowLink(), count()
-        registry = RunRegistry(f"sqlite:///{tmp_path}/runs.db", lambda: 0.0)
+        registry = Registry(f"sqlite:///{tmp_path}/runs.db", lambda: 0.0)
         farm = FarmControl(ControlSettings(ingests=(ENDPOINT,)), link, registry, lambda: float(next(ticks)))
         older = asyncio.create_task(farm.look())
         await link.asked.wait()
@@ -49,6 +49,7 @@ def test_a_look_that_began_before_is_not_fresh(tmp_path: Path) -> None:
         assert snapshot.totals.received == 40
         await older
         assert link.looks == 2
+        await farm.close()
         registry.close()
 
     asyncio.run(main())
@@ -58,7 +59,7 @@ def test_a_recent_view_is_used_again(tmp_path: Path) -> None:
     async def main() -> None:
         link, now = SlowLink(), [10.0]
         link.answer.set()
-        registry = RunRegistry(f"sqlite:///{tmp_path}/runs.db", lambda: 0.0)
+        registry = Registry(f"sqlite:///{tmp_path}/runs.db", lambda: 0.0)
         farm = FarmControl(ControlSettings(ingests=(ENDPOINT,)), link, registry, lambda: now[0])
         await farm.look(max_age_s=0.5)
         now[0] = 10.5
@@ -67,6 +68,7 @@ def test_a_recent_view_is_used_again(tmp_path: Path) -> None:
         now[0] = 10.6
         await farm.look(max_age_s=0.5)
         assert link.looks == 2
+        await farm.close()
         registry.close()
 
     asyncio.run(main())

@@ -1,0 +1,111 @@
+"""Writes to the registry that nobody waits for: in order, off the event loop, tried again until the database takes them.
+
+Data taking must not stop because a database does. What could not be written yet stays in memory; `problem` says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from hltfarm.service.registry.database import DatabaseError
+from hltfarm.service.registry.registry import Registry
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    what: str
+    call: Callable[[Registry], None]
+
+
+class Recorder:
+    """A queue of writes before a registry, and its only user: `read` sees everything that was written before.
+
+    Use it from one event loop, and `close` it there. Durations in seconds: `retry_s` between two attempts, `close_s` for what is left at
+    the end. `most`: entries that are kept while the database is gone; later ones are lost, and logged in full.
+    """
+
+    def __init__(self, registry: Registry, retry_s: float = 1.0, close_s: float = 5.0, most: int = 20_000) -> None:
+        self.registry = registry
+        self.problem: str | None = None
+        self.lost = 0
+        self._retry_s, self._close_s, self._most = retry_s, close_s, most
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="registry")
+        self._waiting: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self._task: asyncio.Task[None] | None = None
+        self._tried = asyncio.Event()  # set after every attempt
+
+    @property
+    def pending(self) -> int:
+        """Entries that are not written yet."""
+        return len(self._waiting)
+
+    def write(self, what: str, call: Callable[[Registry], None], key: Hashable = None) -> None:
+        """Write soon. `what` names the entry in messages; an entry that waits under the same `key` is replaced."""
+        key = object() if key is None else key
+        if key not in self._waiting and len(self._waiting) >= self._most:
+            self.lost += 1
+            log.error("the run registry lost an entry, %d wait already: %s", len(self._waiting), what)
+            return
+        self._waiting[key] = _Entry(what, call)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work(), name="write the registry")
+
+    async def read(self, call: Callable[[Registry], T]) -> T:
+        """Ask the registry. Waits for the writes before, unless the database fails: then this may raise `DatabaseError`."""
+        last = next(reversed(self._waiting.values()), None)
+        while last is not None and self.problem is None and any(entry is last for entry in self._waiting.values()):
+            await self._attempt()
+        return await self._run(call)
+
+    async def close(self) -> None:
+        """Write what waits, and end the thread."""
+        try:
+            async with asyncio.timeout(self._close_s):
+                while self._waiting:
+                    await self._attempt()
+        except TimeoutError:
+            for entry in self._waiting.values():
+                log.error("the run registry lost an entry at the end: %s", entry.what)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await asyncio.to_thread(self._thread.shutdown)
+
+    async def _attempt(self) -> None:
+        """Wait for the next attempt to write."""
+        self._tried.clear()
+        await self._tried.wait()
+
+    async def _work(self) -> None:
+        while self._waiting:
+            key, entry = next(iter(self._waiting.items()))
+            try:
+                await self._run(entry.call)
+            except DatabaseError as error:
+                if self.problem is None:
+                    log.error("%s; tried again every %g s, the farm goes on", error, self._retry_s)
+                self.problem = f"{error} ({len(self._waiting)} entries wait to be written)"
+                self._tried.set()
+                await asyncio.sleep(self._retry_s)  # the interval of the attempts
+                continue
+            except Exception as error:  # this entry can never be written: what comes after it must be
+                self.lost += 1
+                log.error("the run registry does not take %s: %s", entry.what, error)
+            if self.problem is not None:
+                log.warning("the run registry is written again")
+                self.problem = None
+            if self._waiting.get(key) is entry:  # else a newer one took its place
+                del self._waiting[key]
+            self._tried.set()
+
+    async def _run(self, call: Callable[[Registry], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call, self.registry)

@@ -1,0 +1,170 @@
+"""The control plane and its registry: counters of runs, restarts of control and ingest, a database that fails while data are taken."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from hltfarm.proto.messages import Snapshot
+from hltfarm.service.control.link import IngestView, view_of
+from hltfarm.service.control.run_counters import RunCounters
+from hltfarm.service.registry import RunCounts
+from tests.unit.farm_fake import ENDPOINT, SELECTOR, FakeLink, snapshot
+from tests.unit.test_control_api import ended, run, serving
+
+
+class CountingLink(FakeLink):
+    """An ingest whose counters the test sets; they run since it started, over all its runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.paths: dict[str, int] = {"HLT_A": 150, "HLT_B": 0}
+        self.models = (SELECTOR,)
+
+    def snapshot(self) -> Snapshot:
+        return msgspec.structs.replace(super().snapshot(), path_accepts=dict(self.paths))
+
+
+async def record(client: httpx.AsyncClient, number: int) -> dict[str, Any]:
+    answer = await client.get(f"/v1/runs/{number}")
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+async def begin(client: httpx.AsyncClient) -> None:
+    await ended(client, await client.post("/v1/control/configure"))
+    assert (await client.post("/v1/control/start")).status_code == 200
+
+
+async def until_counted(client: httpx.AsyncClient, number: int, paths: dict[str, int]) -> dict[str, Any]:
+    async with asyncio.timeout(10):
+        while True:
+            body = await record(client, number)
+            if body["counters"].get("paths") == paths:
+                return body
+            await asyncio.sleep(0.01)
+
+
+def test_counters_of_a_run_are_its_own_and_kept_up_to_date() -> None:
+    link = CountingLink()
+
+    async def test(client: httpx.AsyncClient) -> None:
+        await begin(client)
+        link.paths = {"HLT_A": 157, "HLT_B": 2}
+        link.received = 9
+        live = await until_counted(client, 1, {"HLT_A": 7, "HLT_B": 2})
+        assert (live["outcome"], live["ledger"], live["counters"]["ledger"]["received"]) == ("running", None, 9)
+        assert live["counters"]["failures"] == {"WORKER_LOST": 0, "WORKER_FAILED": 0}
+        link.paths = {"HLT_A": 160, "HLT_B": 2, "HLT_C": 1}
+        await ended(client, await client.post("/v1/control/stop"))
+        end = await record(client, 1)
+        assert end["counters"]["paths"] == {"HLT_A": 10, "HLT_B": 2, "HLT_C": 1}
+        (activation,) = end["activations"]
+        assert (activation["menu_hash"], activation["models"][0]["hash"]) == ("0123456789abcdef", SELECTOR.hash)
+        assert activation["accepted"] + activation["rejected"] == 9
+        link.received = 0
+        assert (await client.post("/v1/control/start")).json()["run"] == 2
+        await until_counted(client, 2, {"HLT_A": 0, "HLT_B": 0, "HLT_C": 0})
+
+    run(link, test, counters_s=0.01)
+
+
+def test_a_control_that_restarts_goes_on_counting(tmp_path: Path) -> None:
+    link = CountingLink()
+    database = f"sqlite:///{tmp_path}/runs.db"
+
+    async def main() -> None:
+        async with serving(link, database=database, counters_s=0.01) as client:
+            await begin(client)
+            link.paths = {"HLT_A": 151, "HLT_B": 0}
+            await until_counted(client, 1, {"HLT_A": 1, "HLT_B": 0})
+        link.paths = {"HLT_A": 155, "HLT_B": 3}  # while nobody watches
+        async with serving(link, database=database, counters_s=0.01) as client:
+            await until_counted(client, 1, {"HLT_A": 5, "HLT_B": 3})
+            await ended(client, await client.post("/v1/control/stop"))
+            assert (await record(client, 1))["outcome"] == "stopped"
+
+    asyncio.run(main())
+
+
+def test_an_ingest_that_restarts_counts_from_nothing() -> None:
+    counters = RunCounters(RunCounts())
+    for paths, received in (({"HLT_A": 10}, 100), ({"HLT_A": 15}, 120), ({"HLT_A": 2}, 7), ({"HLT_A": 3}, 9)):
+        totals = msgspec.structs.replace(snapshot().totals, received=received)
+        counters.observe(view_of([IngestView(ENDPOINT, snapshot(path_accepts=paths, totals=totals))]))
+        counters.observe(view_of([IngestView(ENDPOINT, None, "gone")]))
+    assert counters.counts.values["paths"] == {"HLT_A": 5 + 3}
+
+
+def rename(file: Path, table: str, to: str) -> None:
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute(f"ALTER TABLE {table} RENAME TO {to}")
+
+
+def test_a_database_that_fails_does_not_stop_the_run_and_gets_everything_later(tmp_path: Path) -> None:
+    link = CountingLink()
+
+    async def test(client: httpx.AsyncClient) -> None:
+        await ended(client, await client.post("/v1/control/configure"))
+        rename(tmp_path / "runs.db", "runs", "away")
+        assert (await client.post("/v1/control/start")).json()["state"] == "Running"
+        link.received, link.in_flight, link.paths = 12, 2, {"HLT_A": 153, "HLT_B": 0}
+        async with asyncio.timeout(10):
+            while not any("no such table: runs" in problem for problem in (await client.get("/v1/status")).json()["problems"]):
+                await asyncio.sleep(0.01)
+        assert (await client.post("/v1/control/pause")).json()["state"] == "Paused"
+        assert (await client.post("/v1/control/resume")).json()["state"] == "Running"
+        asked = await client.get("/v1/runs/1")
+        assert (asked.status_code, asked.json()["retryable"]) == (503, True)
+        link.finish_events()
+        assert (await ended(client, await client.post("/v1/control/stop")))["progress"] == "done"
+        refused = await client.post("/v1/control/start")
+        assert (refused.status_code, (await client.get("/v1/status")).json()["state"]) == (503, "Configured")
+        rename(tmp_path / "runs.db", "away", "runs")
+        async with asyncio.timeout(10):
+            while (await client.get("/v1/status")).json()["problems"]:
+                await asyncio.sleep(0.01)
+        end = await record(client, 1)
+        assert (end["outcome"], end["ledger"]["received"], end["ledger"]["in_flight"]) == ("stopped", 12, 0)
+        assert end["counters"]["paths"] == {"HLT_A": 3, "HLT_B": 0}
+        assert (await client.post("/v1/control/start")).json()["run"] == 2
+
+    run(link, test, database=f"sqlite:///{tmp_path}/runs.db", counters_s=0.01)
+
+
+def test_transitions_outlive_the_control(tmp_path: Path) -> None:
+    link = FakeLink()
+    database = f"sqlite:///{tmp_path}/runs.db"
+
+    async def main() -> None:
+        async with serving(link, database=database) as client:
+            done = await ended(client, await client.post("/v1/control/configure"))
+            await client.post("/v1/control/start")
+            link.received = link.in_flight = 1
+            pending = (await client.post("/v1/control/drain")).json()
+            assert pending["progress"] == "pending"
+        async with serving(link, database=database) as client:
+            assert (await client.get(f"/v1/transitions/{done['id']}")).json()["progress"] == "done"
+            async with asyncio.timeout(10):
+                while (left := (await client.get(f"/v1/transitions/{pending['id']}")).json())["progress"] == "pending":
+                    await asyncio.sleep(0.01)  # until the control has seen what its predecessor left
+            assert (left["progress"], left["error"], left["run"]) == ("failed", "the control was restarted", 1)
+            assert (await client.get("/v1/transitions/none")).status_code == 404
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", ["a b", "x" * 65])
+def test_the_name_of_a_farm_is_checked(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from hltfarm.service import cli
+
+    assert cli.run(["control", "--farm", name]) == 2
+    assert "--farm" in capsys.readouterr().err
