@@ -5,6 +5,7 @@ The event path does not use these: its frames are binary (wire.py).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
@@ -61,21 +62,43 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.name}:{self.hash}"
 
 
+def menu_id(menu_hash: str) -> int:
+    """A menu's hash (hexadecimal) as the number that decisions carry, 0 for none."""
+    return int(menu_hash or "0", 16)
+
+
+def models_id(models: Sequence[ModelInfo]) -> int:
+    """64 bits that identify what the models of a programme decide: hashes, working points and engines. 0 without a model."""
+    if not models:
+        return 0
+    text = ";".join(f"{model.target}:{model.hash}:{model.working_point}:{model.engine}" for model in models)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
 def models_text(models: Sequence[ModelInfo]) -> str:
     """Labels of models in one word, "none" without one."""
     return ",".join(model.label for model in models) or "none"
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """A request of the control plane. `op` is one of OPS; `worker_lost` tells of a worker process that ended."""
+    """A request of the control plane. `op` is one of OPS; `worker_lost` tells of a worker process that ended.
+
+    `prepare` (config): the workers build another programme for the open run. `activate` (lumi): it decides from that lumisection on, 0 for
+    the next one. `discard`: it is not wanted any more. `shadow` (config, fraction): a programme that decides a share of the events beside
+    the active one, without effect; `shadow_end` ends that.
+    """
 
     id: str
     op: str
     config: RunConfig | None = None
     worker: str | None = None
+    lumi: int = 0
+    fraction: float = 0.0
 
 
-OPS = ("configure", "start", "pause", "resume", "drain", "stop", "reset", "snapshot", "worker_lost")
+#: Commands that change what decides in an open run.
+PROGRAMME_OPS = ("prepare", "activate", "discard", "shadow", "shadow_end")
+OPS = ("configure", "start", "pause", "resume", "drain", "stop", "reset", "snapshot", "worker_lost", *PROGRAMME_OPS)
 
 
 class CommandReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,6 +147,53 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     host: str = ""
 
 
+class Programme(msgspec.Struct, frozen=True, kw_only=True):
+    """Menu and models that decide the events of a run from a lumisection on, until that of the next programme.
+
+    `config`: what was asked for; the rest is what the workers built of it. Each decision names `menu_hash` and `models_id(models)`.
+    """
+
+    generation: int  # number of the programme in its ingest
+    first_lumi: int
+    config: RunConfig
+    menu_hash: str
+    models: tuple[ModelInfo, ...]
+    conditions: str  # digest of the detector description
+    accepted: int
+    rejected: int
+
+
+class Pending(msgspec.Struct, frozen=True, kw_only=True):
+    """A programme that is being prepared. `waits_for`: workers that have not built it yet; `error`: why one could not."""
+
+    config: RunConfig
+    waits_for: tuple[str, ...]
+    error: str | None = None
+
+    @property
+    def prepared(self) -> bool:
+        return self.error is None and not self.waits_for
+
+
+class Shadow(msgspec.Struct, frozen=True, kw_only=True):
+    """What a shadow programme would have decided, beside what was decided, of the events it saw.
+
+    `matrix`: events by both decisions, (active accepts, shadow accepts), as [both, active only, shadow only, neither].
+    `paths`: the same three first numbers for every path that one of the two menus has. `failed`: events that the shadow could not process.
+    """
+
+    config: RunConfig
+    fraction: float
+    menu_hash: str
+    models: tuple[ModelInfo, ...]
+    waits_for: tuple[str, ...]
+    error: str | None
+    events: int
+    matrix: tuple[int, int, int, int]
+    paths: dict[str, tuple[int, int, int]]
+    failed: int
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """State and monotonic counters of an ingest since its start (`ledger`: of the present run)."""
 
@@ -149,6 +219,10 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     batch_events: Histogram
     menu_hash: str
     models: tuple[ModelInfo, ...] = ()  # known, as the menu's hash is, from the first worker that is ready
+    programmes: tuple[Programme, ...] = ()  # of the present run, in order of their first lumisections
+    pending: Pending | None = None
+    shadow: Shadow | None = None
+    lumi: int = 0  # highest lumisection of the run so far, 0 before the first event
     problems: list[str]  # why the state is RunningDegraded or Error, in words
     clients_url: str = ""  # where this ingest takes events; empty in a sum over several
     info: dict[str, Any] = {}

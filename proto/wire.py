@@ -74,6 +74,7 @@ class Reason(IntEnum):
 
 
 #: One record of a DECISION body. `latency_ns`: event received to decision, on the ingest's clock. `cookie`: as in the event frame.
+#: `menu`, `models`: what decided it, the menu's hash and `messages.models_id`; 0 in the error stream.
 DECISION = np.dtype(
     [
         ("run", "<u4"),
@@ -85,6 +86,8 @@ DECISION = np.dtype(
         ("attempts", "<u2"),
         ("cookie", "<u8"),
         ("latency_ns", "<u8"),
+        ("menu", "<u8"),
+        ("models", "<u8"),
         ("result", RESULT),
     ]
 )

@@ -3,10 +3,11 @@
 Results have one more frame for each event whose columns were asked for and which is accepted: the body of a COLUMNS frame.
 
     worker -> ingest   Hello, Configured, Results + ANSWER[] + columns..., Failed + ASSIGNED[], Alive, Leaving, Goodbye
-    ingest -> worker   Welcome, Configure, Work + DESCRIPTOR[], Alive, Dismissed, Unknown
+    ingest -> worker   Welcome, Configure, Retire, Work + DESCRIPTOR[], Alive, Dismissed, Unknown
 
-A worker says Hello and is told the slot ring (Welcome) and the configuration (Configure), which it answers with Configured; then it gets
-Work as far as its capacity goes. `ticket` is unique for every assignment: an answer whose ticket is no longer valid is ignored.
+A worker says Hello and is told the slot ring (Welcome) and the programmes of the run (Configure, one message each), which it answers with
+Configured; then it gets Work as far as its capacity goes. `ticket` is unique for every assignment: an answer whose ticket is no longer
+valid is ignored.
 A worker that wants to go says Leaving, finishes what it has until Dismissed (after which nothing more comes) and says Goodbye.
 An ingest that does not know the sender answers Unknown: drop everything of this ingest, say Hello again.
 A worker may serve several ingests of its host at a time, each over a socket of its own; batches mix their events.
@@ -15,6 +16,7 @@ Both ends are of one version of hltfarm; VERSION guards against a mixture.
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import TypeAlias
 
 import msgspec
@@ -23,9 +25,10 @@ import numpy as np
 from hltfarm.proto.messages import ModelInfo, RunConfig
 from hltfarm.proto.results import RESULT
 
-VERSION = 4
+VERSION = 5
 
-#: An event in a slot. `size`: payload bytes. `flags`: wire.EventFlags that concern the worker (WANT_COLUMNS).
+#: An event in a slot. `size`: payload bytes. `flags`: wire.EventFlags that concern the worker (WANT_COLUMNS). `generation`: the programme
+#: that decides it; `shadow`: one that is asked as well, 0 if none.
 DESCRIPTOR = np.dtype(
     [
         ("ticket", "<u8"),
@@ -36,15 +39,40 @@ DESCRIPTOR = np.dtype(
         ("lumi", "<u4"),
         ("bx", "<u4"),
         ("flags", "<u4"),
+        ("generation", "<u4"),
+        ("shadow", "<u4"),
     ]
 )
 ASSIGNED = np.dtype([("ticket", "<u8"), ("slot", "<u4"), ("reserved", "<u4")])
 #: `part`: which of the message's frames of columns is that of the event, counted from 1; 0 if none.
-ANSWER = np.dtype([("ticket", "<u8"), ("slot", "<u4"), ("part", "<u4"), ("result", RESULT)])
+#: `shadow`: a ShadowOutcome of the programme `shadow_generation`, with the accepts of its paths in `shadow_bits`.
+ANSWER = np.dtype(
+    [
+        ("ticket", "<u8"),
+        ("slot", "<u4"),
+        ("part", "<u4"),
+        ("shadow_bits", "<u8"),
+        ("shadow", "<u4"),
+        ("shadow_generation", "<u4"),
+        ("result", RESULT),
+    ]
+)
+
+
+class ShadowOutcome(IntEnum):
+    """What became of an event in the shadow programme."""
+
+    NOT_ASKED = 0
+    ACCEPT = 1
+    REJECT = 2
+    FAILED = 3
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
-    """`capacity`: events the worker wants to have at a time, queued and in processing."""
+    """`capacity`: events the worker wants to have at a time, queued and in processing.
+
+    `fallback`: it wants only events on which others failed, and all of them while there is no other worker.
+    """
 
     name: str
     backend: str
@@ -52,6 +80,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
     pid: int
     host: str
     capacity: int
+    fallback: bool = False
+    versions: dict[str, str] = {}  # of hltfarm and of what it computes with
     version: int = VERSION
 
 
@@ -65,7 +95,7 @@ class PathInfo(msgspec.Struct, frozen=True):
 class Configured(msgspec.Struct, frozen=True, kw_only=True, tag="configured"):
     """`error` is None on success. `fatal`: the configuration itself is wrong, no worker can do it. Backend and device are final.
 
-    All workers of a run must report the same menu and the same models.
+    All workers of a run must report the same menu, models and conditions (the digest of the detector description).
     """
 
     generation: int
@@ -76,6 +106,7 @@ class Configured(msgspec.Struct, frozen=True, kw_only=True, tag="configured"):
     menu_hash: str = ""
     paths: tuple[PathInfo, ...] = ()
     models: tuple[ModelInfo, ...] = ()
+    conditions: str = ""
 
 
 class Results(msgspec.Struct, frozen=True, kw_only=True, tag="results"):
@@ -121,16 +152,25 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
 
 
 class Configure(msgspec.Struct, frozen=True, kw_only=True, tag="configure"):
-    """Build the reconstruction for this configuration; answered by Configured with the same generation."""
+    """Build the programme of this configuration; answered by Configured with the same generation.
+
+    `keep`: earlier generations that events may still name; the others are not needed any more.
+    """
 
     generation: int
     config: RunConfig
+    keep: tuple[int, ...] = ()
+
+
+class Retire(msgspec.Struct, frozen=True, kw_only=True, tag="retire"):
+    """No event will name this generation any more."""
+
+    generation: int
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True, tag="work"):
-    """Events to process; `alone`: as a batch of their own."""
+    """Events to process; `alone`: together, as a batch of their own."""
 
-    generation: int
     alone: bool = False
 
 
@@ -143,7 +183,7 @@ class Unknown(msgspec.Struct, frozen=True, kw_only=True, tag="unknown"):
 
 
 FromWorker: TypeAlias = Hello | Configured | Results | Failed | Alive | Leaving | Goodbye
-ToWorker: TypeAlias = Welcome | Configure | Work | Alive | Dismissed | Unknown
+ToWorker: TypeAlias = Welcome | Configure | Retire | Work | Alive | Dismissed | Unknown
 
 encode = msgspec.msgpack.Encoder().encode
 decode_from_worker = msgspec.msgpack.Decoder(FromWorker).decode

@@ -53,6 +53,7 @@ class RefusedEvent(NamedTuple):
 class Decision(NamedTuple):
     """Decision about one event. Seconds: `latency` from the first send to the arrival of the decision here, `server_latency` in the farm.
 
+    `menu` and `models` identify what decided it: the menu's hash (hexadecimal) and `proto.messages.models_id`.
     `result` is one record of `hltfarm.proto.results.RESULT` (counts, flags, digest, path bits before prescale).
     `columns`: tables `tracks` and `vertices` (docs/wire-format.md) of an accepted event sent with `want_columns`, else None; its flag
     `COLUMNS_LEFT_OUT` says that the farm could not add them.
@@ -66,6 +67,8 @@ class Decision(NamedTuple):
     server_latency: float
     reason: Reason
     attempts: int
+    menu: str
+    models: int
     result: np.void
     columns: Tables | None = None
 
@@ -337,14 +340,14 @@ class Client:
     def _decided(self, records: np.ndarray[tuple[int, ...], np.dtype[np.void]]) -> None:
         now = time.monotonic_ns()
         results = records["result"]
-        for i, (run, lumi, event, bx, outcome, reason, attempts, cookie, latency_ns, result) in enumerate(records.tolist()):
+        for i, (run, lumi, event, bx, outcome, reason, attempts, cookie, latency_ns, menu, models, result) in enumerate(records.tolist()):
             entry = self._pending.pop((run, event), None)
             if entry is None:
                 continue  # decided twice over a reconnect
             self._unread.append(
                 Decision(
                     EventId(run, lumi, event, bx), Outcome(outcome), result[1], result[0], (now - cookie) * 1e-9, latency_ns * 1e-9,
-                    Reason(reason), attempts, results[i], entry.columns,
+                    Reason(reason), attempts, f"{menu:016x}", models, results[i], entry.columns,
                 )
             )  # fmt: skip
 

@@ -24,17 +24,18 @@ class Batcher(Generic[T]):
         self._max_bytes = max_bytes
         self._max_wait_s = max_wait_s
         self._waiting: deque[tuple[T, int, float]] = deque()
-        self._alone: deque[T] = deque()
+        self._alone: deque[list[T]] = deque()
         self._bytes = 0
 
     def __len__(self) -> int:
-        return len(self._waiting) + len(self._alone)
+        return len(self._waiting) + sum(len(group) for group in self._alone)
 
-    def add(self, item: T, size: int, now: float, *, alone: bool = False) -> None:
-        """An item of `size` bytes; `alone`: it wants a batch of its own, at once."""
-        if alone:
-            self._alone.append(item)
-            return
+    def add_alone(self, items: list[T]) -> None:
+        """Items that want a batch of their own, at once."""
+        self._alone.append(items)
+
+    def add(self, item: T, size: int, now: float) -> None:
+        """An item of `size` bytes."""
         self._waiting.append((item, size, now))
         self._bytes += size
 
@@ -56,7 +57,7 @@ class Batcher(Generic[T]):
         if not (self.full if only_full else self.due_in(now) == 0.0):
             return []
         if self._alone:
-            return [self._alone.popleft()]
+            return self._alone.popleft()
         batch: list[T] = []
         total = 0
         while self._waiting and len(batch) < self._max_events:
@@ -72,5 +73,6 @@ class Batcher(Generic[T]):
     def discard(self, unwanted: Callable[[T], bool]) -> None:
         """Forget the items for which `unwanted` holds."""
         self._waiting = deque(entry for entry in self._waiting if not unwanted(entry[0]))
-        self._alone = deque(item for item in self._alone if not unwanted(item))
+        groups = ([item for item in group if not unwanted(item)] for group in self._alone)
+        self._alone = deque(group for group in groups if group)
         self._bytes = sum(size for _, size, _ in self._waiting)

@@ -23,8 +23,10 @@ from hltfarm.proto.wire import EventFlags
 
 log = logging.getLogger(__name__)
 WANT_COLUMNS = int(EventFlags.WANT_COLUMNS)  # the enum's & costs a microsecond an event
-#: One DESCRIPTOR record as a tuple, and the number of the ingest that gave it: ticket, event, slot, size, run, lumi, bx, flags, ingest
-Descriptor: TypeAlias = tuple[int, int, int, int, int, int, int, int, int]
+#: One DESCRIPTOR record as a tuple, and the number of the ingest that gave it:
+#: ticket, event, slot, size, run, lumi, bx, flags, generation, shadow, ingest
+Descriptor: TypeAlias = tuple[int, int, int, int, int, int, int, int, int, int, int]
+SIZE, GENERATION, SHADOW, INGEST = 3, 8, 9, 10
 
 
 class Batch(Protocol):
@@ -47,7 +49,9 @@ class Reconstruction(Protocol):
     @property
     def parallel(self) -> int: ...
 
-    def run(self, events: list[RawEvent], *, columns: list[bool] | None) -> Batch: ...
+    def run(self, events: list[RawEvent], *, columns: list[bool] | None, programme: int) -> Batch: ...
+
+    def forget(self, programme: int) -> None: ...
 
     def register(self, buffer: memoryview) -> None: ...
 
@@ -56,15 +60,18 @@ class Reconstruction(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A reconstruction and what the farm has to know of its menu and its models."""
+    """A programme of a reconstruction, and what the farm has to know of it. `conditions`: digest of the detector description."""
 
     reconstruction: Reconstruction
+    programme: int
     menu_hash: str
     paths: tuple[link.PathInfo, ...]
     models: tuple[ModelInfo, ...] = ()
+    conditions: str = ""
 
 
-Build = Callable[[RunConfig], Built]
+#: Makes a programme for a configuration: on a new reconstruction, or beside the others of the one given, which has the same detector.
+Build = Callable[[RunConfig, Reconstruction | None], Built]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +94,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A configuration was built, or could not be: the answer for the ingest that asked for it."""
+    """A programme was built, or could not be: the answer for the ingest that asked for it."""
 
     ingest: int
     message: link.Configured
@@ -98,15 +105,16 @@ Outcome: TypeAlias = Ready | Finished
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    work: Callable[[], Outcome]
-    alone: bool  # nothing else runs meanwhile
+    work: Callable[[], Outcome | None]
+    alone: Callable[[], bool] = lambda: False  # whether nothing else may run meanwhile, asked when its turn comes
 
 
 class Engine:
-    """Starts jobs in their order; batches run side by side in `threads` threads, building alone. `outcomes` holds what is done; `wake` is
-    called for each, in one of the engine's threads at a time.
+    """Starts jobs in their order; batches run side by side in `threads` threads, beside programmes that are built for a run that goes on; a
+    new reconstruction is built alone. `outcomes` holds what is done; `wake` is called for each, in one of the engine's threads at a time.
 
-    There is one reconstruction for all ingests, whose numbers the caller chooses. A batch may mix their events.
+    There is one reconstruction for all ingests, whose numbers the caller chooses, with the programmes of its run. A batch may mix ingests
+    and programmes.
     """
 
     def __init__(self, build: Build, wake: Callable[[], None], threads: int = 1) -> None:
@@ -117,9 +125,10 @@ class Engine:
         self._wake = wake
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._rings: dict[int, SlotView] = {}
-        self._configs: dict[int, RunConfig] = {}  # what each ingest asked for
-        self._built: Built | None = None
-        self._config: RunConfig | None = None  # of which `_built` is
+        self._asked: dict[tuple[int, int], RunConfig] = {}  # by ingest and generation
+        self._built: dict[RunConfig, Built] = {}  # programmes of the present reconstruction, all of one run and detector
+        self._programmes: dict[tuple[int, int], Built] = {}  # the two put together; replaced, never changed
+        self._building = threading.Lock()  # guards changes of the three
         self._started: dict[int, float] = {}  # when the batch of each thread was
         self._take = threading.Lock()  # who holds it takes the next job
         self._told = threading.Lock()  # who holds it wakes the caller
@@ -131,18 +140,22 @@ class Engine:
 
     # -- caller's thread ---------------------------------------------------------------------------------------------------
 
-    def configure(self, ingest: int, ring: SlotView, generation: int, config: RunConfig) -> None:
-        """Build the reconstruction for an ingest whose payloads are in `ring`, which the engine closes; the outcome is a Ready.
+    def configure(self, ingest: int, ring: SlotView, asked: link.Configure) -> None:
+        """Build a programme for an ingest whose payloads are in `ring`, which the engine closes; the outcome is a Ready.
 
-        What was built for another ingest is used again if the configuration is the same.
+        What was built for the same configuration is used again.
         """
         self.pending += 1
-        self._jobs.put(_Job(lambda: self._configure(ingest, ring, generation, config), alone=True))
+        self._jobs.put(_Job(lambda: self._configure(ingest, ring, asked), lambda: not self._extends(ingest, ring, asked.config)))
+
+    def retire(self, ingest: int, generation: int) -> None:
+        """No event of the ingest will name this programme any more. There is no outcome."""
+        self._jobs.put(_Job(lambda: self._retire(ingest, generation)))
 
     def run(self, batch: list[Descriptor]) -> None:
         """Reconstruct a batch; the outcome is a Finished."""
         self.pending += 1
-        self._jobs.put(_Job(lambda: self._run(batch), alone=False))
+        self._jobs.put(_Job(lambda: self._run(batch)))
 
     def next_outcome(self) -> Outcome | None:
         """An outcome that is there, else None."""
@@ -177,12 +190,13 @@ class Engine:
                 job = self._jobs.get()
                 if job is None:
                     return
+                alone = job.alone()
                 with self._quiet:
-                    if job.alone:
+                    if alone:
                         self._quiet.wait_for(lambda: self._running == 0)
                     else:
                         self._running += 1
-                if job.alone:  # nobody takes another job before it is done
+                if alone:  # nobody takes another job before it is done
                     self._tell(job.work())
                     continue
             outcome = job.work()
@@ -191,23 +205,39 @@ class Engine:
                 self._quiet.notify_all()
             self._tell(outcome)
 
-    def _tell(self, outcome: Outcome) -> None:
+    def _tell(self, outcome: Outcome | None) -> None:
+        if outcome is None:
+            return
         with self._told:
             self.outcomes.put(outcome)
             self._wake()
 
-    def _drop(self) -> None:
-        if self._built is not None:
-            self._built.reconstruction.close()
-            self._built = self._config = None
+    def _extends(self, ingest: int, ring: SlotView, config: RunConfig) -> bool:
+        """Whether a programme can be added to the reconstruction that there is, while batches run on it."""
+        of = next(iter(self._built), None)
+        return of is not None and _same_run(of, config) and self._rings.get(ingest, ring) is ring
 
-    def _configure(self, ingest: int, ring: SlotView, generation: int, config: RunConfig) -> Ready:
+    def _drop(self) -> None:
+        """Give the reconstruction up, with all its programmes."""
+        for built in list(self._built.values())[:1]:
+            built.reconstruction.close()
+        self._built.clear()
+
+    def _configure(self, ingest: int, ring: SlotView, asked: link.Configure) -> Ready:
+        generation, config = asked.generation, asked.config
         try:
-            built = self._prepared(ingest, ring, config)
+            with self._building:
+                self._asked = {key: other for key, other in self._asked.items() if key[0] != ingest or key[1] in asked.keep}
+                self._attach(ingest, ring)
+                built = self._build_on(config)
+                self._asked[ingest, generation] = config
+                for other in self._asked.values():  # of a reconstruction that had to go
+                    if _same_run(other, config):
+                        self._build_on(other)
+                self._put_together()
         except Exception as error:  # whatever it is, the farm has to hear of it
             log.exception("run %d cannot be configured", config.run)
             return Ready(ingest, link.Configured(generation=generation, error=_text(error), fatal=isinstance(error, InputError)))
-        self._configs[ingest] = config
         reconstruction = built.reconstruction
         return Ready(
             ingest,
@@ -218,71 +248,82 @@ class Engine:
                 menu_hash=built.menu_hash,
                 paths=built.paths,
                 models=built.models,
+                conditions=built.conditions,
             ),
         )
 
-    def _prepared(self, ingest: int, ring: SlotView, config: RunConfig) -> Built:
-        """The reconstruction for `config`, with the rings of all ingests registered."""
-        fresh = self._attach(ingest, ring)
-        built = self._built
-        if built is not None and self._config == config:
-            if fresh:
-                built.reconstruction.register(ring.buffer.data)
-            return built
-        self._drop()
-        built = self._build(config)
-        try:
-            for known in self._rings.values():
-                built.reconstruction.register(known.buffer.data)
-        except BaseException:
-            built.reconstruction.close()
-            raise
-        self._built, self._config = built, config
-        self.parallel = min(built.reconstruction.parallel, len(self._threads))
-        return built
-
-    def _attach(self, ingest: int, ring: SlotView) -> bool:
-        """Take over the ring of an ingest; False if it is the one that is here already."""
+    def _attach(self, ingest: int, ring: SlotView) -> None:
+        """Take over the ring of an ingest, and let the device know it."""
         old = self._rings.get(ingest)
         if old is ring:
-            return False
+            return
         if old is not None:
             self._drop()  # it has the old ring registered, which goes now
             old.close()
         self._rings[ingest] = ring
-        return True
+        for built in list(self._built.values())[:1]:
+            try:
+                built.reconstruction.register(ring.buffer.data)
+            except BaseException:
+                self._drop()  # it does not know this ring: the next attempt builds anew
+                raise
+
+    def _build_on(self, config: RunConfig) -> Built:
+        """The programme for `config`: the one that is there, one more of the present reconstruction, or the first of a new one."""
+        if (built := self._built.get(config)) is not None:
+            return built
+        of, present = next(iter(self._built.items()), (None, None))
+        if of is not None and present is not None and _same_run(of, config):
+            built = self._build(config, present.reconstruction)
+        else:
+            self._drop()
+            built = self._build(config, None)
+            try:
+                for known in self._rings.values():
+                    built.reconstruction.register(known.buffer.data)
+            except BaseException:
+                built.reconstruction.close()
+                raise
+            self.parallel = min(built.reconstruction.parallel, len(self._threads))
+        self._built[config] = built
+        return built
+
+    def _retire(self, ingest: int, generation: int) -> None:
+        with self._building:
+            self._asked.pop((ingest, generation), None)
+            self._put_together()
+
+    def _put_together(self) -> None:
+        """Programmes by ingest and generation. One that nobody asks for gives its memory back; the last stays, for the next to come."""
+        self._programmes = {key: self._built[config] for key, config in self._asked.items() if config in self._built}
+        for config in [config for config in self._built if config not in self._asked.values()]:
+            if len(self._built) > 1:
+                built = self._built.pop(config)
+                built.reconstruction.forget(built.programme)
 
     def _run(self, batch: list[Descriptor]) -> Finished:
         begin = self._started[threading.get_ident()] = time.monotonic()
-        ingests = list(dict.fromkeys(item[8] for item in batch))
+        ingests = list(dict.fromkeys(item[INGEST] for item in batch))
         try:
-            assert self._built is not None, "configure comes first"
-            if odd := [number for number in ingests if self._configs.get(number) != self._config]:
-                raise StateError(f"this worker was configured for another run than that of ingest {odd[0]}")
             rings = self._rings
             events = [
                 RawEvent(EventId(run, lumi, event, bx), rings[ingest].payload(slot, size))
-                for _, event, slot, size, run, lumi, bx, _, ingest in batch
+                for _, event, slot, size, run, lumi, bx, _, _, _, ingest in batch
             ]
-            asked = [bool(item[7] & WANT_COLUMNS) for item in batch]
-            done = self._built.reconstruction.run(events, columns=asked if any(asked) else None)
-            if len(done.results) != len(batch):
-                raise RuntimeError(f"{len(done.results)} results for {len(batch)} events")
-            records = _records(batch, link.ANSWER)
-            records["result"] = done.results
-            parts = _columns(done, asked, records)
-        except Exception as error:  # reported with the batch; its events are tried again one by one
+            records, parts, stages = self._decide(batch, events)
+            self._ask_shadows(batch, events, records)
+        except Exception as error:  # reported with the batch; its events are tried again
             log.exception("a batch of %d events failed", len(batch))
-            broken = self._built is not None and self._built.reconstruction.backend == "cuda" and not isinstance(error, HltfarmError)
             failed = link.Failed(error=_text(error))
-            return Finished(tuple(Answer(n, failed, _records(_of(n, batch), link.ASSIGNED)) for n in ingests), broken)
+            blamed = tuple(Answer(n, failed, _records(_of(n, batch), link.ASSIGNED)) for n in ingests)
+            return Finished(blamed, self._breaks(error))
         finally:
             del self._started[threading.get_ident()]
-        seconds, stages = time.monotonic() - begin, dict(done.stage_seconds)
+        seconds = time.monotonic() - begin
         if len(ingests) == 1:
             message = link.Results(seconds=seconds, stage_seconds=stages, batch_events=len(batch))
             return Finished((Answer(ingests[0], message, records, parts),))
-        source = np.array([item[8] for item in batch])
+        source = np.array([item[INGEST] for item in batch])
         answers = []
         for number in ingests:
             first = number == ingests[0]  # that one counts the batch
@@ -292,9 +333,74 @@ class Engine:
             answers.append(Answer(number, message, *_share(records[source == number], parts)))
         return Finished(tuple(answers))
 
+    def _breaks(self, error: Exception) -> bool:
+        """Whether the device cannot be trusted after this: CUDA keeps failing after a fault of a kernel, but not after want of memory."""
+        cuda = any(built.reconstruction.backend == "cuda" for built in self._built.values())
+        return cuda and not isinstance(error, HltfarmError | MemoryError)
+
+    def _decide(self, batch: list[Descriptor], events: list[RawEvent]) -> tuple[NDArray[np.void], tuple[bytes, ...], dict[str, float]]:
+        """ANSWER records of a batch, frames of columns, seconds by stage. Nearly always one programme decides all of it."""
+        records = _records(batch, link.ANSWER)
+        asked = [bool(item[7] & WANT_COLUMNS) for item in batch]
+        parts: list[bytes] = []
+        seconds: dict[str, float] = {}
+        for built, places in self._by_programme(batch, GENERATION).values():
+            wanted = [asked[place] for place in places]
+            chosen = [events[place] for place in places] if len(places) < len(events) else events
+            done = built.reconstruction.run(chosen, columns=wanted if any(wanted) else None, programme=built.programme)
+            if len(done.results) != len(places):
+                raise RuntimeError(f"{len(done.results)} results for {len(places)} events")
+            records["result"][places] = done.results
+            _take_columns(done, wanted, places, records, parts)
+            for stage, t in done.stage_seconds.items():
+                seconds[stage] = seconds.get(stage, 0.0) + t
+        return records, tuple(parts), seconds
+
+    def _ask_shadows(self, batch: list[Descriptor], events: list[RawEvent], records: NDArray[np.void]) -> None:
+        """What shadows would decide of the events that ask them. Their faults are theirs: the decisions stand."""
+        asked = [item for item in batch if item[SHADOW]]
+        if not asked:
+            return
+        for (ingest, generation), (built, places) in self._by_programme(batch, SHADOW).items():
+            records["shadow_generation"][places] = [batch[place][SHADOW] for place in places]
+            try:
+                rows = built.reconstruction.run([events[place] for place in places], columns=None, programme=built.programme).results
+            except Exception:
+                log.exception("shadow %d of ingest %d failed on %d events", generation, ingest, len(places))
+                records["shadow"][places] = link.ShadowOutcome.FAILED
+                continue
+            records["shadow"][places] = np.where(rows["accept"] != 0, link.ShadowOutcome.ACCEPT, link.ShadowOutcome.REJECT)
+            records["shadow_bits"][places] = rows["path_bits"]
+
+    def _by_programme(self, batch: list[Descriptor], field: int) -> dict[tuple[int, int], tuple[Built, list[int]]]:
+        """Places of the events by the programme that they name in `field`; by its first ingest and generation, 0 is none.
+
+        Raises StateError for one that is not here, unless it is a shadow.
+        """
+        programmes = self._programmes
+        found: dict[int, tuple[tuple[int, int], Built, list[int]]] = {}
+        for place, item in enumerate(batch):
+            key = (item[INGEST], item[field])
+            built = programmes.get(key)
+            if built is None:
+                if field == SHADOW:
+                    continue
+                raise StateError(f"this worker has no programme {key[1]} of ingest {key[0]}")
+            entry = found.get(id(built))
+            if entry is None:
+                found[id(built)] = (key, built, [place])
+            else:
+                entry[2].append(place)
+        return {key: (built, places) for key, built, places in found.values()}
+
+
+def _same_run(one: RunConfig, other: RunConfig) -> bool:
+    """Whether two configurations differ in menu and models only."""
+    return (one.run, one.detector) == (other.run, other.detector)
+
 
 def _of(ingest: int, batch: list[Descriptor]) -> list[Descriptor]:
-    return [item for item in batch if item[8] == ingest]
+    return [item for item in batch if item[INGEST] == ingest]
 
 
 def _share(records: NDArray[np.void], parts: tuple[bytes, ...]) -> tuple[NDArray[np.void], tuple[bytes, ...]]:
@@ -305,15 +411,13 @@ def _share(records: NDArray[np.void], parts: tuple[bytes, ...]) -> tuple[NDArray
     return records, own
 
 
-def _columns(done: Batch, asked: list[bool], records: NDArray[np.void]) -> tuple[bytes, ...]:
-    """Frames with the columns of accepted events that were asked for; `part` of their records is set."""
-    parts: list[bytes] = []
-    for i, want in enumerate(asked):
-        tables = done.reply(i) if want and records["result"]["accept"][i] else None
+def _take_columns(done: Batch, wanted: list[bool], places: list[int], records: NDArray[np.void], parts: list[bytes]) -> None:
+    """Add the frames with the columns of accepted events that were asked for, and set `part` of their records."""
+    for i, (want, place) in enumerate(zip(wanted, places, strict=True)):
+        tables = done.reply(i) if want and records["result"]["accept"][place] else None
         if tables is not None:
             parts.append(encode_columns(tables))
-            records["part"][i] = len(parts)
-    return tuple(parts)
+            records["part"][place] = len(parts)
 
 
 def _records(batch: list[Descriptor], dtype: np.dtype[np.void]) -> NDArray[np.void]:

@@ -11,7 +11,7 @@ import zmq
 
 from hltfarm.proto import worker_link as link
 from hltfarm.proto.slots import SlotView
-from hltfarm.workers.engine import Descriptor
+from hltfarm.workers.engine import GENERATION, Descriptor
 
 log = logging.getLogger(__name__)
 QUIET_S = 0.5  # time between hellos until an ingest answers
@@ -20,7 +20,7 @@ QUIET_S = 0.5  # time between hellos until an ingest answers
 class IngestLink:
     """The connection to one ingest. `number` tells it from the others of the same worker; `hello` is how the worker presents itself.
 
-    Work of a generation that is not the present one is dropped: its ingest gives it to others.
+    Work of a generation that this ingest has not told is dropped: it gave it to others meanwhile.
     """
 
     def __init__(self, number: int, url: str, context: zmq.Context[zmq.Socket[bytes]], poller: zmq.Poller, hello: link.Hello) -> None:
@@ -28,7 +28,7 @@ class IngestLink:
         self.url = url
         self.welcome: link.Welcome | None = None  #: None while the ingest does not know this worker
         self.ring: SlotView | None = None
-        self.generation = -1
+        self.generations: set[int] = set()  #: programmes that events may name
         self.leaving = self.dismissed = False
         self._context = context
         self._poller = poller
@@ -60,13 +60,14 @@ class IngestLink:
             message = link.decode_to_worker(frames[0])
             work: list[Descriptor] = []
             if isinstance(message, link.Work):
-                if message.generation == self.generation:
-                    number = (self.number,)
-                    work = [item + number for item in np.frombuffer(frames[1], dtype=link.DESCRIPTOR).tolist()]
+                known, number = self.generations, (self.number,)
+                work = [item + number for item in np.frombuffer(frames[1], dtype=link.DESCRIPTOR).tolist() if item[GENERATION] in known]
             elif isinstance(message, link.Welcome):
                 self._welcomed(message)
             elif isinstance(message, link.Configure):
-                self.generation = message.generation
+                self.generations = {message.generation, *message.keep}
+            elif isinstance(message, link.Retire):
+                self.generations.discard(message.generation)
             elif isinstance(message, link.Unknown):
                 self.forget()
             elif isinstance(message, link.Dismissed):
@@ -135,7 +136,7 @@ class IngestLink:
     def forget(self) -> None:
         """The ingest does not know this worker: whatever is here was given to others."""
         self.welcome = None
-        self.generation = -1
+        self.generations = set()
         self._said = -float("inf")
 
     def _disconnect(self) -> None:

@@ -41,12 +41,13 @@ def on_cpu(source: Source, config: Configuration, events: int) -> list[KernelTim
     detector, menu, selector = source.detector(), Menu.parse(DEFAULT_MENU), load_selector(config.selection)
     words = max(-(-e.payload.nbytes // 128) * 32 for e in loaded)
     tables, params = host_tables(detector, menu, config, selector), parameters(detector, config, selector)
-    lane = CpuLane(detector, Capacity(1, words, config), tables, params, selector)
-    lane.run(loaded[:1])
-    lane.kernel_seconds()
+    lane = CpuLane(detector, Capacity(1, words, config))
+    program = lane.programs[0] = lane.prepare(tables, params, selector)
+    lane.run(loaded[:1], 0)
+    program.kernel_seconds()
     for event in loaded:
-        lane.run([event])
-    return _sorted({name: 1e6 * t / events for name, t in lane.kernel_seconds().items()})
+        lane.run([event], 0)
+    return _sorted({name: 1e6 * t / events for name, t in program.kernel_seconds().items()})
 
 
 def on_device(source: Source, config: Configuration, batch: int) -> list[KernelTime]:

@@ -18,8 +18,9 @@ from hltfarm.proto import worker_link as link
 from hltfarm.proto.detector import load_detector
 from hltfarm.proto.errors import BackendError, ConfigError
 from hltfarm.proto.messages import RunConfig
+from hltfarm.proto.versions import versions
 from hltfarm.workers.batching import MOST_LANES, Batcher
-from hltfarm.workers.engine import Build, Built, Descriptor, Engine, Outcome, Ready
+from hltfarm.workers.engine import INGEST, SIZE, Build, Built, Descriptor, Engine, Outcome, Ready, Reconstruction
 from hltfarm.workers.ingest_link import IngestLink
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class WorkerSettings:
     max_wait_s: a batch starts when its oldest event has waited so long, if the device can take one more.
     capacity: events here at a time, 0 for twice the batches that the device may take at a time, and one that is on its way.
     threads: of the CPU backend, 0 for all cores.
+    fallback: take only events on which others failed, and all of them while there is no other worker.
     hang_s: a process whose batch runs longer after an ingest gave the worker up ends, so that it can be started again.
     """
 
@@ -48,6 +50,7 @@ class WorkerSettings:
     max_wait_s: float = 0.002
     capacity: int = 0
     threads: int = 0
+    fallback: bool = False
     hang_s: float = 60.0
 
     def __post_init__(self) -> None:
@@ -73,24 +76,29 @@ class WorkerSettings:
         share = -(-(self.capacity or (2 * self.at_a_time + 1) * self.max_events) // len(self.ingests))
         return max(share, self.max_events)
 
-    def build(self, config: RunConfig) -> Built:
-        """The reconstruction for a run. Raises ConfigError, ConditionsError, BackendError."""
+    def build(self, config: RunConfig, present: Reconstruction | None) -> Built:
+        """A programme, on a new reconstruction or beside the others of `present`. Raises ConfigError, ConditionsError, BackendError."""
         from hltfarm.workers.menu import DEFAULT_MENU, Menu  # compiled kernels: only a process that computes loads them
-        from hltfarm.workers.reconstructor import Reconstructor
+        from hltfarm.workers.reconstructor import Reconstructor, load_selector
         from hltfarm.workers.run_models import configuration_of, loaded
 
-        menu = Menu.parse(config.menu or DEFAULT_MENU)
+        menu, configuration = Menu.parse(config.menu or DEFAULT_MENU), configuration_of(config)
+        paths = tuple(link.PathInfo(path.name, path.stream) for path in menu.paths)
+        if isinstance(present, Reconstructor):
+            selector = load_selector(configuration.selection)
+            number = present.prepare(menu=menu, selector=selector, config=configuration)
+            return Built(present, number, menu.hash, paths, loaded(selector), present.detector.digest())
+        detector = load_detector(config.detector)
         reconstructor = Reconstructor(
-            load_detector(config.detector),
+            detector,
             menu,
             backend=self.backend,
             max_events=self.max_events,
             max_batch_bytes=self.batch_bytes,
             threads=self.threads,
-            config=configuration_of(config),
+            config=configuration,
         )
-        paths = tuple(link.PathInfo(path.name, path.stream) for path in menu.paths)
-        return Built(reconstructor, menu.hash, paths, loaded(reconstructor.selector))
+        return Built(reconstructor, reconstructor.programme, menu.hash, paths, loaded(reconstructor.selector), detector.digest())
 
 
 def run_worker(settings: WorkerSettings, build: Build | None = None) -> None:
@@ -140,6 +148,8 @@ class Worker:
             pid=os.getpid(),
             host=sockets.gethostname(),
             capacity=settings.capacity_of_each,
+            fallback=settings.fallback,
+            versions=versions(),
         )
         self._links = [IngestLink(number, url, self._context, self._poller, hello) for number, url in enumerate(settings.ingests)]
         self._jobs_of = [0] * len(self._links)  # jobs of each ingest that the engine has
@@ -176,19 +186,25 @@ class Worker:
         add = self._batcher.add
         for message, work in peer.messages(now):
             if isinstance(message, link.Work):
+                if message.alone and work:
+                    self._batcher.add_alone(work)
+                    continue
                 for item in work:
-                    add(item, item[3], now, alone=message.alone)
+                    add(item, item[SIZE], now)
             elif isinstance(message, link.Configure):
-                self._drop(peer)
+                if not message.keep:
+                    self._drop(peer)
                 if peer.ring is not None:
                     self._jobs_of[peer.number] += 1
-                    self._engine.configure(peer.number, peer.ring, message.generation, message.config)
+                    self._engine.configure(peer.number, peer.ring, message)
+            elif isinstance(message, link.Retire):
+                self._engine.retire(peer.number, message.generation)
             elif isinstance(message, link.Unknown):
                 self._drop(peer)
 
     def _drop(self, peer: IngestLink) -> None:
         """The ingest took back its events that wait here."""
-        self._batcher.discard(lambda item: item[8] == peer.number)
+        self._batcher.discard(lambda item: item[INGEST] == peer.number)
 
     def _feed(self, now: float) -> None:
         """Keep as many batches running as the device takes at a time and, if full ones are there, as many ready behind them."""
@@ -196,7 +212,7 @@ class Worker:
             batch = self._batcher.take(now, only_full=self._engine.pending >= self._engine.parallel)
             if not batch:
                 return
-            for number in {item[8] for item in batch}:
+            for number in {item[INGEST] for item in batch}:
                 self._jobs_of[number] += 1
             self._engine.run(batch)
 

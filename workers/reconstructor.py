@@ -4,7 +4,7 @@
         batch = reconstructor.run(events)
         batch.results["accept"], batch.results["digest"]
 
-A Reconstructor owns its memory (arenas) from construction to `close()`. `run` may be called from one thread at a time.
+A Reconstructor owns its memory (arenas) from construction to `close()`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
+from dataclasses import replace
+from itertools import count
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -32,6 +33,7 @@ from hltfarm.workers.columns import EventColumns, FitColumns, event_columns, fit
 from hltfarm.workers.configuration import Configuration, SelectionConfig
 from hltfarm.workers.dnn import FEATURES
 from hltfarm.workers.dnn.selector import EVENT_INPUTS, Selector
+from hltfarm.workers.lane_pool import LanePool
 from hltfarm.workers.menu import Menu
 from hltfarm.workers.menu.stage import fill_tables as menu_tables
 
@@ -101,9 +103,11 @@ class Backend(Protocol):
     device: str
     parallel: int
 
-    def run(self, events: Sequence[RawEvent], keep: bool, columns: Sequence[bool] | None) -> BatchResult: ...
+    def run(self, events: Sequence[RawEvent], keep: bool, columns: Sequence[bool] | None, number: int) -> BatchResult: ...
 
-    def use(self, tables: dict[str, Collection], params: dict[str, NDArray[np.void]], selector: Selector) -> None: ...
+    def prepare(self, number: int, tables: dict[str, Collection], params: dict[str, NDArray[np.void]], selector: Selector) -> None: ...
+
+    def forget(self, number: int) -> None: ...
 
     def register(self, buffer: memoryview) -> None: ...
 
@@ -118,32 +122,24 @@ class CpuBackend:
     def __init__(
         self,
         detector: Detector,
-        tables: dict[str, Collection],
-        params: dict[str, NDArray[np.void]],
         capacity: Capacity,
-        selector: Selector,
         threads: int,
         events_per_task: int,
     ) -> None:
         self.detector = detector
         self.task = Capacity(events_per_task, capacity.words, capacity.config)
-        self._lanes: SimpleQueue[CpuLane] = SimpleQueue()
-        self._selects = selector.track is not None
-        self._threads = threads
-        if selector.uses_torch:
-            _one_torch_thread()
-        lanes = [CpuLane(detector, self.task, tables, params, selector) for _ in range(threads)]
-        for lane in lanes:
-            self._lanes.put(lane)
+        lanes = [CpuLane(detector, self.task) for _ in range(threads)]
+        self._lanes = LanePool(lanes)
+        self._selects: dict[int, bool] = {}  # programs with a selector of tracks
         self.device = f"cpu:{threads} {lanes[0].library.name}"
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reconstruct") if threads > 1 else None
 
-    def run(self, events: Sequence[RawEvent], keep: bool, columns: Sequence[bool] | None) -> BatchResult:
+    def run(self, events: Sequence[RawEvent], keep: bool, columns: Sequence[bool] | None, number: int) -> BatchResult:
         tasks = list(asked_parts(split(events, self.task), columns))
         if self._pool is None:
-            done = [self._run_task(task, keep, asked) for task, asked in tasks]
+            done = [self._run_task(task, keep, asked, number) for task, asked in tasks]
         else:
-            done = list(self._pool.map(lambda task: self._run_task(task[0], keep, task[1]), tasks))
+            done = list(self._pool.map(lambda task: self._run_task(task[0], keep, task[1], number), tasks))
         seconds: dict[str, float] = {}
         for _, stages, _ in done:
             for stage, t in stages.items():
@@ -152,35 +148,42 @@ class CpuBackend:
         return BatchResult(rows, seconds, [c for _, _, kept in done for c in kept] if keep or columns is not None else None)
 
     def _run_task(
-        self, events: Sequence[RawEvent], keep: bool, asked: Sequence[bool] | None
+        self, events: Sequence[RawEvent], keep: bool, asked: Sequence[bool] | None, number: int
     ) -> tuple[NDArray[np.void], dict[str, float], Sequence[FitColumns | None]]:
         lane = self._lanes.get()
+        assert lane is not None, "it waits"
         try:
-            lane.run(list(events))
+            program = lane.run(list(events), number)
             rows = result_rows(lane.arena["Results"], len(events))
             arena = lane.arena.collections
             kept: Sequence[FitColumns | None]
             if keep:
-                kept = [event_columns(arena, self.detector, i, self._selects) for i in range(len(events))]
+                kept = [event_columns(arena, self.detector, i, self._selects[number]) for i in range(len(events))]
             else:
                 kept = fits_asked(arena, rows, asked)
-            return rows, lane.stage_seconds(), kept
+            return rows, program.stage_seconds(), kept
         finally:
             self._lanes.put(lane)
 
-    def use(self, tables: dict[str, Collection], params: dict[str, NDArray[np.void]], selector: Selector) -> None:
-        """Other tables and models from the next run on. Raises BackendError if a torch model cannot be built; all stays as it was then."""
+    def prepare(self, number: int, tables: dict[str, Collection], params: dict[str, NDArray[np.void]], selector: Selector) -> None:
+        """A program for every lane, one lane after the other. Raises BackendError, and then there is no such program."""
         if selector.uses_torch:
             _one_torch_thread()
-        lanes = [self._lanes.get() for _ in range(self._threads)]
         try:
-            programs = [lane.prepare(tables, params, selector) for lane in lanes]
-            for lane, program in zip(lanes, programs, strict=True):
-                lane.use(program)
-        finally:
-            for lane in lanes:
-                self._lanes.put(lane)
-        self._selects = selector.track is not None
+            for lane in self._lanes.lanes:
+                with self._lanes.idle(lane):
+                    lane.programs[number] = lane.prepare(tables, params, selector)
+        except BaseException:
+            self.forget(number)
+            raise
+        self._selects[number] = selector.track is not None
+
+    def forget(self, number: int) -> None:
+        """Give the memory of a program free; no run may ask for it any more."""
+        for lane in self._lanes.lanes:
+            with self._lanes.idle(lane):
+                lane.programs.pop(number, None)
+        self._selects.pop(number, None)
 
     def register(self, buffer: memoryview) -> None:
         """Nothing to do: the CPU reads any memory."""
@@ -224,7 +227,7 @@ class Reconstructor:
         self.detector, self.menu, self.config = detector, menu, config
         capacity = Capacity(max_events, -(-max_batch_bytes // 128) * 32, config)
         self.selector = selector if selector is not None else load_selector(config.selection)
-        tables, params = host_tables(detector, menu, config, self.selector), parameters(detector, config, self.selector)
+        self._numbers = count(1)
         self._backend: Backend
         if backend == "cuda" or (backend == "auto" and cuda_available()):
             try:
@@ -232,10 +235,15 @@ class Reconstructor:
             except ImportError as e:
                 raise BackendError(f"the cuda backend needs CuPy ({e}); install hltfarm[cuda], or use --backend cpu") from None
 
-            self.backend, self._backend = "cuda", CudaBackend(detector, tables, params, capacity, self.selector, profile, lanes)
+            self.backend, self._backend = "cuda", CudaBackend(detector, capacity, profile, lanes)
         else:
             n = threads or len(os.sched_getaffinity(0))
-            self.backend, self._backend = "cpu", CpuBackend(detector, tables, params, capacity, self.selector, n, events_per_task)
+            self.backend, self._backend = "cpu", CpuBackend(detector, capacity, n, events_per_task)
+        try:
+            self.programme = self.prepare()  #: number of the one that runs which name none take
+        except BaseException:
+            self._backend.close()
+            raise
 
     @property
     def device(self) -> str:
@@ -247,25 +255,41 @@ class Reconstructor:
         """Threads that may call `run` at a time to the benefit of the throughput; any number may call it."""
         return self._backend.parallel
 
-    def run(self, events: Sequence[RawEvent], keep: bool = False, columns: Sequence[bool] | None = None) -> BatchResult:
+    def run(
+        self, events: Sequence[RawEvent], keep: bool = False, columns: Sequence[bool] | None = None, programme: int | None = None
+    ) -> BatchResult:
         """Reconstruct and decide. `keep` copies all columns of every event back to the host (see BatchResult).
 
         columns: for each event, whether its tracks and vertices are wanted if it is accepted; only those are copied. Raises ConfigError
-        if there is not one for each event.
+        if there is not one for each event. programme: what decides, a number from `prepare`; the present one if None.
         """
         if columns is not None and len(columns) != len(events):
             raise ConfigError(f"columns has {len(columns)} entries for {len(events)} events; give one for each event")
-        return self._backend.run(events, keep, columns)
+        return self._backend.run(events, keep, columns, self.programme if programme is None else programme)
+
+    def prepare(self, *, menu: Menu | None = None, selector: Selector | None = None, config: Configuration | None = None) -> int:
+        """Another programme beside the present one: a menu, models, and a configuration that differs in its selection only; its number.
+
+        Batches go on meanwhile. Raises ConfigError for what the chain cannot compute, BackendError for a torch model that cannot be built.
+        """
+        menu, selector, config = menu or self.menu, selector or self.selector, config or self.config
+        if replace(config, selection=self.config.selection) != self.config:
+            raise ConfigError("programmes of one reconstruction differ in menu, models and selection only")
+        number = next(self._numbers)
+        tables = host_tables(self.detector, menu, config, selector)
+        self._backend.prepare(number, tables, parameters(self.detector, config, selector), selector)
+        return number
+
+    def forget(self, programme: int) -> None:
+        """A programme is not needed any more; no run may name it from now on."""
+        self._backend.forget(programme)
 
     def use(self, *, menu: Menu | None = None, selector: Selector | None = None) -> None:
-        """Another menu, or other models, from the next `run` on; memory and kernels stay. Nothing changes if it raises.
-
-        Raises ConfigError for models that the chain cannot compute, BackendError for a torch model that cannot be built here.
-        """
+        """Another menu, or other models, from the next `run` on; memory and kernels stay. Nothing changes if it raises (see `prepare`)."""
         menu, selector = menu or self.menu, selector or self.selector
-        tables = host_tables(self.detector, menu, self.config, selector)
-        self._backend.use(tables, parameters(self.detector, self.config, selector), selector)
+        former, self.programme = self.programme, self.prepare(menu=menu, selector=selector)
         self.menu, self.selector = menu, selector
+        self.forget(former)
 
     def register(self, buffer: memoryview) -> None:
         """Pin memory that payloads will lie in (the slot ring), so that the device copies straight from it."""

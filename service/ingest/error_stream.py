@@ -1,7 +1,8 @@
 """Error stream: events that could not be processed, on disk, in bundles that replay them.
 
-A bundle is a folder `run<run>/<serial>-<reason>-<event>/` with `bundle.json` (run configuration, reason, and for each event its
-identity, workers, attempts and errors) and the events as they came: `events.hlt`, a sample file that `hltfarm reco` reads.
+A bundle is a folder `run<run>/<serial>-<reason>-<event>/` with the events as they came, `events.hlt`, a sample file that `hltfarm reco`
+reads, and `bundle.json`: the reason, what decides the events (the run's configuration, menu and models as the workers built them, digest of
+the conditions), and for each event its identity and its failures (worker, device, versions, error). `hltfarm replay` runs a bundle again.
 It is written beside its final name, synced, and renamed, so that a bundle that exists is complete.
 """
 
@@ -11,18 +12,34 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from hltfarm.proto import wire
 from hltfarm.proto.events import RawEvent
 from hltfarm.proto.messages import RunConfig
+from hltfarm.proto.versions import versions
 from hltfarm.proto.wire import Reason
+from hltfarm.service.ingest.programmes import Entry
 
 #: Writes events into a new file in the folder given and returns its name.
 EventWriter = Callable[[Path, Sequence[RawEvent], RunConfig], str]
+
+
+BUNDLE_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One attempt that failed. `events`: that the batch, or the lost worker, had; `where`: backend, device, versions of the worker."""
+
+    worker: str
+    error: str
+    events: int
+    where: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +48,7 @@ class FailedEvent:
 
     event: RawEvent
     attempts: int
-    workers: tuple[str, ...] = ()  # who had it when it failed
-    error: str = ""
+    failures: tuple[Failure, ...] = ()
 
 
 def write_frames(folder: Path, events: Sequence[RawEvent], config: RunConfig) -> str:
@@ -57,8 +73,8 @@ class ErrorStream:
         self._serial = 0
         self.bytes_written = 0
 
-    def write(self, config: RunConfig, reason: Reason, failed: Sequence[FailedEvent], when: float) -> Path:
-        """Write one bundle (at least one event, all of one run) and return its folder; it is on disk when this returns.
+    def write(self, programme: Entry, reason: Reason, failed: Sequence[FailedEvent], when: float) -> Path:
+        """Write one bundle (at least one event, all of one programme) and return its folder; it is on disk when this returns.
 
         when: unix seconds, for the record. Raises OSError if the disk refuses; nothing is left behind then.
         """
@@ -69,24 +85,8 @@ class ErrorStream:
         partial = parent / f".{final.name}.partial"
         try:
             partial.mkdir()
-            name = self._writer(partial, [item.event for item in failed], config)
-            record = {
-                "run": run,
-                "reason": reason.name,
-                "unix_seconds": when,
-                "config": msgspec.to_builtins(config),
-                "events_file": name,
-                "events": [
-                    {
-                        **item.event.id._asdict(),
-                        "bytes": len(item.event.payload),
-                        "attempts": item.attempts,
-                        "workers": list(item.workers),
-                        "error": item.error,
-                    }
-                    for item in failed
-                ],
-            }
+            name = self._writer(partial, [item.event for item in failed], programme.config)
+            record = _record(programme, reason, failed, when) | {"run": run, "events_file": name}
             (partial / "bundle.json").write_text(json.dumps(record, indent=1))
             for path in (*partial.iterdir(), partial):
                 _sync(path)
@@ -104,6 +104,29 @@ class ErrorStream:
             path = parent / f"{self._serial:06d}-{suffix}"
             if not path.exists():
                 return path
+
+
+def _record(programme: Entry, reason: Reason, failed: Sequence[FailedEvent], when: float) -> dict[str, Any]:
+    return {
+        "bundle_version": BUNDLE_VERSION,
+        "reason": reason.name,
+        "unix_seconds": when,
+        "config": msgspec.to_builtins(programme.config),
+        "first_lumi": programme.first_lumi,
+        "menu_hash": programme.menu_hash,
+        "models": msgspec.to_builtins(programme.models),
+        "conditions": programme.conditions,
+        "versions": versions(),
+        "events": [
+            {
+                **item.event.id._asdict(),
+                "bytes": len(item.event.payload),
+                "attempts": item.attempts,
+                "failures": [asdict(failure) for failure in item.failures],
+            }
+            for item in failed
+        ],
+    }
 
 
 def _sync(path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +16,15 @@ from hltfarm.proto import wire, worker_link
 from hltfarm.proto.errors import WireCode, WireError
 from hltfarm.proto.events import EventId, RawEvent
 from hltfarm.proto.limits import Limits
-from hltfarm.proto.messages import RunConfig
 from hltfarm.proto.raw import check_payload
 from hltfarm.proto.results import EventFlag
 from hltfarm.proto.wire import Reason
 from hltfarm.service.ingest.credit import CreditBook
 from hltfarm.service.ingest.dispatch import Dispatcher
-from hltfarm.service.ingest.error_stream import ErrorStream, FailedEvent
+from hltfarm.service.ingest.error_stream import ErrorStream, FailedEvent, Failure
 from hltfarm.service.ingest.ledger import Ledger
+from hltfarm.service.ingest.programmes import Programmes
+from hltfarm.service.ingest.shadow import ShadowBook, sampled
 from hltfarm.service.ingest.slots import SlotRing
 from hltfarm.service.ingest.stats import Stats
 
@@ -37,10 +39,10 @@ class EventFlow:
 
     def __init__(
         self, ring: SlotRing, ledger: Ledger, dispatcher: Dispatcher, credit: CreditBook, errors: ErrorStream, stats: Stats,
-        limits: Limits, deliver: Deliver, wall_clock: Callable[[], float],
+        limits: Limits, deliver: Deliver, wall_clock: Callable[[], float], programmes: Programmes,
     ) -> None:  # fmt: skip
         self.run: int | None = None
-        self.config: RunConfig | None = None
+        self.describe: Callable[[str], dict[str, Any]] = lambda worker: {}  #: what a bundle says of a worker; the owner sets it
         self.trouble: str | None = None  #: why the error stream cannot be written, if it cannot
         self._ring = ring
         self._ledger = ledger
@@ -51,8 +53,10 @@ class EventFlow:
         self._limits = limits
         self._deliver = deliver
         self._wall_clock = wall_clock
+        self._programmes = programmes
+        self._generation = np.zeros(ring.slots, dtype=np.uint32)  # that decides the event of each slot
         self._asked: set[int] = set()  # slots of events whose columns the client wants
-        self._history: dict[int, list[tuple[str, str]]] = {}  # slot -> (worker, error) of its failures
+        self._history: dict[int, list[Failure]] = {}  # of a slot's event
         self._stranded: list[tuple[Reason, list[int]]] = []  # events that the error stream did not take yet
 
     def admit(self, client: int, header: wire.EventHeader, body: wire.Buffer, *, licensed: bool, now_ns: int) -> NDArray[np.void] | None:
@@ -81,6 +85,7 @@ class EventFlow:
         check_payload(np.frombuffer(body, dtype=np.uint8))
         slot = self._ring.put(body)
         self._ledger.open(slot, header, client, now_ns)
+        self._generation[slot] = self._programmes.admit(header.lumi)
         self._credit.hold(client, header.body_bytes)
         self._note_asked(slot, header)
         self._dispatcher.submit(slot)
@@ -98,13 +103,16 @@ class EventFlow:
         records["result"]["flags"][place] |= EventFlag.COLUMNS_LEFT_OUT
         self._stats.columns_left_out += 1
 
-    def descriptors(self, slots: NDArray[np.int64], tickets: NDArray[np.uint64]) -> NDArray[np.void]:
-        """DESCRIPTOR records of an assignment."""
+    def descriptors(self, slots: NDArray[np.int64], tickets: NDArray[np.uint64], shadow: ShadowBook | None = None) -> NDArray[np.void]:
+        """DESCRIPTOR records of an assignment; a shadow sees its share of the events."""
         events = self._ledger.events[slots]
         out = np.zeros(len(slots), dtype=worker_link.DESCRIPTOR)
         out["ticket"], out["slot"], out["size"] = tickets, slots, self._ledger.size[slots]
         for name in ("run", "lumi", "event", "bx"):
             out[name] = events[name]
+        out["generation"] = self._generation[slots]
+        if shadow is not None:
+            out["shadow"] = np.where(sampled(out["run"], out["event"], shadow.fraction), shadow.generation, 0)
         if self._asked:
             out["flags"] = [WANT_COLUMNS if slot in self._asked else 0 for slot in slots.tolist()]
         return out
@@ -120,8 +128,23 @@ class EventFlow:
             slots = slots[valid]
             answers = answers[valid]
         if len(slots):
+            if self._programmes.shadow is not None:
+                self._compare(slots, answers)
             self._decide(slots, answers["result"], attempts, now_ns, Reason.NONE, self._columns(slots, answers, parts))
         return len(slots)
+
+    def _compare(self, slots: NDArray[np.int64], answers: NDArray[np.void]) -> None:
+        """Count what the shadow would have decided."""
+        book = self._programmes.shadow
+        entry = self._programmes.get(book.generation) if book is not None else None
+        if book is None or entry is None or not entry.built:
+            return
+        answers = answers.copy()
+        answers["shadow"][answers["shadow_generation"] != book.generation] = worker_link.ShadowOutcome.NOT_ASKED
+        for generation in np.unique(self._generation[slots]).tolist():
+            active = self._programmes.get(generation)
+            if active is not None:
+                book.add(answers[self._generation[slots] == generation], active.paths, entry.paths)
 
     def _columns(self, slots: NDArray[np.int64], answers: NDArray[np.void], parts: Sequence[bytes]) -> dict[int, bytes]:
         """Columns to relay by place in `slots`: of accepted events, still asked for and not too large."""
@@ -136,15 +159,18 @@ class EventFlow:
         """A batch raised an exception in a worker that lives on (ASSIGNED records)."""
         slots = assigned["slot"].astype(np.int64)
         held = set(self._dispatcher.held(worker))  # not those that were taken away meanwhile
+        failure = Failure(worker, error, len(slots), self.describe(worker))
         for slot in slots.tolist():
             if slot in held:
-                self._history.setdefault(slot, []).append((worker, error))
+                self._history.setdefault(slot, []).append(failure)
         self._give_up(Reason.WORKER_FAILED, self._dispatcher.failed(worker, slots, assigned["ticket"]), now_ns)
 
     def lost(self, worker: str, why: str, now_ns: int) -> None:
         """A worker is gone."""
-        for slot in self._dispatcher.held(worker):
-            self._history.setdefault(slot, []).append((worker, why))
+        held = self._dispatcher.held(worker)
+        failure = Failure(worker, why, len(held), self.describe(worker))
+        for slot in held:
+            self._history.setdefault(slot, []).append(failure)
         self._give_up(Reason.WORKER_LOST, self._dispatcher.remove_worker(worker), now_ns)
 
     def force(self, reason: Reason, now_ns: int) -> None:
@@ -164,13 +190,14 @@ class EventFlow:
         """Force-accept: to disk first, then decided. An event that cannot be written stays in flight."""
         if not slots:
             return
-        runs = self._ledger.events["run"][slots]
-        for run in np.unique(runs).tolist():
-            group = [slot for slot, number in zip(slots, runs.tolist(), strict=True) if number == run]
-            config = self.config if self.config is not None and self.config.run == run else RunConfig(run=run)
+        generations = self._generation[slots]
+        for generation in np.unique(generations).tolist():
+            group = [slot for slot, number in zip(slots, generations.tolist(), strict=True) if number == generation]
+            entry = self._programmes.get(generation)
+            assert entry is not None, "the programme of an event in flight is kept"
             attempts = np.array([self._dispatcher.attempts(slot) for slot in group], dtype=np.int64)
             try:
-                self._errors.write(config, reason, [self._failed_event(slot) for slot in group], self._wall_clock())
+                self._errors.write(entry, reason, [self._failed_event(slot) for slot in group], self._wall_clock())
             except OSError as error:
                 self._stranded.append((reason, group))
                 self.trouble = f"the error stream cannot be written, {len(group)} events wait for it: {error}"
@@ -181,13 +208,8 @@ class EventFlow:
     def _failed_event(self, slot: int) -> FailedEvent:
         record = self._ledger.events[slot]
         event = EventId(int(record["run"]), int(record["lumi"]), int(record["event"]), int(record["bx"]))
-        history = self._history.get(slot, [])
-        return FailedEvent(
-            RawEvent(event, self._ring.payload(slot, int(self._ledger.size[slot]))),
-            attempts=self._dispatcher.attempts(slot),
-            workers=tuple(worker for worker, _ in history),
-            error="; ".join(dict.fromkeys(why for _, why in history)),
-        )
+        payload = self._ring.payload(slot, int(self._ledger.size[slot]))
+        return FailedEvent(RawEvent(event, payload), self._dispatcher.attempts(slot), tuple(self._history.get(slot, ())))
 
     def _decide(
         self, slots: NDArray[np.int64], results: NDArray[np.void] | None, attempts: NDArray[np.int64], now_ns: int, reason: Reason,
@@ -195,8 +217,15 @@ class EventFlow:
     ) -> None:  # fmt: skip
         clients, sizes = self._ledger.client[slots], self._ledger.size[slots]
         flags = EventFlag.UNPROCESSED if results is None else 0
-        records = self._ledger.decide(slots, results, attempts, now_ns, reason, flags)
+        parts = self._programmes.decided(self._generation[slots], None if results is None else results["accept"] != 0)
+        menus, models = np.zeros((2, len(slots)), dtype=np.uint64)
+        for entry, mine in parts:
+            menus[mine], models[mine] = entry.menu, entry.models_id
+        records = self._ledger.decide(slots, results, attempts, now_ns, reason, flags, (menus, models))
         self._stats.decided(records, sizes)
+        if results is not None:
+            for entry, mine in parts:
+                self._stats.selected(records["result"][mine], sizes[mine], entry.paths)
         first = int(clients[0])
         if (clients == first).all():
             self._credit.release(first, len(slots), int(sizes.sum()))

@@ -89,7 +89,7 @@ class Ledger:
         """Enter a new event; the caller has asked `in_flight_slot` and `decided` before."""
         self._in_flight[header.run, header.event] = slot
         _OPEN.pack_into(
-            self._event_bytes, slot * DECISION.itemsize, header.run, header.lumi, header.event, header.bx, 0, 0, 0, header.cookie, 0
+            self._event_bytes, slot * DECISION.itemsize, header.run, header.lumi, header.event, header.bx, 0, 0, 0, header.cookie, 0, 0, 0
         )
         self.client[slot] = client
         self.size[slot] = header.body_bytes
@@ -109,10 +109,12 @@ class Ledger:
         now_ns: int,
         reason: Reason = Reason.NONE,
         flags: int = 0,
+        decided_by: tuple[NDArray[np.uint64], NDArray[np.uint64]] | None = None,
     ) -> NDArray[np.void]:
         """Close the events in `slots` (all in flight) and return their DECISION records.
 
         results: RESULT rows, whose `accept` decides; None: the events go to the error stream for `reason`, with event flags `flags`.
+        decided_by: menus and models of the events, as decisions name them.
         """
         records = self.events[slots]
         if results is None:
@@ -122,6 +124,8 @@ class Ledger:
         else:
             outcome = np.where(results["accept"] != 0, np.uint8(Outcome.ACCEPT), np.uint8(Outcome.REJECT))
             records["result"] = results
+            if decided_by is not None:
+                records["menu"], records["models"] = decided_by
         records["outcome"] = outcome
         records["reason"] = reason
         records["attempts"] = attempts
@@ -193,5 +197,5 @@ class Ledger:
 
 
 #: All of a DECISION record before its result; a twentieth of the time that numpy takes for one record.
-_OPEN = struct.Struct("<IIQIBBHQQ")
+_OPEN = struct.Struct("<IIQIBBHQQQQ")
 assert _OPEN.size + RESULT.itemsize == DECISION.itemsize

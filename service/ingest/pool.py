@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
 import zmq
 
 from hltfarm.proto import worker_link as link
-from hltfarm.proto.messages import ModelInfo, RunConfig, WorkerStatus
+from hltfarm.proto.messages import RunConfig, WorkerStatus
 from hltfarm.service.ingest.dispatch import Dispatcher
 from hltfarm.service.ingest.flow import EventFlow
+from hltfarm.service.ingest.programmes import Entry, Programmes
 from hltfarm.service.ingest.settings import IngestSettings
 from hltfarm.service.ingest.slots import SlotRing
 from hltfarm.service.ingest.stats import Stats
@@ -44,7 +46,10 @@ class WorkerPool:
 
     flow: EventFlow
 
-    def __init__(self, socket: zmq.Socket[bytes], dispatcher: Dispatcher, ring: SlotRing, stats: Stats, settings: IngestSettings) -> None:
+    def __init__(
+        self, socket: zmq.Socket[bytes], dispatcher: Dispatcher, ring: SlotRing, stats: Stats, settings: IngestSettings,
+        programmes: Programmes,
+    ) -> None:  # fmt: skip
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.SNDHWM, 4096)
@@ -56,27 +61,43 @@ class WorkerPool:
         self._settings = settings
         self._peers: dict[str, _Peer] = {}
         self._by_identity: dict[bytes, _Peer] = {}
-        self._config: RunConfig | None = None
-        self._generation = 0
-        self.menu_hash = ""  #: of the present configuration, empty until the first worker is ready
-        self.models: tuple[ModelInfo, ...] = ()  #: that the first worker loaded
-        self.fatal: str | None = None  #: why no worker can take the present configuration
+        self._programmes = programmes
+        self.fatal: str | None = None  #: why no worker can take the configuration of the run
 
-    # -- configuration -----------------------------------------------------------------------------------------------------
+    # -- programmes --------------------------------------------------------------------------------------------------------
 
     def configure(self, config: RunConfig) -> None:
-        """Give every worker a new configuration; nothing may be in flight."""
-        self._generation += 1
-        self._config = config
-        self.menu_hash, self.models, self.fatal = "", (), None
-        for peer in self._peers.values():
-            if peer.up and not peer.leaving:
-                self._configure(peer)
+        """Give every worker the first programme of a run; nothing may be in flight."""
+        entry, self.fatal = self._programmes.configure(config), None
+        for peer in self._present():
+            self._set_ready(peer, False, "configuring")
+            self._tell(peer, entry)
 
-    def _configure(self, peer: _Peer) -> None:
-        self._set_ready(peer, False, "configuring")
-        assert self._config is not None
-        self._send(peer, link.Configure(generation=self._generation, config=self._config))
+    def prepare(self, config: RunConfig) -> None:
+        """Have every worker build a programme that is to decide later. Raises ConfigError for one that this run cannot have."""
+        entry = self._programmes.prepare(config)
+        for peer in self._present():
+            self._tell(peer, entry)
+
+    def cast(self, config: RunConfig, fraction: float) -> None:
+        """Have every worker build a shadow. Raises ConfigError."""
+        entry = self._programmes.cast(config, fraction)
+        for peer in self._present():
+            self._tell(peer, entry)
+
+    def waits_for(self, entry: Entry | None) -> list[str]:
+        """Workers in service that have not built a programme yet, or the first one at all."""
+        if entry is None:
+            return []
+        names = [peer.hello.name for peer in self._present() if peer.ready and peer.hello.name not in entry.workers]
+        return names if names or entry.built else ["a worker"]
+
+    def _present(self) -> list[_Peer]:
+        return [peer for peer in self._peers.values() if peer.up and not peer.leaving]
+
+    def _tell(self, peer: _Peer, entry: Entry) -> None:
+        keep = tuple(wanted.generation for wanted in self._programmes.wanted if wanted is not entry)
+        self._send(peer, link.Configure(generation=entry.generation, config=entry.config, keep=keep))
 
     def _set_ready(self, peer: _Peer, ready: bool, problem: str = "") -> None:
         peer.ready, peer.problem = ready, problem
@@ -146,7 +167,7 @@ class WorkerPool:
             return
         log.info("worker %s: %s on %s, pid %d on %s", hello.name, hello.backend, hello.device, hello.pid, hello.host)
         self._peers[hello.name] = self._by_identity[identity] = peer
-        self._dispatcher.add_worker(hello.name, hello.capacity)
+        self._dispatcher.add_worker(hello.name, hello.capacity, cpu=hello.backend == "cpu", fallback=hello.fallback)
         self._send(
             peer,
             link.Welcome(
@@ -157,31 +178,35 @@ class WorkerPool:
                 timeout_s=self._settings.worker_timeout_s,
             ),
         )
-        if peer.up and self._config is not None:
-            self._configure(peer)
-        else:
-            peer.problem = "waits for a configuration"
+        wanted = self._programmes.wanted
+        peer.problem = "configuring" if wanted else "waits for a configuration"
+        for entry in wanted:
+            entry.workers.discard(hello.name)  # what its predecessor had built is gone
+        for entry in wanted:
+            if peer.up:
+                self._tell(peer, entry)
 
     def _configured(self, peer: _Peer, message: link.Configured) -> None:
-        if message.generation != self._generation or peer.leaving:
+        entry, name = self._programmes.get(message.generation), peer.hello.name
+        if entry is None or peer.leaving:
             return
         peer.backend, peer.device = message.backend or peer.backend, message.device or peer.device
-        if message.error is not None:
-            log.error("worker %s cannot be configured: %s", peer.hello.name, message.error)
-            self._set_ready(peer, False, message.error)
-            if message.fatal and not self._dispatcher.ready_workers:
+        problem = message.error if message.error is not None else entry.settle(message)
+        if problem is None:
+            entry.workers.add(name)
+            self._stats.menu(entry.paths)
+        else:
+            log.error("worker %s cannot be configured: %s", name, problem)
+        if entry not in self._programmes.active:  # pending or a shadow: the run goes on as it is
+            if problem is not None and (peer.ready or not self._dispatcher.ready_workers):
+                entry.error = f"worker {name}: {problem}"
+            return
+        if problem is not None:
+            self._set_ready(peer, False, problem)
+            if message.error is not None and message.fatal and not self._dispatcher.ready_workers:
                 self.fatal = message.error
-            return
-        if not self.menu_hash:
-            self.menu_hash, self.models = message.menu_hash, message.models
-            self._stats.menu(message.paths)
-        elif self.menu_hash != message.menu_hash:
-            self._set_ready(peer, False, f"compiled menu {message.menu_hash}, the others {self.menu_hash}")
-            return
-        elif self.models != message.models:
-            self._set_ready(peer, False, f"loaded the models {_text(message.models)}, the others {_text(self.models)}")
-            return
-        self._set_ready(peer, True)
+        elif not peer.ready and all(name in active.workers for active in self._programmes.active):
+            self._set_ready(peer, True)
 
     def _goodbye(self, peer: _Peer, now_ns: int) -> None:
         name = peer.hello.name
@@ -194,10 +219,13 @@ class WorkerPool:
 
     def dispatch(self) -> None:
         """Hand out work as far as the workers' credit goes."""
+        shadow = self._programmes.shadow
+        book = self._programmes.get(shadow.generation) if shadow is not None else None
         for assignment in self._dispatcher.assign():
             peer = self._peers[assignment.worker]
-            records = self.flow.descriptors(assignment.slots, assignment.tickets)
-            self._send(peer, link.Work(generation=self._generation, alone=assignment.alone), records.tobytes())
+            asked = shadow if book is not None and not assignment.alone and assignment.worker in book.workers else None
+            records = self.flow.descriptors(assignment.slots, assignment.tickets, asked)
+            self._send(peer, link.Work(alone=assignment.alone), records.tobytes())
 
     def _send(self, peer: _Peer, message: link.ToWorker, records: bytes | None = None) -> None:
         frames = [peer.identity, link.encode(message)]
@@ -236,8 +264,11 @@ class WorkerPool:
         self.flow.lost(name, why, now_ns)
 
     def tick(self, now: float, now_ns: int) -> None:
-        """Heartbeats, and the workers that missed theirs."""
+        """Heartbeats, the workers that missed theirs, and programmes that nobody needs any more."""
         settings = self._settings
+        for generation in self._programmes.retired():
+            for peer in self._present():
+                self._send(peer, link.Retire(generation=generation))
         for peer in list(self._peers.values()):
             if not peer.up:
                 if now - peer.heard > settings.forget_worker_s and peer.heard > 0:
@@ -263,6 +294,14 @@ class WorkerPool:
             found.append("no worker is ready")
         return found
 
+    def describe(self, name: str) -> dict[str, Any]:
+        """A worker for the record of a failure."""
+        peer = self._peers.get(name)
+        if peer is None:
+            return {}
+        hello = peer.hello
+        return {"backend": peer.backend, "device": peer.device, "pid": hello.pid, "host": hello.host, "versions": hello.versions}
+
     def status(self) -> list[WorkerStatus]:
         """All workers, for a snapshot."""
         out = []
@@ -284,8 +323,3 @@ class WorkerPool:
                 )
             )
         return out
-
-
-def _text(models: tuple[ModelInfo, ...]) -> str:
-    """What the models of two workers can differ in."""
-    return ", ".join(f"{model.label} at {model.working_point or 'no working point'} ({model.engine})" for model in models) or "none"

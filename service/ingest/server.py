@@ -14,7 +14,18 @@ import msgspec
 import zmq
 
 from hltfarm.proto.errors import ConfigError, HltfarmError, StateError
-from hltfarm.proto.messages import OPS, Command, CommandReply, LedgerCounts, RunConfig, RunState, Snapshot
+from hltfarm.proto.messages import (
+    OPS,
+    PROGRAMME_OPS,
+    Command,
+    CommandReply,
+    LedgerCounts,
+    RunConfig,
+    RunState,
+    Shadow,
+    Snapshot,
+    models_text,
+)
 from hltfarm.proto.wire import Reason
 from hltfarm.service.ingest.credit import CreditBook
 from hltfarm.service.ingest.dispatch import Dispatcher
@@ -23,10 +34,11 @@ from hltfarm.service.ingest.error_stream import ErrorStream, EventWriter, write_
 from hltfarm.service.ingest.flow import EventFlow
 from hltfarm.service.ingest.ledger import Ledger
 from hltfarm.service.ingest.pool import WorkerPool
+from hltfarm.service.ingest.programmes import Programmes
 from hltfarm.service.ingest.settings import IngestSettings
 from hltfarm.service.ingest.slots import SlotRing
 from hltfarm.service.ingest.stats import Stats
-from hltfarm.service.runcontrol import ADMITTING, OPEN, RunControl
+from hltfarm.service.runcontrol import ADMITTING, OPEN, RunControl, legal
 
 log = logging.getLogger(__name__)
 TICK_S = 0.05
@@ -49,6 +61,7 @@ class IngestServer:
         self._stats = Stats()
         self._ledger = Ledger(settings.slots, settings.window)
         self._dispatcher = Dispatcher(settings.slots)
+        self._programmes = Programmes()
         self._control = RunControl()
         self._config: RunConfig | None = None
         self._problems: list[str] = []
@@ -60,7 +73,7 @@ class IngestServer:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         clients, workers, self._commands = (self._context.socket(zmq.ROUTER) for _ in range(3))
         self._door = ClientDoor(clients, self._credit, self._stats, limits, settings.client_timeout_s)
-        self._pool = WorkerPool(workers, self._dispatcher, self._ring, self._stats, settings)
+        self._pool = WorkerPool(workers, self._dispatcher, self._ring, self._stats, settings, self._programmes)
         self._commands.setsockopt(zmq.LINGER, 1000)
         self._commands.setsockopt(zmq.MAXMSGSIZE, 16 << 20)
         self._sockets = [clients, workers, self._commands]
@@ -73,8 +86,10 @@ class IngestServer:
             self.close()
             raise
         self._flow = EventFlow(
-            self._ring, self._ledger, self._dispatcher, self._credit, errors, self._stats, limits, self._door.deliver, time.time
-        )
+            self._ring, self._ledger, self._dispatcher, self._credit, errors, self._stats, limits, self._door.deliver, time.time,
+            self._programmes,
+        )  # fmt: skip
+        self._flow.describe = self._pool.describe
         self._door.flow = self._pool.flow = self._flow
         self._poller = zmq.Poller()
         for socket in self._sockets:
@@ -196,12 +211,15 @@ class IngestServer:
             return
         if op not in OPS:
             raise ConfigError(f"no command {op!r}; there are {', '.join(OPS)}")
+        if op in PROGRAMME_OPS:
+            self._change_programme(command)
+            return
         if op == "configure" and command.config is None:
             raise ConfigError("configure needs a run configuration")
         self._control = self._control.command(op)
         log.info("%s: %s", op, self._control.state)
         if command.config is not None and op == "configure":
-            self._config = self._flow.config = command.config
+            self._config = command.config
             self._pool.configure(command.config)
         elif op == "start" and self._config is not None:
             self._flow.run = self._config.run
@@ -211,8 +229,28 @@ class IngestServer:
         elif op == "reset":
             self._flow.force(Reason.RESET, now_ns)
             self._close_admission()
+            self._programmes.forget()
             self._pool.fatal = None
             self._config = None
+
+    def _change_programme(self, command: Command) -> None:
+        """Menus and models of an open run."""
+        op, config = command.op, command.config
+        if self._control.state not in OPEN:
+            raise StateError(f"{op!r} needs an open run, the state is {self._control.state}", legal(self._control.state))
+        if op in ("prepare", "shadow") and config is None:
+            raise ConfigError(f"{op} needs a run configuration")
+        if op == "prepare" and config is not None:
+            self._pool.prepare(config)
+        elif op == "activate":
+            entry = self._programmes.activate(command.lumi, self._pool.waits_for(self._programmes.pending))
+            log.info("menu %s, models %s decide from lumisection %d on", entry.menu_hash, models_text(entry.models), entry.first_lumi)
+        elif op == "discard":
+            self._programmes.discard()
+        elif op == "shadow" and config is not None:
+            self._pool.cast(config, command.fraction)
+        elif op == "shadow_end":
+            self._programmes.shadow = None
 
     # -- state -------------------------------------------------------------------------------------------------------------
 
@@ -236,7 +274,8 @@ class IngestServer:
 
     def snapshot(self) -> Snapshot:
         """State and counters now."""
-        stats = self._stats
+        stats, programmes = self._stats, self._programmes
+        current = programmes.current
         return Snapshot(
             state=self._control.state,
             run=self._config.run if self._config is not None else None,
@@ -258,8 +297,12 @@ class IngestServer:
             event_latency=stats.latency.frozen(),
             stage_duration={stage: histo.frozen() for stage, histo in stats.stages.items()},
             batch_events=stats.batch_events.frozen(),
-            menu_hash=self._pool.menu_hash,
-            models=self._pool.models if self._config is not None else (),
+            menu_hash=current.menu_hash if current is not None else "",
+            models=current.models if current is not None else (),
+            programmes=programmes.told(),
+            pending=programmes.told_pending(self._pool.waits_for(programmes.pending)),
+            shadow=self._told_shadow(),
+            lumi=programmes.lumi,
             problems=list(self._problems),
             clients_url=self.clients_url,
             info={
@@ -272,6 +315,13 @@ class IngestServer:
                 "remembered_decisions": self._ledger.remembered,
             },
         )
+
+    def _told_shadow(self) -> Shadow | None:
+        book = self._programmes.shadow
+        entry = self._programmes.get(book.generation) if book is not None else None
+        if book is None or entry is None:
+            return None
+        return book.told(entry.menu_hash, entry.models, self._pool.waits_for(entry), entry.error)
 
     def close(self) -> None:
         """Close the sockets, remove the ring."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,7 +40,7 @@ class Histo:
 
 
 class Stats:
-    """All of them; `menu` tells which path a bit belongs to."""
+    """All of them."""
 
     def __init__(self) -> None:
         self.ingest_bytes = 0
@@ -55,26 +56,16 @@ class Stats:
         self.lost_sessions = 0
         self.columns_sent = 0  # events whose columns went to their clients
         self.columns_left_out = 0  # decisions that went without columns that were asked for
-        self._path_accepts: dict[str, int] = {}
-        self._path_prescaled: dict[str, int] = {}
-        self._paths: tuple[PathInfo, ...] = ()
-        self._streams: list[tuple[str, np.uint64]] = []
-        self._bits = np.zeros((2, 64), dtype=np.int64)
+        self.path_accepts: dict[str, int] = {}  # after prescale
+        self.path_prescaled: dict[str, int] = {}  # accepts that the prescale dropped
 
     def menu(self, paths: tuple[PathInfo, ...]) -> None:
-        """From now on bit i of the path bits is paths[i]."""
-        self._path_accepts, self._path_prescaled = self.path_accepts, self.path_prescaled
-        self._bits[:] = 0
-        self._paths = paths
-        masks: dict[str, int] = {}
-        for bit, path in enumerate(paths):
-            masks[path.stream] = masks.get(path.stream, 0) | 1 << bit
-            self._path_accepts.setdefault(path.name, 0)
-            self._path_prescaled.setdefault(path.name, 0)
-        self._streams = [(stream, np.uint64(mask)) for stream, mask in masks.items()]
-        for stream in masks:
-            self.stream_events.setdefault(stream, 0)
-            self.stream_bytes.setdefault(stream, 0)
+        """These paths may decide from now on: their counters exist."""
+        for path in paths:
+            self.path_accepts.setdefault(path.name, 0)
+            self.path_prescaled.setdefault(path.name, 0)
+            self.stream_events.setdefault(path.stream, 0)
+            self.stream_bytes.setdefault(path.stream, 0)
 
     def decided(self, records: NDArray[np.void], sizes: NDArray[np.int64]) -> None:
         """Count a batch of DECISION records of events with `sizes` payload bytes each."""
@@ -85,10 +76,15 @@ class Stats:
                 self.failures[Reason(reason).name] += int(count)
             self.stream_events[ERROR_STREAM] += int(failed.sum())
             self.stream_bytes[ERROR_STREAM] += int(sizes[failed].sum())
-        bits, raw = records["result"]["path_bits"], records["result"]["path_raw"]
-        self._bits[0] += _by_bit(bits)
-        self._bits[1] += _by_bit(raw & ~bits)
-        for stream, mask in self._streams:
+
+    def selected(self, results: NDArray[np.void], sizes: NDArray[np.int64], paths: tuple[PathInfo, ...]) -> None:
+        """Count what paths did: RESULT rows of events of `sizes` payload bytes; bit i of their path bits is paths[i]."""
+        bits, raw = results["path_bits"], results["path_raw"]
+        accepts, dropped = by_bit(bits).tolist(), by_bit(raw & ~bits).tolist()
+        for place, path in enumerate(paths):
+            self.path_accepts[path.name] += accepts[place]
+            self.path_prescaled[path.name] += dropped[place]
+        for stream, mask in _streams(paths):
             chosen = (bits & mask) != 0
             self.stream_events[stream] += int(np.count_nonzero(chosen))
             self.stream_bytes[stream] += int(sizes[chosen].sum())
@@ -102,24 +98,17 @@ class Stats:
                 histo = self.stages[stage] = Histo(STAGE_BOUNDS_S)
             histo.add(duration)
 
-    @property
-    def path_accepts(self) -> dict[str, int]:
-        """Accepts after prescale, by path."""
-        return self._with_bits(self._path_accepts, 0)
 
-    @property
-    def path_prescaled(self) -> dict[str, int]:
-        """Accepts that the prescale dropped, by path."""
-        return self._with_bits(self._path_prescaled, 1)
-
-    def _with_bits(self, counts: dict[str, int], row: int) -> dict[str, int]:
-        counts = dict(counts)
-        for bit, path in enumerate(self._paths):
-            counts[path.name] = counts.get(path.name, 0) + int(self._bits[row, bit])
-        return counts
+@cache
+def _streams(paths: tuple[PathInfo, ...]) -> list[tuple[str, np.uint64]]:
+    """Streams of a menu with the bits of the paths that feed them."""
+    masks: dict[str, int] = {}
+    for bit, path in enumerate(paths):
+        masks[path.stream] = masks.get(path.stream, 0) | 1 << bit
+    return [(stream, np.uint64(mask)) for stream, mask in masks.items()]
 
 
-def _by_bit(values: NDArray[np.uint64]) -> NDArray[np.int64]:
+def by_bit(values: NDArray[np.uint64]) -> NDArray[np.int64]:
     """How often each of the 64 bits is set."""
     octets = np.ascontiguousarray(values, dtype="<u8").view(np.uint8).reshape(len(values), 8)
     counts: NDArray[np.int64] = np.unpackbits(octets, axis=1, bitorder="little").sum(axis=0, dtype=np.int64)

@@ -35,7 +35,7 @@ class FakeReconstruction:
         self._plan = plan
         self._kill, self._raise, self._hang = (set(plan.get(key, ())) for key in ("kill", "raise", "hang"))
 
-    def run(self, events: list[RawEvent], *, columns: list[bool] | None) -> Any:
+    def run(self, events: list[RawEvent], *, columns: list[bool] | None, programme: int) -> Any:
         numbers = [event.id.event for event in events]
         if self._kill.intersection(numbers):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -53,11 +53,14 @@ class FakeReconstruction:
     def register(self, buffer: memoryview) -> None:
         assert len(buffer) > 0
 
+    def forget(self, programme: int) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
 
-def build(config: RunConfig) -> Built:
+def build(config: RunConfig, present: Any) -> Built:
     plan = json.loads(config.menu or "{}")
     if "refuse" in plan:
         raise ConfigError(plan["refuse"])
@@ -65,7 +68,7 @@ def build(config: RunConfig) -> Built:
         raise BackendError(plan["break"])
     loaded = plan.get("models", {}).get(sys.argv[2])
     models = () if loaded is None else (model(loaded),)
-    return Built(FakeReconstruction(plan), "hash", (PathInfo("odd", "physics"),), models)
+    return Built(FakeReconstruction(plan), 1, "c0ffee", (PathInfo("odd", "physics"),), models)
 
 
 def model(name: str) -> ModelInfo:

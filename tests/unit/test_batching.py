@@ -50,8 +50,8 @@ def test_a_busy_engine_gets_full_batches_only():
 def test_suspects_are_alone_and_first():
     b = batcher()
     b.add(1, 1, now=0.0)
-    b.add(2, 1, now=0.0, alone=True)
-    b.add(3, 1, now=0.0, alone=True)
+    b.add_alone([2])
+    b.add_alone([3])
     assert b.take(0.0) == [2]
     assert b.take(0.0, only_full=True) == [3]
     assert b.take(1.0) == [1]
@@ -68,8 +68,8 @@ def test_discarded_items_are_gone_and_the_others_keep_their_order():
     b = batcher()
     for item in range(4):
         b.add(item, 60, now=0.0)
-    b.add(4, 1, now=0.0, alone=True)
-    b.add(5, 1, now=0.0, alone=True)
+    b.add_alone([4])
+    b.add_alone([5])
     b.discard(lambda item: item % 2 == 0)
     assert len(b) == 3
     assert [b.take(0.0), b.take(0.0), b.take(0.5)] == [[5], [1], [3]]
@@ -77,11 +77,23 @@ def test_discarded_items_are_gone_and_the_others_keep_their_order():
     assert b.due_in(0.0) is None
 
 
+def test_events_on_trial_together_are_one_batch_whatever_its_size():
+    b = batcher()
+    b.add(1, 1, now=0.0)
+    b.add_alone([2, 3, 4, 5, 6])
+    b.discard(lambda item: item == 4)
+    assert len(b) == 5
+    assert b.take(0.0) == [2, 3, 5, 6]
+
+
 @given(st.lists(st.tuples(st.integers(0, 150), st.booleans()), max_size=40))
 def test_nothing_is_lost_or_reordered(items):
     b = batcher()
     for number, (size, alone) in enumerate(items):
-        b.add(number, size, now=0.0, alone=alone)
+        if alone:
+            b.add_alone([number])
+        else:
+            b.add(number, size, now=0.0)
     batches = []
     while batch := b.take(1.0):
         batches.append(batch)

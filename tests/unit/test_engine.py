@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from hltfarm.proto import worker_link as link
+from hltfarm.proto.errors import ConfigError
 from hltfarm.proto.events import RawEvent
 from hltfarm.proto.messages import RunConfig
 from hltfarm.proto.results import RESULT
@@ -24,7 +25,7 @@ DEADLINE_S = 20.0
 
 
 class Reconstruction:
-    """Accepts every event; its digest is the first byte of its payload."""
+    """Odd programmes accept every event, even ones none; its digest is the first byte of its payload."""
 
     backend = device = "fake"
     parallel = 2
@@ -32,19 +33,28 @@ class Reconstruction:
     def __init__(self) -> None:
         self.registered = 0
         self.closed = False
+        self.programmes: set[int] = set()
+        self.broken: set[int] = set()
         self.gate: threading.Barrier | None = None  #: batches wait here for each other
 
-    def run(self, events: list[RawEvent], *, columns: list[bool] | None) -> Any:
+    def run(self, events: list[RawEvent], *, columns: list[bool] | None, programme: int) -> Any:
         assert not self.closed
+        assert programme in self.programmes
+        if programme in self.broken:
+            raise ValueError("a model that cannot compute this")
         if self.gate is not None:
             self.gate.wait(DEADLINE_S)
         results = np.zeros(len(events), dtype=RESULT)
-        results["accept"], results["digest"] = 1, [int(event.payload[0]) for event in events]
+        results["accept"], results["path_bits"] = programme % 2, programme
+        results["digest"] = [int(event.payload[0]) for event in events]
         tables = [{"tracks": {"pt": np.full(1, event.payload[0], dtype=np.float32)}} for event in events]
         return SimpleNamespace(results=results, stage_seconds={"unpack": 1.0}, reply=lambda i: tables[i])
 
     def register(self, buffer: memoryview) -> None:
         self.registered += 1
+
+    def forget(self, programme: int) -> None:
+        self.programmes.remove(programme)
 
     def close(self) -> None:
         self.closed = True
@@ -55,13 +65,20 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.built: list[Reconstruction] = []
+        self._programmes = 0
         self._told = threading.Semaphore(0)
         self.engine = Engine(self._build, self._told.release, threads=3)
         self.rings = [SlotRing(folder / str(number), 8, 4096) for number in range(2)]
 
-    def _build(self, config: RunConfig) -> Built:
-        self.built.append(Reconstruction())
-        return Built(self.built[-1], "hash", ())
+    def _build(self, config: RunConfig, present: Any) -> Built:
+        if present is None:
+            self.built.append(Reconstruction())
+        assert present in (None, self.built[-1])
+        if config.menu == "bad":
+            raise ConfigError("no such menu")
+        self._programmes += 1
+        self.built[-1].programmes.add(self._programmes)
+        return Built(self.built[-1], self._programmes, "c0ffee", ())
 
     def view(self, ingest: int) -> SlotView:
         ring = self.rings[ingest]
@@ -73,8 +90,10 @@ class Bench:
         assert outcome is not None
         return outcome
 
-    def configure(self, ingest: int, view: SlotView, run: int = 1) -> link.Configured:
-        self.engine.configure(ingest, view, 1, RunConfig(run=run))
+    def configure(
+        self, ingest: int, view: SlotView, run: int = 1, generation: int = 1, keep: tuple[int, ...] = (), menu: str = ""
+    ) -> link.Configured:
+        self.engine.configure(ingest, view, link.Configure(generation=generation, config=RunConfig(run=run, menu=menu), keep=keep))
         outcome = self.outcome()
         assert isinstance(outcome, Ready)
         assert outcome.ingest == ingest
@@ -86,9 +105,9 @@ class Bench:
         assert isinstance(outcome, Finished)
         return outcome
 
-    def event(self, ingest: int, tag: int, flags: int = 0) -> Descriptor:
+    def event(self, ingest: int, tag: int, flags: int = 0, generation: int = 1, shadow: int = 0) -> Descriptor:
         """Ticket, event and first byte are the tag."""
-        return (tag, tag, self.rings[ingest].put(bytes([tag]) * 8), 8, 1, 1, 0, flags, ingest)
+        return (tag, tag, self.rings[ingest].put(bytes([tag]) * 8), 8, 1, 1, 0, flags, generation, shadow, ingest)
 
 
 @pytest.fixture
@@ -153,8 +172,8 @@ def test_batches_run_side_by_side_and_building_waits_for_them(bench: Bench) -> N
     bench.built[0].gate = threading.Barrier(3)  # opens when both batches run and the third thread, here, has seen it
     for tag in (1, 2):
         bench.engine.run([bench.event(0, tag)])
-    bench.engine.configure(0, view, 2, RunConfig(run=2))
-    bench.engine.run([bench.event(0, 3)])
+    bench.engine.configure(0, view, link.Configure(generation=2, config=RunConfig(run=2)))
+    bench.engine.run([bench.event(0, 3, generation=2)])
     assert len(bench.built) == 1, "a reconstruction is not replaced while batches run"
     bench.built[0].gate.wait(DEADLINE_S)
     first = [bench.outcome() for _ in range(2)]
@@ -166,3 +185,68 @@ def test_batches_run_side_by_side_and_building_waits_for_them(bench: Bench) -> N
     assert last.answers[0].records["ticket"].tolist() == [3]
     assert [built.closed for built in bench.built] == [True, False]
     assert bench.engine.busy_s(0.0) == 0.0
+
+
+def test_programmes_of_a_run_share_a_reconstruction_and_a_batch(bench: Bench) -> None:
+    view = bench.view(0)
+    bench.configure(0, view)
+    assert bench.configure(0, view, generation=2, keep=(1,), menu="other").error is None
+    (answer,) = bench.run(bench.event(0, 1), bench.event(0, 2, generation=2), bench.event(0, 3)).answers
+    assert answer.records["ticket"].tolist() == [1, 2, 3]
+    assert answer.records["result"]["digest"].tolist() == [1, 2, 3]
+    assert answer.records["result"]["path_bits"].tolist() == [1, 2, 1], "each event was decided by its own"
+    assert len(bench.built) == 1
+
+
+def test_a_programme_that_cannot_be_built_leaves_the_others_alone(bench: Bench) -> None:
+    view = bench.view(0)
+    bench.configure(0, view)
+    answer = bench.configure(0, view, generation=2, keep=(1,), menu="bad")
+    assert answer.error is not None
+    assert "no such menu" in answer.error
+    assert answer.fatal
+    (good,) = bench.run(bench.event(0, 1)).answers
+    assert isinstance(good.message, link.Results)
+    (failed,) = bench.run(bench.event(0, 2, generation=2)).answers
+    assert isinstance(failed.message, link.Failed)
+
+
+def test_a_retired_programme_gives_its_memory_back_and_is_used_again_if_another_ingest_has_it(bench: Bench) -> None:
+    first, second = bench.view(0), bench.view(1)
+    bench.configure(0, first)
+    bench.configure(0, first, generation=2, keep=(1,), menu="other")
+    bench.configure(1, second, generation=9, menu="other")
+    assert bench.built[0].programmes == {1, 2}
+    bench.engine.retire(0, 2)
+    bench.configure(1, second, generation=9, menu="other")
+    assert bench.built[0].programmes == {1, 2}, "the other ingest has it"
+    bench.engine.retire(1, 9)
+    bench.run(bench.event(0, 1))
+    assert bench.built[0].programmes == {1}
+
+
+def test_a_shadow_is_asked_beside_the_decision_and_its_faults_are_its_own(bench: Bench) -> None:
+    view = bench.view(0)
+    bench.configure(0, view)
+    bench.configure(0, view, generation=2, keep=(1,), menu="other")
+    batch = [bench.event(0, 1, shadow=2), bench.event(0, 2), bench.event(0, 3, shadow=7)]
+    (answer,) = bench.run(*batch).answers
+    assert answer.records["result"]["accept"].tolist() == [1, 1, 1]
+    assert answer.records["shadow"].tolist() == [link.ShadowOutcome.REJECT, link.ShadowOutcome.NOT_ASKED, link.ShadowOutcome.NOT_ASKED]
+    assert answer.records["shadow_bits"].tolist() == [2, 0, 0]
+    assert answer.records["shadow_generation"][0] == 2
+    bench.built[0].broken.add(2)
+    (answer,) = bench.run(*batch).answers
+    assert isinstance(answer.message, link.Results)
+    assert answer.records["result"]["accept"].tolist() == [1, 1, 1]
+    assert answer.records["shadow"].tolist() == [link.ShadowOutcome.FAILED, link.ShadowOutcome.NOT_ASKED, link.ShadowOutcome.NOT_ASKED]
+
+
+def test_a_new_ring_takes_the_programmes_of_all_ingests_along(bench: Bench) -> None:
+    bench.configure(0, bench.view(0))
+    bench.configure(0, bench.engine._rings[0], generation=2, keep=(1,), menu="other")
+    bench.configure(1, bench.view(1))
+    bench.configure(1, bench.view(1))
+    (answer,) = bench.run(bench.event(0, 1), bench.event(0, 2, generation=2)).answers
+    assert isinstance(answer.message, link.Results)
+    assert len(bench.built) == 2

@@ -25,6 +25,7 @@ from hltfarm.service.ingest.dispatch import Dispatcher
 from hltfarm.service.ingest.error_stream import ErrorStream, write_frames
 from hltfarm.service.ingest.flow import EventFlow
 from hltfarm.service.ingest.ledger import KEPT_RUNS, Ledger
+from hltfarm.service.ingest.programmes import MOST_ACTIVE, Programmes
 from hltfarm.service.ingest.slots import SlotRing
 from hltfarm.service.ingest.stats import Stats
 
@@ -128,16 +129,42 @@ class FlowHistory(RuleBasedStateMachine):
         self.disk_full = False
         self.delivered: Counter[int] = Counter()
         self.asked: set[int] = set()
+        stats = Stats()
+        stats.menu(self.built(0).paths)
+        self.programmes = Programmes()
+        self.programmes.configure(RunConfig(run=1)).settle(self.built(0))
+        self.menus = [(0, 0)]  # first lumisection, menu
+        self.lumis: dict[int, int] = {}
         self.flow = EventFlow(
-            self.ring, self.ledger, self.dispatcher, self.credit, ErrorStream(self.folder / "errors", self.writer), Stats(), limits,
-            self.deliver, lambda: 0.0,
+            self.ring, self.ledger, self.dispatcher, self.credit, ErrorStream(self.folder / "errors", self.writer), stats, limits,
+            self.deliver, lambda: 0.0, self.programmes,
         )  # fmt: skip
-        self.flow.run, self.flow.config = 1, RunConfig(run=1)
+        self.flow.run = 1
         self.now = 0
         self.events = 0
         self.old: list = []  # assignments, answered or not
         self.workers = 0
         self.names: list[str] = []
+
+    @staticmethod
+    def built(menu):
+        return worker_link.Configured(generation=0, menu_hash=f"{menu:016x}", paths=(worker_link.PathInfo("p", "s"),))
+
+    def expected(self, lumi):
+        return [menu for first, menu in self.menus if first <= lumi][-1]
+
+    @rule(ahead=st.integers(0, 3))
+    def exchange(self, ahead):
+        """Another menu decides from a lumisection on that has not begun."""
+        menu = self.menus[-1][1] + 1
+        self.programmes.prepare(RunConfig(run=1, menu=str(menu))).settle(self.built(menu))
+        now = self.programmes.lumi
+        first = self.programmes.activate(now + ahead, ()).first_lumi if ahead else self.programmes.activate(0, ()).first_lumi
+        assert first == (now + ahead if ahead else now + 1)
+        self.menus = [entry for entry in self.menus if entry[0] <= now] + [(first, menu)]
+        if len(self.menus) > MOST_ACTIVE:
+            self.menus = [(0, self.menus[-MOST_ACTIVE][1]), *self.menus[1 - MOST_ACTIVE :]]
+        self.programmes.retired()
 
     def writer(self, folder, events, config):
         if self.disk_full:
@@ -147,26 +174,30 @@ class FlowHistory(RuleBasedStateMachine):
     def deliver(self, clients, records, columns):
         self.delivered.update(records["event"].tolist())
         for place, record in enumerate(records):
+            assert record["menu"] == (0 if record["outcome"] == Outcome.ERROR else self.lumis[int(record["event"])])
             left_out = bool(record["result"]["flags"] & EventFlag.COLUMNS_LEFT_OUT)
             wanted = int(record["event"]) in self.asked and record["outcome"] == Outcome.ACCEPT
             assert (place in columns) + left_out == wanted, "columns or the word that there are none"
             assert columns.get(place, b"").endswith(b"of %d" % record["event"] if place in columns else b"")
 
-    def send(self, event, want=False):
+    def send(self, event, want=False, step=0):
         flags = wire.EventFlags.WANT_COLUMNS if want else 0
         if self.delivered[event] == 0:
             (self.asked.add if want else self.asked.discard)(event)
-        frame = wire.decode_header(wire.encode_event(EventId(1, 1, event), EMPTY_TABLE, flags=flags))
+        lumi = max(1, self.programmes.lumi + step)
+        self.lumis.setdefault(event, self.expected(lumi))
+        frame = wire.decode_header(wire.encode_event(EventId(1, lumi, event), EMPTY_TABLE, flags=flags))
         return self.flow.admit(1, frame, EMPTY_TABLE, licensed=True, now_ns=self.now)
 
-    @rule(want=st.booleans())
-    def new_event(self, want):
+    @rule(want=st.booleans(), step=st.sampled_from((0, 0, 0, -1, -2, 1, 2)))
+    def new_event(self, want, step):
         if self.ring.free:
             self.events += 1
-            assert self.send(self.events, want) is None
+            assert self.send(self.events, want, step) is None
         else:
             with pytest.raises(WireError) as refused:
                 self.send(self.events + 1)
+            self.lumis.pop(self.events + 1)
             assert refused.value.code is WireCode.NO_CREDIT
 
     @precondition(lambda self: self.events)
@@ -179,12 +210,12 @@ class FlowHistory(RuleBasedStateMachine):
             left_out = bool(decided["result"]["flags"][0] & EventFlag.COLUMNS_LEFT_OUT)
             assert left_out == (want and decided["outcome"][0] == Outcome.ACCEPT)
 
-    @rule(capacity=st.integers(1, 4))
-    def worker_comes(self, capacity):
+    @rule(capacity=st.integers(1, 4), cpu=st.booleans(), fallback=st.booleans())
+    def worker_comes(self, capacity, cpu, fallback):
         if len(self.names) < 3:
             self.workers += 1
             self.names.append(f"w{self.workers}")
-            self.dispatcher.add_worker(self.names[-1], capacity)
+            self.dispatcher.add_worker(self.names[-1], capacity, cpu=cpu, fallback=fallback)
             self.dispatcher.set_ready(self.names[-1], True)
 
     @precondition(lambda self: self.names)
@@ -197,7 +228,7 @@ class FlowHistory(RuleBasedStateMachine):
     def dispatch(self):
         for assignment in self.dispatcher.assign():
             if assignment.alone:
-                assert self.dispatcher.load(assignment.worker)[1] == 1
+                assert self.dispatcher.load(assignment.worker)[1] == len(assignment.slots)
             self.old.append(assignment)
 
     @precondition(lambda self: self.old)

@@ -63,7 +63,7 @@ class Ingest:
         result["flags"] = EventFlag.UNPROCESSED if failed else 0
         outcome = Outcome.ERROR if failed else Outcome.REJECT if event.id.event % 2 else Outcome.ACCEPT
         digest = len(event.payload) if digest is None else digest
-        return Decision(event.id, outcome, 0, 0 if failed else digest, 0.0, 0.0, Reason.NONE, 1, result[0])
+        return Decision(event.id, outcome, 0, 0 if failed else digest, 0.0, 0.0, Reason.NONE, 1, "0", 0, result[0])
 
     def poll(self, timeout: float = 0.0) -> list[Decision]:
         if self.under_way and self.under_way[0][0] <= self.clock.now + timeout:

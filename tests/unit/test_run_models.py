@@ -51,14 +51,14 @@ def test_a_worker_tells_what_it_loaded() -> None:
 def test_a_worker_builds_what_the_run_names(tmp_path: Path) -> None:
     save(tmp_path / "m", model_samples.perceptron(features=1), **{**model_samples.TRACK, "features": ("log_pt",)})
     settings = WorkerSettings(name="w", backend="cpu", threads=1, max_events=1, max_batch_bytes=4096)
-    built = settings.build(RunConfig(run=1, model=str(tmp_path / "m"), working_point="0.9", event_model="none"))
+    built = settings.build(RunConfig(run=1, model=str(tmp_path / "m"), working_point="0.9", event_model="none"), None)
     built.reconstruction.close()
     (info,) = built.models
     assert (info.name, info.working_point, info.features) == ("sample", "0.9", ("log_pt",))
     with pytest.raises(ConfigError, match="neither a directory nor shipped"):
-        settings.build(RunConfig(run=1, model=str(tmp_path / "missing")))
+        settings.build(RunConfig(run=1, model=str(tmp_path / "missing")), None)
     with pytest.raises(ConfigError, match=r"working point '0\.5' is unknown"):
-        settings.build(RunConfig(run=1, model=str(tmp_path / "m"), working_point="0.5"))
+        settings.build(RunConfig(run=1, model=str(tmp_path / "m"), working_point="0.5"), None)
 
 
 def test_models_of_one_name_cannot_be_told_apart(tmp_path: Path) -> None:

@@ -34,9 +34,12 @@ class Reconstruction:
     def __init__(self, gate: threading.Event) -> None:
         self._gate = gate
 
-    def run(self, events: list[RawEvent], *, columns: list[bool] | None) -> Any:
+    def run(self, events: list[RawEvent], *, columns: list[bool] | None, programme: int) -> Any:
         assert self._gate.wait(DEADLINE_S)
         return SimpleNamespace(results=np.zeros(len(events), RESULT), stage_seconds={}, reply=lambda i: None)
+
+    def forget(self, programme: int) -> None:
+        raise AssertionError("the last programme stays")
 
     def register(self, buffer: memoryview) -> None:
         assert len(buffer) > 0
@@ -83,8 +86,8 @@ class Ingest:
 
     def give(self, ticket: int) -> None:
         work = np.zeros(1, link.DESCRIPTOR)
-        work["ticket"], work["slot"], work["size"] = ticket, self.ring.put(bytes(8)), 8
-        self.send(link.Work(generation=1, alone=False), work.tobytes())
+        work["ticket"], work["slot"], work["size"], work["generation"] = ticket, self.ring.put(bytes(8)), 8, 1
+        self.send(link.Work(alone=False), work.tobytes())
 
 
 class Farm:
@@ -93,7 +96,7 @@ class Farm:
         self.gate = threading.Event()
         self.ingests = [Ingest(self._context, folder, name) for name in "ab"]
         settings = WorkerSettings(name="w", ingests=tuple(ingest.url for ingest in self.ingests), backend="cpu", max_wait_s=0.0)
-        self.worker = Worker(settings, lambda config: Built(Reconstruction(self.gate), "hash", ()))
+        self.worker = Worker(settings, lambda config, present: Built(Reconstruction(self.gate), 1, "c0ffee", ()))
 
     def turn_until(self, condition: Callable[[], bool]) -> None:
         until = time.monotonic() + DEADLINE_S

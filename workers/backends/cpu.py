@@ -104,39 +104,22 @@ class CpuLane:
     Not thread-safe: a lane belongs to one thread while it runs. Results stay valid until the lane runs again.
     """
 
-    def __init__(
-        self,
-        detector: Detector,
-        capacity: Capacity,
-        tables: dict[str, Collection],
-        params: dict[str, np.ndarray[Any, Any]],
-        selector: Selector,
-    ) -> None:
+    def __init__(self, detector: Detector, capacity: Capacity) -> None:
         self.detector = detector
         self.arena = Arena(detector, capacity, host_allocate)
         self.library = load_library()
-        self._program = self.prepare(tables, params, selector)
+        self.programs: dict[int, Program] = {}  #: by number; changed only while the lane is idle
 
     def prepare(self, tables: dict[str, Collection], params: dict[str, np.ndarray[Any, Any]], selector: Selector) -> Program:
         """The program for tables and models on this lane's memory. Raises BackendError for a torch model that cannot be built."""
         return Program(self.arena, tables, params, selector, self.library)
 
-    def use(self, program: Program) -> None:
-        """Run this from the next task on."""
-        self._program = program
-
-    def run(self, events: list[RawEvent]) -> None:
-        """Reconstruct events that fit the capacity."""
+    def run(self, events: list[RawEvent], number: int) -> Program:
+        """Reconstruct events that fit the capacity; the program that did it has the times."""
         describe_batch(self.arena["Batch"], events, self.detector)
         raw = self.arena["Raw"].word.view(np.uint8)
         for begin, event in zip(self.arena["Batch"].payload_begin, events, strict=False):
             raw[4 * int(begin) : 4 * int(begin) + event.payload.nbytes] = event.payload
-        self._program.run()
-
-    def stage_seconds(self) -> dict[str, float]:
-        """Wall time by stage since the last call, in seconds."""
-        return self._program.stage_seconds()
-
-    def kernel_seconds(self) -> dict[str, float]:
-        """Wall time by kernel since the last call of this or of `stage_seconds`, in seconds."""
-        return self._program.kernel_seconds()
+        program = self.programs[number]
+        program.run()
+        return program

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import cupy
@@ -26,6 +24,7 @@ from hltfarm.workers.backends import codegen
 from hltfarm.workers.batch import BATCH, RESULTS, result_rows
 from hltfarm.workers.batching import MOST_LANES
 from hltfarm.workers.columns import FitColumns, event_columns, fits_asked
+from hltfarm.workers.lane_pool import LanePool
 from hltfarm.workers.pipeline import CHAIN
 
 if TYPE_CHECKING:
@@ -87,12 +86,10 @@ class CudaLane:
         self,
         detector: Detector,
         capacity: Capacity,
-        tables: dict[str, Collection],
-        params: dict[str, Any],
         kernels: dict[str, Any],
-        selector: Selector,
     ) -> None:
         self.detector = detector
+        self.programs: dict[int, Program] = {}  #: by number; changed only while the lane is idle
         self.stream = cupy.cuda.Stream(non_blocking=True)
         self.arena = Arena(detector, capacity, device_allocate)
         self._kernels = kernels
@@ -104,7 +101,6 @@ class CudaLane:
         self._marks: list[tuple[str, Any]] = []
         self.events: Sequence[RawEvent] = ()
         self.asked: Sequence[bool] | None = None  #: of the events, whose tracks and vertices are wanted
-        self.use(self.prepare(tables, params, selector))
 
     def prepare(self, tables: dict[str, Collection], params: dict[str, Any], selector: Selector) -> Program:
         """The graph for tables and models on this lane's memory; the lane must be idle. Raises BackendError."""
@@ -126,10 +122,6 @@ class CudaLane:
                 raise
             graph = self.stream.end_capture()
         return Program(tables, steps, scorer, graph)
-
-    def use(self, program: Program) -> None:
-        """Run this from the next batch on."""
-        self._program = program
 
     def _graph_scorer(self, selector: Selector) -> GraphScorer:
         from hltfarm.workers.backends.cuda_torch import GraphScorer
@@ -178,7 +170,7 @@ class CudaLane:
         event.record(self.stream)
         self._marks.append((stage, event))
 
-    def start(self, events: Sequence[RawEvent], profile: bool) -> None:
+    def start(self, events: Sequence[RawEvent], number: int, profile: bool) -> None:
         """Enqueue a batch that fits; returns at once. The payloads must stay in place until `finish`."""
         self.events = events
         describe_batch(self._batch, events, self.detector)
@@ -187,12 +179,13 @@ class CudaLane:
             payload = event.payload  # `ctypes.data` takes thrice as long
             self._copy(base + 4 * begin, payload.__array_interface__["data"][0], payload.nbytes, runtime.memcpyHostToDevice)
         self._marks = []
+        program = self.programs[number]
         with self.stream:
             self._begin.record(self.stream)
             if profile:
-                self._enqueue(self._program.steps, self._program.scorer, mark=True)
+                self._enqueue(program.steps, program.scorer, mark=True)
             else:
-                self._program.graph.launch(self.stream)
+                program.graph.launch(self.stream)
             self._end.record(self.stream)
             self._done.record(self.stream)
 
@@ -214,10 +207,7 @@ class CudaBackend:
     def __init__(
         self,
         detector: Detector,
-        tables: dict[str, Collection],
-        params: dict[str, np.ndarray[Any, Any]],
         capacity: Capacity,
-        selector: Selector,
         profile: bool,
         lanes: int = 0,
     ) -> None:
@@ -233,30 +223,25 @@ class CudaBackend:
         self._profile = profile
         self._profiled = -PROFILE_EVERY_S
         self._registered: list[int] = []
-        self._selects = selector.track is not None
-        tables = _to_device(tables)
+        self._selects: dict[int, bool] = {}  # programs with a selector of tracks
         kernels = compile_stages()
         n = lanes or min(MOST_LANES, max(1, int(MEMORY_SHARE * runtime.memGetInfo()[0]) // capacity.nbytes(detector)))
         try:
-            self._lanes = [CudaLane(detector, capacity, tables, params, kernels, selector) for _ in range(n)]
+            self._lanes = LanePool([CudaLane(detector, capacity, kernels) for _ in range(n)])
         except cupy.cuda.memory.OutOfMemoryError as e:
             raise BackendError(
                 f"{self.device}: not enough memory for batches of {capacity.events} events ({e}); lower max_events or max_batch_bytes"
             ) from None
-        self.parallel = len(self._lanes)
-        self._exchange = threading.Lock()
-        self._free: SimpleQueue[CudaLane] = SimpleQueue()
-        for lane in self._lanes:
-            self._free.put(lane)
+        self.parallel = n
+        cupy.cuda.Device().synchronize()  # zeroed arenas are in place before a lane's own stream starts
 
-        cupy.cuda.Device().synchronize()  # tables and zeroed arenas are in place before a lane's own stream starts
-
-    def run(self, events: Sequence[RawEvent], keep: bool, columns: Sequence[bool] | None) -> BatchResult:
+    def run(self, events: Sequence[RawEvent], keep: bool, columns: Sequence[bool] | None, number: int) -> BatchResult:
         from hltfarm.workers.reconstructor import BatchResult
 
         runtime.setDevice(self._device_number)  # CUDA asks every thread for itself
         rows, seconds, kept = [], dict[str, float](), list[FitColumns | None]()
         busy: deque[CudaLane] = deque()
+        selects = self._selects[number]
 
         def collect() -> None:
             lane = busy[0]
@@ -265,30 +250,26 @@ class CudaBackend:
             for stage, t in lane_seconds.items():
                 seconds[stage] = seconds.get(stage, 0.0) + t
             if keep:
-                kept.extend(event_columns(lane.arena.collections, self.detector, i, self._selects) for i in range(len(lane.events)))
+                kept.extend(event_columns(lane.arena.collections, self.detector, i, selects) for i in range(len(lane.events)))
             else:
                 kept.extend(fits_asked(lane.arena.collections, lane_rows, lane.asked))
-            self._free.put(busy.popleft())
+            self._lanes.put(busy.popleft())
 
         parts = list(asked_parts(split(events, self.capacity), columns))  # an event that fits no batch is found before anything starts
         try:
             for part, asked in parts:
-                while busy and self._free.empty():
+                while (lane := self._lanes.get(wait=not busy)) is None:
                     collect()
-                lane = self._next_lane(wait=not busy)
-                while lane is None:  # another thread was faster
-                    collect()
-                    lane = self._next_lane(wait=not busy)
                 lane.asked = asked
                 busy.append(lane)  # before it starts: if that fails half-way, copies of payloads are under way
-                lane.start(part, self._profile or self._profile_is_due())
+                lane.start(part, number, self._profile or self._profile_is_due())
             while busy:
                 collect()
         finally:
             for lane in busy:  # only after an error: nothing may read the payloads any more
                 with suppress(runtime.CUDARuntimeError):  # of a device that failed for good; why is what comes out of here
                     lane.stream.synchronize()
-                self._free.put(lane)
+                self._lanes.put(lane)
         return BatchResult(np.concatenate(rows) if rows else np.empty(0, RESULT), seconds, kept if keep or columns is not None else None)
 
     def _profile_is_due(self) -> bool:
@@ -298,28 +279,26 @@ class CudaBackend:
         self._profiled = now  # two threads that come here at once both profile, which does no harm
         return True
 
-    def _next_lane(self, wait: bool) -> CudaLane | None:
-        """A lane that is free; None if there is none. Who has a lane already must not wait: the others may wait for it."""
-        try:
-            return self._free.get(block=wait)
-        except Empty:
-            return None
-
-    def use(self, tables: dict[str, Collection], params: dict[str, np.ndarray[Any, Any]], selector: Selector) -> None:
-        """Other tables and models from the next run on. Raises BackendError if a torch model cannot be built; all stays as it was then."""
+    def prepare(self, number: int, tables: dict[str, Collection], params: dict[str, np.ndarray[Any, Any]], selector: Selector) -> None:
+        """A program for every lane, one after the other, while the others work. Raises BackendError, and then there is no such program."""
         runtime.setDevice(self._device_number)
-        with self._exchange:  # two exchanges would each hold a part of the lanes
-            lanes = [self._free.get() for _ in self._lanes]  # runs that are under way end first
+        tables = _to_device(tables)
+        cupy.cuda.Device().synchronize()  # they are in place before a lane's own stream reads them
         try:
-            tables = _to_device(tables)
-            cupy.cuda.Device().synchronize()
-            programs = [lane.prepare(tables, params, selector) for lane in lanes]
-            for lane, program in zip(lanes, programs, strict=True):
-                lane.use(program)
-            self._selects = selector.track is not None
-        finally:
-            for lane in lanes:
-                self._free.put(lane)
+            for lane in self._lanes.lanes:
+                with self._lanes.idle(lane):
+                    lane.programs[number] = lane.prepare(tables, params, selector)
+        except BaseException:
+            self.forget(number)
+            raise
+        self._selects[number] = selector.track is not None
+
+    def forget(self, number: int) -> None:
+        """Give the memory of a program free; no run may ask for it any more."""
+        for lane in self._lanes.lanes:
+            with self._lanes.idle(lane):
+                lane.programs.pop(number, None)
+        self._selects.pop(number, None)
 
     def register(self, buffer: memoryview) -> None:
         """Page-lock foreign memory. Raises BackendError if the driver refuses."""
@@ -331,7 +310,7 @@ class CudaBackend:
         self._registered.append(address)
 
     def close(self) -> None:
-        for lane in self._lanes:
+        for lane in self._lanes.lanes:
             with suppress(runtime.CUDARuntimeError):  # a device that failed for good says so every time
                 lane.stream.synchronize()
         for address in self._registered:
