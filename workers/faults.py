@@ -28,6 +28,7 @@ import numpy as np
 
 from hltfarm.proto.errors import ConfigError
 from hltfarm.proto.events import RawEvent
+from hltfarm.proto.messages import RunConfig
 from hltfarm.workers.engine import Build, Built, Reconstruction
 
 log = logging.getLogger(__name__)
@@ -177,8 +178,8 @@ def faulty(build: Build, file: FaultFile) -> Build:
     """`build`, but its reconstructions follow the orders in `file`."""
     log.warning("this worker makes faults on purpose, see %s", VARIABLE)
 
-    def wrapped(*arguments: Any, **options: Any) -> Built:
-        built = build(*arguments, **options)
+    def wrapped(config: RunConfig, present: Reconstruction | None) -> Built:
+        built = build(config, present._wrapped if isinstance(present, _Faulty) else present)
         return replace(built, reconstruction=cast(Reconstruction, _Faulty(built.reconstruction, file)))
 
     return wrapped

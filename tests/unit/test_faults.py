@@ -44,7 +44,7 @@ def file(tmp_path: Path) -> Path:
 
 def reconstruction(file: Path, worker: str = "worker-0") -> Any:
     wrapped = cast(Reconstruction, Plain())
-    built = faulty(lambda config: Built(wrapped, "", ()), FaultFile(file, worker))(RunConfig(run=1))
+    built = faulty(lambda config, present: Built(wrapped, 1, "", ()), FaultFile(file, worker))(RunConfig(run=1), None)
     return built.reconstruction
 
 
