@@ -225,4 +225,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     lumi: int = 0  # highest lumisection of the run so far, 0 before the first event
     problems: list[str]  # why the state is RunningDegraded or Error, in words
     clients_url: str = ""  # where this ingest takes events; empty in a sum over several
+    started: float = 0.0  # when this ingest did, seconds since 1970; in a sum: the latest
+    last_decision: float = 0.0  # when an event was decided last, likewise; 0 if none was
+    path_events: dict[str, int] = {}  # events decided by a menu that has the path: what its accepts are a share of
+    disks: dict[str, tuple[int, int]] = {}  # what is written there -> (free, size) of its file system in bytes; empty in a sum
     info: dict[str, Any] = {}

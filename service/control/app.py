@@ -6,13 +6,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
 
 from hltfarm.service.control import access_routes, health, problems, runs, schema, scrape, served_models, workers
 from hltfarm.service.control.access import Access
-from hltfarm.service.control.context import Context, Processes
+from hltfarm.service.control.context import Context, Processes, control_numbers
 from hltfarm.service.control.farm import FarmControl
 from hltfarm.service.control.link import Link
 from hltfarm.service.control.metrics import MetricsInput, registry_of
@@ -48,7 +49,8 @@ def create_app(
         watch = asyncio.create_task(farm.watch(), name="watch the farm")
         context = Context(farm=farm, version=version("hltfarm"), supervisor=supervisor, watching=lambda: not watch.done())
         app.state.context = context
-        app.state.metrics = registry_of(lambda: MetricsInput(farm.view, context.version, context.supervised()))
+        numbers = partial(control_numbers, farm, time.time())
+        app.state.metrics = registry_of(lambda: MetricsInput(farm.view, context.version, context.supervised(), numbers()))
         try:
             yield
         finally:

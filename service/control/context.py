@@ -9,7 +9,7 @@ from typing import Annotated, Protocol, cast
 from fastapi import Depends, Request
 
 from hltfarm.service.control.farm import FarmControl
-from hltfarm.service.control.metrics import Supervised
+from hltfarm.service.control.metrics import ControlNumbers, Supervised
 from hltfarm.service.control.models import ProcessModel
 
 
@@ -23,6 +23,16 @@ class Processes(Protocol):
     def release(self, name: str) -> bool:
         """Start a quarantined or waiting process now; False if it is neither. Raises KeyError for a name it does not know."""
         ...
+
+
+def control_numbers(farm: FarmControl, started: float) -> ControlNumbers:
+    """The control plane's own part of the metrics; `started`: seconds since 1970."""
+    return ControlNumbers(
+        started=started,
+        ready=not farm.not_ready(),
+        transitions_failed=farm.transitions.failures,
+        ingest_restarts=farm.restarts.counts,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from hltfarm.proto.messages import LedgerCounts, ModelInfo, RunConfig, RunState
 from hltfarm.service.control.link import FarmView, IngestView, Link, UnreachableError
 from hltfarm.service.control.merge import without
 from hltfarm.service.control.readiness import RateMeter, Rates, Readiness
+from hltfarm.service.control.restarts import IngestRestarts
 from hltfarm.service.control.run_counters import RunCounters
 from hltfarm.service.control.settings import ControlSettings
 from hltfarm.service.control.transitions import LONG, Transition, Transitions
@@ -57,6 +58,7 @@ class FarmControl:
         self.view = FarmView(RunState.ERROR, None, tuple(IngestView(url, None, f"ingest {url}: not asked yet") for url in settings.ingests))
         self.config: RunConfig | None = None
         self.recorder = Recorder(registry)
+        self.restarts = IngestRestarts()
         self._link, self._clock = link, clock
         self._readiness = Readiness(settings.progress_s)
         self._meter = RateMeter(settings.rate_window_s)
@@ -128,6 +130,7 @@ class FarmControl:
         if view.state is not self.view.state:
             log.info("farm is %s", view.state, extra={"was": str(self.view.state), "problems": view.problems})
         self.view, self._seen = view, now if began is None else began
+        self.restarts.observe(view)
         self._readiness.observe(view, now)
         self._meter.observe(view, now)
         await self._keep_registry(view)

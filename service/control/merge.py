@@ -115,5 +115,8 @@ def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
         menu_hash=next(iter(hashes), ""),
         models=next((s.models for s in snapshots if s.menu_hash), ()),
         problems=problems,
+        started=max(s.started for s in snapshots),
+        last_decision=max(s.last_decision for s in snapshots),
+        path_events=_add_int(s.path_events for s in snapshots),
         info=_add_int({key: value for key, value in s.info.items() if isinstance(value, int)} for s in snapshots),
     )

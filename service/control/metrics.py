@@ -35,12 +35,23 @@ class Supervised:
 
 
 @dataclass(frozen=True, slots=True)
+class ControlNumbers:
+    """What the control plane knows by itself. `started`: seconds since 1970; the rest by command and by endpoint of the ingest."""
+
+    started: float
+    ready: bool
+    transitions_failed: Mapping[str, int]
+    ingest_restarts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class MetricsInput:
     """Everything one scrape is made of. `supervised` is None where workers are run by something else (containers)."""
 
     view: FarmView
     version: str
     supervised: Supervised | None
+    control: ControlNumbers
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
@@ -81,12 +92,23 @@ def _histogram(name: str, text: str, histogram: Histogram) -> HistogramMetricFam
 def farm_families(given: MetricsInput) -> Iterator[Metric]:
     """The metric families of one scrape."""
     view, snapshot = given.view, given.view.snapshot
-    yield _gauges(
-        "hlt_ingest_up",
-        "1 if the ingest answered the control plane, else 0.",
-        "ingest",
-        ((ingest.endpoint, float(ingest.snapshot is not None)) for ingest in view.ingests),
-    )
+    yield from _control(given)
+    yield from _ingests(view)
+    if given.supervised is not None:
+        yield _gauge("hlt_workers_quarantined", "Workers taken out of service after repeated exits.", given.supervised.quarantined)
+    if snapshot is not None:
+        yield from _accounting(snapshot, sum(abs(i.snapshot.totals.mismatch) for i in view.ingests if i.snapshot is not None))
+        yield from _flow(snapshot)
+        yield from _sessions(snapshot)
+        yield from _workers(snapshot, given.supervised)
+        yield from _selection(snapshot)
+        yield from _times(snapshot)
+
+
+def _control(given: MetricsInput) -> Iterator[Metric]:
+    view, snapshot, control = given.view, given.view.snapshot, given.control
+    yield _gauge("hlt_start_time_seconds", "When the control plane started, seconds since 1970.", control.started)
+    yield _gauge("hlt_ready", "1 if the farm can be given events (as /v2/health/ready), else 0.", float(control.ready))
     yield _gauges(
         "hlt_run_state", "1 for the present run state, 0 for the others.", "state", ((s, float(s is view.state)) for s in RunState)
     )
@@ -94,14 +116,31 @@ def farm_families(given: MetricsInput) -> Iterator[Metric]:
     model = models_text(snapshot.models) if snapshot and snapshot.run is not None and snapshot.menu_hash else ""
     config.add_metric([snapshot.menu_hash if snapshot else "", model, given.version], 1.0)
     yield config
-    if given.supervised is not None:
-        yield _gauge("hlt_workers_quarantined", "Workers taken out of service after repeated exits.", given.supervised.quarantined)
-    if snapshot is not None:
-        yield from _accounting(snapshot, sum(abs(i.snapshot.totals.mismatch) for i in view.ingests if i.snapshot is not None))
-        yield from _flow(snapshot)
-        yield from _workers(snapshot, given.supervised)
-        yield from _selection(snapshot)
-        yield from _times(snapshot)
+    yield _gauge("hlt_problems", "Problems that the status names.", len(view.problems))
+    yield _counters(
+        "hlt_transitions_failed_total", "Long commands that failed or took too long.", "command", control.transitions_failed.items()
+    )
+    yield _counters(
+        "hlt_ingest_restarts_total", "Times that an ingest came back as a new process.", "ingest", control.ingest_restarts.items()
+    )
+
+
+def _ingests(view: FarmView) -> Iterator[Metric]:
+    """What is told of each ingest by itself, under its control endpoint."""
+    answering = [(ingest.endpoint, ingest.snapshot) for ingest in view.ingests if ingest.snapshot is not None]
+    yield _gauges(
+        "hlt_ingest_up",
+        "1 if the ingest answered the control plane, else 0.",
+        "ingest",
+        ((ingest.endpoint, float(ingest.snapshot is not None)) for ingest in view.ingests),
+    )
+    yield _gauges("hlt_ingest_start_time_seconds", "When the ingest started, since 1970.", "ingest", ((e, s.started) for e, s in answering))
+    for place, name, text in ((0, "free", "Room left"), (1, "size", "Size")):
+        family = GaugeMetricFamily(f"hlt_disk_{name}_bytes", f"{text} on the disk of what an ingest writes.", labels=["ingest", "folder"])
+        for endpoint, s in answering:
+            for folder, numbers in s.disks.items():
+                family.add_metric([endpoint, folder], numbers[place])
+        yield family
 
 
 def _accounting(s: Snapshot, mismatch: int) -> Iterator[Metric]:
@@ -119,6 +158,9 @@ def _accounting(s: Snapshot, mismatch: int) -> Iterator[Metric]:
         "received - accepted - rejected - error - in flight, its amount added up over the ingests; anything but 0 is a loss.",
         mismatch,
     )
+    yield _gauge(
+        "hlt_last_decision_timestamp_seconds", "When an event was decided last, since 1970; 0 before the first.", s.last_decision
+    )
     yield _gauge("hlt_run_number", "Number of the present or last run, 0 before the first.", s.run or 0)
 
 
@@ -126,12 +168,26 @@ def _flow(s: Snapshot) -> Iterator[Metric]:
     yield _counter("hlt_ingest_bytes_total", "Payload bytes received.", s.ingest_bytes)
     refused = {code.name: 0 for code in WireCode} | s.frames_refused
     yield _counters("hlt_frames_refused_total", "Client frames refused, by wire error code.", "code", refused.items())
-    yield _gauge("hlt_clients", "Connected data sources.", s.clients)
     yield _gauges("hlt_queue_depth", "Events that wait in front of a stage.", "stage", [("dispatch", s.queue_events)])
+    yield _gauge("hlt_suspect_events", "Events of failed batches and lost workers that wait to be tried again.", s.info.get("suspects", 0))
+    yield _gauge("hlt_error_stream_waiting_events", "Events that the error stream could not write yet.", s.info.get("stranded", 0))
     yield _gauge("hlt_slots_free", "Free slots of the shared-memory ring.", s.slots_free)
     yield _gauge("hlt_slots", "Slots of the shared-memory ring.", s.slots_total)
     yield _counters(
         "hlt_backpressure_seconds_total", "Time without credit to give to clients, by cause.", "cause", s.backpressure_seconds.items()
+    )
+    yield _counter(
+        "hlt_stale_answers_total", "Answers of workers for events that had been given to others.", s.info.get("stale_answers", 0)
+    )
+
+
+def _sessions(s: Snapshot) -> Iterator[Metric]:
+    yield _gauge("hlt_clients", "Connected data sources.", s.clients)
+    yield _gauge("hlt_licensed_events", "Events that clients may still send on the credit they hold.", s.info.get("reserved_events", 0))
+    yield _counter("hlt_lost_sessions_total", "Sessions closed because the client was silent or gone.", s.info.get("lost_sessions", 0))
+    yield _counter("hlt_columns_sent_total", "Decisions sent with the columns that were asked for.", s.info.get("columns_sent", 0))
+    yield _counter(
+        "hlt_columns_left_out_total", "Decisions sent without columns that were asked for.", s.info.get("columns_left_out", 0)
     )
 
 
@@ -140,7 +196,13 @@ def _workers(s: Snapshot, supervised: Supervised | None) -> Iterator[Metric]:
     for worker in s.workers:
         up.add_metric([worker.name, worker.device], float(worker.up))
     yield up
+    yield _gauges(
+        "hlt_worker_ready", "1 if the worker is alive and has built the run's menu, else 0.", "worker",
+        ((w.name, float(w.up and w.ready)) for w in s.workers),
+    )  # fmt: skip
+    yield _gauge("hlt_workers_ready", "Workers that can take events.", sum(w.up and w.ready for w in s.workers))
     yield _gauges("hlt_credits", "Events a worker can still take.", "worker", ((w.name, w.credit_events) for w in s.workers))
+    yield _gauges("hlt_worker_inflight_events", "Events that are with a worker.", "worker", ((w.name, w.in_flight) for w in s.workers))
     restarts = {w.name: w.restarts for w in s.workers} | dict(supervised.restarts if supervised else {})
     yield _counters("hlt_worker_restarts_total", "Starts of a worker process after its first.", "worker", restarts.items())
     yield _counters(
@@ -149,6 +211,7 @@ def _workers(s: Snapshot, supervised: Supervised | None) -> Iterator[Metric]:
 
 
 def _selection(s: Snapshot) -> Iterator[Metric]:
+    yield _counters("hlt_path_events_total", "Events decided by a menu that has the path.", "path", s.path_events.items())
     yield _counters("hlt_path_accepts_total", "Accepts of a trigger path after its prescale.", "path", s.path_accepts.items())
     yield _counters("hlt_path_prescaled_total", "Accepts of a trigger path that its prescale removed.", "path", s.path_prescaled.items())
     yield _counters("hlt_stream_events_total", "Events sent to an output stream.", "stream", s.stream_events.items())

@@ -58,6 +58,7 @@ class Transitions:
     """The transitions of a control process, the latest KEPT of them."""
 
     def __init__(self, timeout_s: float) -> None:
+        self.failures = dict.fromkeys(sorted(LONG), 0)  #: command -> how often it failed since this process started
         self._timeout_s = timeout_s
         self._all: OrderedDict[str, Transition] = OrderedDict()
         self._news: dict[str, Transition] = {}
@@ -101,3 +102,5 @@ class Transitions:
 
     def _end(self, item: Transition, progress: Progress, now: float, error: str | None = None) -> None:
         self._all[item.id] = self._news[item.id] = replace(item, progress=progress, ended=now, error=error)
+        if progress is Progress.FAILED:
+            self.failures[item.command] = self.failures.get(item.command, 0) + 1

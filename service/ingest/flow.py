@@ -205,6 +205,11 @@ class EventFlow:
             index = np.array(group, dtype=np.int64)
             self._decide(index, None, attempts, now_ns, reason)
 
+    @property
+    def stranded(self) -> int:
+        """Events that the error stream did not take yet."""
+        return sum(len(slots) for _, slots in self._stranded)
+
     def _failed_event(self, slot: int) -> FailedEvent:
         record = self._ledger.events[slot]
         event = EventId(int(record["run"]), int(record["lumi"]), int(record["event"]), int(record["bx"]))
@@ -223,6 +228,7 @@ class EventFlow:
             menus[mine], models[mine] = entry.menu, entry.models_id
         records = self._ledger.decide(slots, results, attempts, now_ns, reason, flags, (menus, models))
         self._stats.decided(records, sizes)
+        self._stats.last_decision = self._wall_clock()
         if results is not None:
             for entry, mine in parts:
                 self._stats.selected(records["result"][mine], sizes[mine], entry.paths)

@@ -28,6 +28,7 @@ from hltfarm.proto.messages import (
 )
 from hltfarm.proto.wire import Reason
 from hltfarm.service.ingest.credit import CreditBook
+from hltfarm.service.ingest.disk import space
 from hltfarm.service.ingest.dispatch import Dispatcher
 from hltfarm.service.ingest.door import ClientDoor
 from hltfarm.service.ingest.error_stream import ErrorStream, EventWriter, write_frames
@@ -65,6 +66,7 @@ class IngestServer:
         self._control = RunControl()
         self._config: RunConfig | None = None
         self._problems: list[str] = []
+        self._started = time.time()
         try:
             errors = ErrorStream(settings.error_dir, writer)
         except OSError as error:
@@ -305,12 +307,16 @@ class IngestServer:
             lumi=programmes.lumi,
             problems=list(self._problems),
             clients_url=self.clients_url,
+            started=self._started,
+            last_decision=stats.last_decision,
+            disks={"errors": space(self._settings.error_dir)},
             info={
                 "stale_answers": stats.stale_answers,
                 "lost_sessions": stats.lost_sessions,
                 "columns_sent": stats.columns_sent,
                 "columns_left_out": stats.columns_left_out,
                 "suspects": self._dispatcher.suspects,
+                "stranded": self._flow.stranded,
                 "reserved_events": self._credit.reserved_events,
                 "remembered_decisions": self._ledger.remembered,
             },

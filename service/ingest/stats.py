@@ -54,6 +54,7 @@ class Stats:
         self.stages: dict[str, Histo] = {}
         self.stale_answers = 0
         self.lost_sessions = 0
+        self.last_decision = 0.0  # wall clock, seconds since 1970
         self.columns_sent = 0  # events whose columns went to their clients
         self.columns_left_out = 0  # decisions that went without columns that were asked for
         self.path_accepts: dict[str, int] = {}  # after prescale

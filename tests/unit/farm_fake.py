@@ -65,6 +65,19 @@ def snapshot(**changes: object) -> Snapshot:
         batch_events=Histogram(bounds=[1.0, 8.0, 64.0], counts=[1, 10, 20, 0], sum=985.0),
         menu_hash="0123456789abcdef",
         problems=[],
+        started=1_700_000_000.5,
+        last_decision=1_700_000_777.25,
+        path_events={"HLT_A": 900, "HLT_B": 899},
+        disks={"errors": (7_000_000, 9_000_000)},
+        info={
+            "stale_answers": 8,
+            "lost_sessions": 9,
+            "columns_sent": 70,
+            "columns_left_out": 11,
+            "suspects": 12,
+            "stranded": 13,
+            "reserved_events": 14,
+        },
     )
     return msgspec.structs.replace(given, **changes)
 
@@ -94,7 +107,7 @@ class FakeLink:
     def snapshot(self) -> Snapshot:
         """What the ingest says of itself."""
         ledger = LedgerCounts(received=self.received, rejected=self.received - self.in_flight, in_flight=self.in_flight)
-        given = snapshot(state=self.machine.state, run=self.run, ledger=ledger, totals=ledger)
+        given = snapshot(state=self.machine.state, run=self.run, ledger=ledger, totals=ledger, info={})
         if not self.built:
             return msgspec.structs.replace(given, menu_hash="", problems=["worker w0: configuring"])
         return msgspec.structs.replace(given, models=self.models if self.run is not None else ())

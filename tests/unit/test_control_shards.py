@@ -15,7 +15,7 @@ from hltfarm.service.control.app import create_app
 from hltfarm.service.control.farm import strays
 from hltfarm.service.control.link import FarmView, IngestView, view_of
 from hltfarm.service.control.merge import merge
-from hltfarm.service.control.metrics import MetricsInput, registry_of
+from hltfarm.service.control.metrics import ControlNumbers, MetricsInput, registry_of
 from hltfarm.service.control.readiness import Readiness
 from hltfarm.service.control.settings import ControlSettings
 from tests.unit.farm_fake import FakeLink, snapshot
@@ -125,5 +125,5 @@ def test_every_ingest_needs_a_worker() -> None:
 def test_mismatches_of_two_ingests_do_not_cancel() -> None:
     more, less = LedgerCounts(received=10, accepted=9), LedgerCounts(received=10, accepted=11)
     view = view_of([IngestView("a", snapshot(totals=more)), IngestView("b", snapshot(totals=less))])
-    registry = registry_of(lambda: MetricsInput(view, "0", None))
+    registry = registry_of(lambda: MetricsInput(view, "0", None, ControlNumbers(0.0, False, {}, {})))
     assert registry.get_sample_value("hlt_accounting_mismatch_events") == 2

@@ -108,6 +108,26 @@ EXPECTED: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {
     ("hlt_run_state", (("state", "Running"),)): 1,
     ("hlt_run_state", (("state", "Halted"),)): 0,
     ("hlt_run_number", ()): 7,
+    ("hlt_worker_ready", (("worker", "w0"),)): 1,
+    ("hlt_worker_ready", (("worker", "w1"),)): 0,
+    ("hlt_workers_ready", ()): 1,
+    ("hlt_worker_inflight_events", (("worker", "w0"),)): 15,
+    ("hlt_path_events_total", (("path", "HLT_B"),)): 899,
+    ("hlt_last_decision_timestamp_seconds", ()): 1_700_000_777.25,
+    ("hlt_stale_answers_total", ()): 8,
+    ("hlt_lost_sessions_total", ()): 9,
+    ("hlt_columns_sent_total", ()): 70,
+    ("hlt_columns_left_out_total", ()): 11,
+    ("hlt_suspect_events", ()): 12,
+    ("hlt_error_stream_waiting_events", ()): 13,
+    ("hlt_licensed_events", ()): 14,
+    ("hlt_problems", ()): 0,
+    ("hlt_ready", ()): 1,
+    ("hlt_transitions_failed_total", (("command", "drain"),)): 0,
+    ("hlt_ingest_restarts_total", (("ingest", f"{ENDPOINT}0"),)): 0,
+    ("hlt_ingest_start_time_seconds", (("ingest", f"{ENDPOINT}0"),)): 1_700_000_000.5,
+    ("hlt_disk_free_bytes", (("folder", "errors"), ("ingest", f"{ENDPOINT}0"))): 7_000_000,
+    ("hlt_disk_size_bytes", (("folder", "errors"), ("ingest", f"{ENDPOINT}0"))): 9_000_000,
     ("hlt_ingest_up", (("ingest", f"{ENDPOINT}0"),)): 1,
 }
 
@@ -178,6 +198,7 @@ def test_names_follow_the_rule() -> None:
     assert all(name.startswith("hlt_") for name in kinds)
     assert all(name.endswith("_total") == (kind == "counter") for name, kind in kinds.items())
     allowed = {"decision", "reason", "worker", "device", "stage", "cause", "path", "stream", "state", "code", "ingest", "le"}
+    allowed |= {"command", "folder"}
     assert {label for name, labels in samples for label, _ in labels if name != "hlt_config_info"} <= allowed
 
 
