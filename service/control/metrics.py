@@ -158,9 +158,7 @@ def _accounting(s: Snapshot, mismatch: int) -> Iterator[Metric]:
         "received - accepted - rejected - error - in flight, its amount added up over the ingests; anything but 0 is a loss.",
         mismatch,
     )
-    yield _gauge(
-        "hlt_last_decision_timestamp_seconds", "When an event was decided last, since 1970; 0 before the first.", s.last_decision
-    )
+    yield _gauge("hlt_last_decision_timestamp_seconds", "When an event was decided last, since 1970; 0 before the first.", s.last_decision)
     yield _gauge("hlt_run_number", "Number of the present or last run, 0 before the first.", s.run or 0)
 
 
@@ -186,9 +184,7 @@ def _sessions(s: Snapshot) -> Iterator[Metric]:
     yield _gauge("hlt_licensed_events", "Events that clients may still send on the credit they hold.", s.info.get("reserved_events", 0))
     yield _counter("hlt_lost_sessions_total", "Sessions closed because the client was silent or gone.", s.info.get("lost_sessions", 0))
     yield _counter("hlt_columns_sent_total", "Decisions sent with the columns that were asked for.", s.info.get("columns_sent", 0))
-    yield _counter(
-        "hlt_columns_left_out_total", "Decisions sent without columns that were asked for.", s.info.get("columns_left_out", 0)
-    )
+    yield _counter("hlt_columns_left_out_total", "Decisions sent without columns that were asked for.", s.info.get("columns_left_out", 0))
 
 
 def _workers(s: Snapshot, supervised: Supervised | None) -> Iterator[Metric]:
