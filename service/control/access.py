@@ -122,10 +122,13 @@ def urlsplit_host(origin: str) -> str:
 
 
 class Access:
-    """The middleware. `refused` counts refusals by HTTP status. Raises ConfigError if the tokens file cannot be used."""
+    """The middleware. `refused` counts refusals by HTTP status, in the caller's counter if it gives one. Raises ConfigError if the tokens file cannot be used."""
 
-    def __init__(self, app: ASGIApp, settings: AccessSettings, file: TokensFile | None, clock: Callable[[], float] = time.time) -> None:
-        self.refused: Counter[int] = Counter()
+    def __init__(
+        self, app: ASGIApp, settings: AccessSettings, file: TokensFile | None, clock: Callable[[], float] = time.time,
+        refused: Counter[int] | None = None,
+    ) -> None:  # fmt: skip
+        self.refused: Counter[int] = Counter() if refused is None else refused
         self._app = app
         self._settings = settings
         self._file = file

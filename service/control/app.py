@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -49,7 +50,7 @@ def create_app(
         watch = asyncio.create_task(farm.watch(), name="watch the farm")
         context = Context(farm=farm, version=version("hltfarm"), supervisor=supervisor, watching=lambda: not watch.done())
         app.state.context = context
-        numbers = partial(control_numbers, farm, time.time())
+        numbers = partial(control_numbers, farm, time.time(), refused)
         app.state.metrics = registry_of(lambda: MetricsInput(farm.view, context.version, context.supervised(), numbers()))
         try:
             yield
@@ -61,11 +62,12 @@ def create_app(
             if registry is None:
                 runs_registry.close()
 
+    refused: Counter[int] = Counter()
     app = FastAPI(title="hltfarm control", version=version("hltfarm"), description=DESCRIPTION, lifespan=lifespan)
     problems.install(app)
     for part in (runs, workers, health, served_models, scrape, access_routes):
         app.include_router(part.router)
     app.state.tokens_file = TokensFile(settings.access.tokens) if settings.access.tokens is not None else None
-    app.add_middleware(Access, settings=settings.access, file=app.state.tokens_file)
+    app.add_middleware(Access, settings=settings.access, file=app.state.tokens_file, refused=refused)
     schema.install(app)
     return app

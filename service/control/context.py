@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Protocol, cast
 
@@ -25,13 +25,14 @@ class Processes(Protocol):
         ...
 
 
-def control_numbers(farm: FarmControl, started: float) -> ControlNumbers:
-    """The control plane's own part of the metrics; `started`: seconds since 1970."""
+def control_numbers(farm: FarmControl, started: float, refused: Mapping[int, int]) -> ControlNumbers:
+    """The control plane's own part of the metrics. `started`: seconds since 1970; `refused`: requests by HTTP status."""
     return ControlNumbers(
         started=started,
         ready=not farm.not_ready(),
         transitions_failed=farm.transitions.failures,
         ingest_restarts=farm.restarts.counts,
+        http_refused=refused,
     )
 
 

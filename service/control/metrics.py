@@ -24,6 +24,7 @@ from hltfarm.proto.messages import Histogram, RunState, Snapshot, models_text
 from hltfarm.service.control.link import FarmView
 
 DECISIONS = ("accept", "reject", "error")
+REFUSALS = (401, 403, 413)  # there from the first scrape; others come as they are met
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,16 @@ class Supervised:
 
 @dataclass(frozen=True, slots=True)
 class ControlNumbers:
-    """What the control plane knows by itself. `started`: seconds since 1970; the rest by command and by endpoint of the ingest."""
+    """What the control plane knows by itself.
+
+    `started`: seconds since 1970; the rest by command, by endpoint of the ingest and by HTTP status.
+    """
 
     started: float
     ready: bool
     transitions_failed: Mapping[str, int]
     ingest_restarts: Mapping[str, int]
+    http_refused: Mapping[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +125,11 @@ def _control(given: MetricsInput) -> Iterator[Metric]:
     yield _counters(
         "hlt_transitions_failed_total", "Long commands that failed or took too long.", "command", control.transitions_failed.items()
     )
+    statuses = dict.fromkeys(REFUSALS, 0) | dict(control.http_refused)
+    yield _counters(
+        "hlt_http_refused_total", "HTTP requests refused before they were looked at, by status.", "status",
+        ((str(int(status)), count) for status, count in statuses.items()),
+    )  # fmt: skip
     yield _counters(
         "hlt_ingest_restarts_total", "Times that an ingest came back as a new process.", "ingest", control.ingest_restarts.items()
     )

@@ -125,5 +125,5 @@ def test_every_ingest_needs_a_worker() -> None:
 def test_mismatches_of_two_ingests_do_not_cancel() -> None:
     more, less = LedgerCounts(received=10, accepted=9), LedgerCounts(received=10, accepted=11)
     view = view_of([IngestView("a", snapshot(totals=more)), IngestView("b", snapshot(totals=less))])
-    registry = registry_of(lambda: MetricsInput(view, "0", None, ControlNumbers(0.0, False, {}, {})))
+    registry = registry_of(lambda: MetricsInput(view, "0", None, ControlNumbers(0.0, False, {}, {}, {})))
     assert registry.get_sample_value("hlt_accounting_mismatch_events") == 2

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hltfarm.proto.errors import WireCode
 from hltfarm.proto.messages import LedgerCounts, RunConfig, RunState, Snapshot
+from hltfarm.service.control.access import AccessSettings
 from hltfarm.service.control.app import create_app
 from hltfarm.service.control.link import FarmView, IngestView, view_of
 from hltfarm.service.control.models import ProcessModel
@@ -184,6 +185,21 @@ def test_labels_exist_before_the_first_event() -> None:
     assert samples["hlt_run_number", ()] == 0
 
 
+def test_refused_requests_are_counted() -> None:
+    async def refuse() -> str:
+        settings = ControlSettings(ingests=(ENDPOINT,), access=AccessSettings(local_only=True))
+        app = create_app(settings, FixedLink(snapshot()))
+        transport = httpx.ASGITransport(app)
+        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            for _ in range(3):
+                assert (await client.get("/v1/status", headers={"host": "elsewhere.example"})).status_code == 403
+            return (await client.get("/metrics")).text
+
+    lines = asyncio.run(refuse()).splitlines()
+    assert 'hlt_http_refused_total{status="403"} 3.0' in lines
+    assert 'hlt_http_refused_total{status="401"} 0.0' in lines
+
+
 def test_no_ingest_means_no_numbers_but_a_state() -> None:
     _text, samples = scrape(FixedLink(None))
     assert samples["hlt_run_state", (("state", "Error"),)] == 1
@@ -198,7 +214,7 @@ def test_names_follow_the_rule() -> None:
     assert all(name.startswith("hlt_") for name in kinds)
     assert all(name.endswith("_total") == (kind == "counter") for name, kind in kinds.items())
     allowed = {"decision", "reason", "worker", "device", "stage", "cause", "path", "stream", "state", "code", "ingest", "le"}
-    allowed |= {"command", "folder"}
+    allowed |= {"command", "folder", "status"}
     assert {label for name, labels in samples for label, _ in labels if name != "hlt_config_info"} <= allowed
 
 
