@@ -122,7 +122,10 @@ def urlsplit_host(origin: str) -> str:
 
 
 class Access:
-    """The middleware. `refused` counts refusals by HTTP status, in the caller's counter if it gives one. Raises ConfigError if the tokens file cannot be used."""
+    """The middleware. `refused` counts refusals by HTTP status, in the counter of the caller if it gives one.
+
+    Raises ConfigError if the tokens file cannot be used.
+    """
 
     def __init__(
         self, app: ASGIApp, settings: AccessSettings, file: TokensFile | None, clock: Callable[[], float] = time.time,

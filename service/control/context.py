@@ -33,6 +33,10 @@ def control_numbers(farm: FarmControl, started: float, refused: Mapping[int, int
         transitions_failed=farm.transitions.failures,
         ingest_restarts=farm.restarts.counts,
         http_refused=refused,
+        problems=len(farm.problems),
+        registry_up=farm.recorder.problem is None,
+        registry_waiting=farm.recorder.pending,
+        registry_lost=farm.recorder.lost,
     )
 
 

@@ -47,6 +47,10 @@ class ControlNumbers:
     transitions_failed: Mapping[str, int]
     ingest_restarts: Mapping[str, int]
     http_refused: Mapping[int, int]
+    problems: int = 0
+    registry_up: bool = True
+    registry_waiting: int = 0
+    registry_lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,12 @@ def _control(given: MetricsInput) -> Iterator[Metric]:
     model = models_text(snapshot.models) if snapshot and snapshot.run is not None and snapshot.menu_hash else ""
     config.add_metric([snapshot.menu_hash if snapshot else "", model, given.version], 1.0)
     yield config
-    yield _gauge("hlt_problems", "Problems that the status names.", len(view.problems))
+    yield _gauge("hlt_problems", "Problems that the status names.", control.problems)
+    yield _gauge("hlt_registry_up", "1 if the run registry takes what is written, else 0.", float(control.registry_up))
+    yield _gauge("hlt_registry_waiting_entries", "Entries that wait to be written to the run registry.", control.registry_waiting)
+    yield _counter(
+        "hlt_registry_lost_entries_total", "Entries that the run registry never got; they are in the log.", control.registry_lost
+    )
     yield _counters(
         "hlt_transitions_failed_total", "Long commands that failed or took too long.", "command", control.transitions_failed.items()
     )

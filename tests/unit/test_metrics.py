@@ -124,6 +124,8 @@ EXPECTED: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {
     ("hlt_licensed_events", ()): 14,
     ("hlt_problems", ()): 0,
     ("hlt_ready", ()): 1,
+    ("hlt_registry_up", ()): 1,
+    ("hlt_registry_lost_entries_total", ()): 0,
     ("hlt_transitions_failed_total", (("command", "drain"),)): 0,
     ("hlt_ingest_restarts_total", (("ingest", f"{ENDPOINT}0"),)): 0,
     ("hlt_ingest_start_time_seconds", (("ingest", f"{ENDPOINT}0"),)): 1_700_000_000.5,
