@@ -24,6 +24,7 @@ from hltfarm.proto.messages import Histogram, RunState, Snapshot, models_text
 from hltfarm.service.control.link import FarmView
 
 DECISIONS = ("accept", "reject", "error")
+SHADOW_CELLS = (("accept", "accept"), ("accept", "reject"), ("reject", "accept"), ("reject", "reject"))  # as Shadow.matrix
 REFUSALS = (401, 403, 413)  # there from the first scrape; others come as they are met
 
 
@@ -179,6 +180,7 @@ def _accounting(s: Snapshot, mismatch: int) -> Iterator[Metric]:
     )
     yield _gauge("hlt_last_decision_timestamp_seconds", "When an event was decided last, since 1970; 0 before the first.", s.last_decision)
     yield _gauge("hlt_run_number", "Number of the present or last run, 0 before the first.", s.run or 0)
+    yield _gauge("hlt_lumisection", "Highest lumisection of the run so far, 0 before the first event.", s.lumi)
 
 
 def _flow(s: Snapshot) -> Iterator[Metric]:
@@ -229,6 +231,10 @@ def _selection(s: Snapshot) -> Iterator[Metric]:
     yield _counters("hlt_path_events_total", "Events decided by a menu that has the path.", "path", s.path_events.items())
     yield _counters("hlt_path_accepts_total", "Accepts of a trigger path after its prescale.", "path", s.path_accepts.items())
     yield _counters("hlt_path_prescaled_total", "Accepts of a trigger path that its prescale removed.", "path", s.path_prescaled.items())
+    shadow = GaugeMetricFamily("hlt_shadow_events", "Events of the present shadow, by both decisions.", labels=["active", "shadow"])
+    for pair, count in zip(SHADOW_CELLS, s.shadow.matrix if s.shadow is not None else (0, 0, 0, 0), strict=True):
+        shadow.add_metric(pair, count)
+    yield shadow
     yield _counters("hlt_stream_events_total", "Events sent to an output stream.", "stream", s.stream_events.items())
     yield _counters("hlt_stream_bytes_total", "Payload bytes of events sent to an output stream.", "stream", s.stream_bytes.items())
 

@@ -309,6 +309,7 @@ class IngestServer:
             clients_url=self.clients_url,
             started=self._started,
             last_decision=stats.last_decision,
+            path_events=dict(stats.path_events),
             disks={"errors": space(self._settings.error_dir)},
             info={
                 "stale_answers": stats.stale_answers,

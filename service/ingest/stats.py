@@ -57,12 +57,14 @@ class Stats:
         self.last_decision = 0.0  # wall clock, seconds since 1970
         self.columns_sent = 0  # events whose columns went to their clients
         self.columns_left_out = 0  # decisions that went without columns that were asked for
+        self.path_events: dict[str, int] = {}  # decided by a menu that has the path
         self.path_accepts: dict[str, int] = {}  # after prescale
         self.path_prescaled: dict[str, int] = {}  # accepts that the prescale dropped
 
     def menu(self, paths: tuple[PathInfo, ...]) -> None:
         """These paths may decide from now on: their counters exist."""
         for path in paths:
+            self.path_events.setdefault(path.name, 0)
             self.path_accepts.setdefault(path.name, 0)
             self.path_prescaled.setdefault(path.name, 0)
             self.stream_events.setdefault(path.stream, 0)
@@ -83,6 +85,7 @@ class Stats:
         bits, raw = results["path_bits"], results["path_raw"]
         accepts, dropped = by_bit(bits).tolist(), by_bit(raw & ~bits).tolist()
         for place, path in enumerate(paths):
+            self.path_events[path.name] += len(results)
             self.path_accepts[path.name] += accepts[place]
             self.path_prescaled[path.name] += dropped[place]
         for stream, mask in _streams(paths):

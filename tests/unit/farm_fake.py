@@ -6,7 +6,7 @@ import asyncio
 
 import msgspec
 
-from hltfarm.proto.messages import Histogram, LedgerCounts, ModelInfo, RunConfig, RunState, Snapshot, WorkerStatus
+from hltfarm.proto.messages import Histogram, LedgerCounts, ModelInfo, RunConfig, RunState, Shadow, Snapshot, WorkerStatus
 from hltfarm.service.control.link import FarmView, IngestView, RefusedError, UnreachableError, view_of
 from hltfarm.service.runcontrol import RunControl
 
@@ -65,6 +65,19 @@ def snapshot(**changes: object) -> Snapshot:
         batch_events=Histogram(bounds=[1.0, 8.0, 64.0], counts=[1, 10, 20, 0], sum=985.0),
         menu_hash="0123456789abcdef",
         problems=[],
+        lumi=21,
+        shadow=Shadow(
+            config=RunConfig(run=7),
+            fraction=0.5,
+            menu_hash="feed",
+            models=(),
+            waits_for=(),
+            error=None,
+            events=130,
+            matrix=(31, 32, 33, 34),
+            paths={},
+            failed=0,
+        ),
         started=1_700_000_000.5,
         last_decision=1_700_000_777.25,
         path_events={"HLT_A": 900, "HLT_B": 899},

@@ -109,6 +109,11 @@ EXPECTED: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {
     ("hlt_run_state", (("state", "Running"),)): 1,
     ("hlt_run_state", (("state", "Halted"),)): 0,
     ("hlt_run_number", ()): 7,
+    ("hlt_lumisection", ()): 21,
+    ("hlt_shadow_events", (("active", "accept"), ("shadow", "accept"))): 31,
+    ("hlt_shadow_events", (("active", "accept"), ("shadow", "reject"))): 32,
+    ("hlt_shadow_events", (("active", "reject"), ("shadow", "accept"))): 33,
+    ("hlt_shadow_events", (("active", "reject"), ("shadow", "reject"))): 34,
     ("hlt_worker_ready", (("worker", "w0"),)): 1,
     ("hlt_worker_ready", (("worker", "w1"),)): 0,
     ("hlt_workers_ready", ()): 1,
@@ -216,7 +221,7 @@ def test_names_follow_the_rule() -> None:
     assert all(name.startswith("hlt_") for name in kinds)
     assert all(name.endswith("_total") == (kind == "counter") for name, kind in kinds.items())
     allowed = {"decision", "reason", "worker", "device", "stage", "cause", "path", "stream", "state", "code", "ingest", "le"}
-    allowed |= {"command", "folder", "status"}
+    allowed |= {"command", "folder", "status", "active", "shadow"}
     assert {label for name, labels in samples for label, _ in labels if name != "hlt_config_info"} <= allowed
 
 
