@@ -62,6 +62,7 @@ class WireCode(IntEnum):
     NOT_RUNNING = 10
     WRONG_RUN = 11
     NO_HELLO = 12
+    NOT_ALLOWED = 13
 
 
 class WireError(HltfarmError):

@@ -25,10 +25,12 @@ import zmq
 
 from hltfarm.proto import wire
 from hltfarm.proto.columns import Tables, decode_columns
-from hltfarm.proto.errors import HltfarmError, InputError, LimitError, WireCode, WireError
+from hltfarm.proto.errors import AccessError, HltfarmError, InputError, LimitError, WireCode, WireError
 from hltfarm.proto.events import EventId, RawEvent
 from hltfarm.proto.limits import Limits
 from hltfarm.proto.wire import Outcome, Reason
+from hltfarm.service.security.handshake import Handshake
+from hltfarm.service.security.keys import ClientCurve
 
 #: Refusals that leave the event with the client, to be sent when the ingest gives credit again.
 _SEND_LATER = (WireCode.NO_CREDIT, WireCode.NOT_RUNNING, WireCode.NO_HELLO)
@@ -89,7 +91,9 @@ class _Pending:
 
 
 class Client:
-    """Connection to one ingest; see the module's text. Raises WireError if the ingest speaks another version.
+    """Connection to one ingest; see the module's text.
+
+    Any call that waits raises WireError if the ingest speaks another version, AccessError if it wants other keys or none.
 
     name: shown in the farm's status. heartbeat_s: time between signs of life. timeout_s: silence of the ingest after which the
     client connects anew (it keeps trying; `send` and `flush` have their own time-outs).
@@ -104,6 +108,7 @@ class Client:
         heartbeat_s: float = 1.0,
         timeout_s: float = 5.0,
         limits: Limits | None = None,
+        curve: ClientCurve | None = None,
     ) -> None:
         self.url = url
         self.name = name
@@ -121,7 +126,9 @@ class Client:
         self._pending: dict[tuple[int, int], _Pending] = {}
         self._resend: deque[tuple[int, int]] = deque()
         self._unread: list[Decision] = []
+        self._curve = curve
         self._socket: zmq.Socket[bytes] | None = None
+        self._handshake: Handshake | None = None
         self._connect()
 
     # -- public ------------------------------------------------------------------------------------------------------------
@@ -207,7 +214,8 @@ class Client:
             left = deadline - time.monotonic()
             if left <= 0:
                 if not self._session:
-                    raise ConnectionLostError(f"no answer from an ingest at {self.url} within {timeout} s")
+                    trouble = self._handshake.trouble if self._handshake is not None else ""
+                    raise ConnectionLostError(f"no answer from an ingest at {self.url} within {timeout} s{trouble}")
                 raise TimeoutError(f"{self.url} gave no credit within {timeout} s (run {self.run}, open: {self.open})")
             self._receive(left)
 
@@ -217,8 +225,7 @@ class Client:
             return
         if self._session:
             self._put(wire.encode_bye(self._session))
-        self._socket.close(linger=1000 if self._session else 0)
-        self._socket = None
+        self._hang_up(1000 if self._session else 0)
         if self._own_context:
             self._context.term()
 
@@ -233,13 +240,16 @@ class Client:
     def _connect(self) -> None:
         """Fresh socket (the old one may hold stale messages), new session; every pending event is to be sent again."""
         if self._socket is not None:
-            self._socket.close(linger=0)
+            self._hang_up(0)
         socket = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.SNDHWM, 64)
         socket.setsockopt(zmq.RCVHWM, 1024)
         socket.setsockopt(zmq.RECONNECT_IVL, 50)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        if self._curve is not None:
+            self._curve.apply(socket)
+        self._handshake = Handshake(socket, self.url, self._curve, self._handshake.trouble if self._handshake is not None else "")
         socket.connect(self.url)
         self._socket = socket
         self._session = 0
@@ -250,6 +260,13 @@ class Client:
         self._resend = deque(self._pending)
         self._heard_ns = self._said_ns = time.monotonic_ns()
         self._hello()
+
+    def _hang_up(self, linger_ms: int) -> None:
+        assert self._socket is not None
+        assert self._handshake is not None
+        self._handshake.close()
+        self._socket.close(linger=linger_ms)
+        self._socket = None
 
     def _hello(self) -> None:
         self._said_ns = time.monotonic_ns()
@@ -294,6 +311,8 @@ class Client:
                 except zmq.Again:
                     break
                 self._handle(frames)
+        if not self._session and self._handshake is not None:
+            self._handshake.check()
         now = time.monotonic_ns()
         if now - self._heard_ns > self._timeout_ns:
             self.reconnects += 1
@@ -330,6 +349,8 @@ class Client:
     def _credited(self, credit: wire.Credit) -> None:
         if self._session and credit.session != self._session:
             return  # an answer to an earlier hello
+        if not self._session and self._handshake is not None:
+            self._handshake.trouble = ""
         self._session, self._serial = credit.session, credit.serial
         self._granted_events, self._granted_bytes = credit.granted_events, credit.granted_bytes
         self._max_payload = credit.max_payload_bytes
@@ -352,10 +373,14 @@ class Client:
             )  # fmt: skip
 
     def _refused(self, error: wire.Error, text: str) -> None:
+        if error.code not in WireCode.__members__.values():
+            raise WireError(WireCode.UNKNOWN_TYPE, f"{self.url}: refusal {error.code}, which this version does not know: {text}")
         code = WireCode(error.code)
         self.errors[code] = self.errors.get(code, 0) + 1
         if code == WireCode.UNKNOWN_VERSION:
             raise WireError(code, f"{self.url}: {text}")
+        if code == WireCode.NOT_ALLOWED:
+            raise AccessError(f"{self.url}: {text}")
         if code == WireCode.NO_HELLO:
             self.reconnects += 1
             self._connect()

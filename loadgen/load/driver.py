@@ -20,6 +20,7 @@ from hltfarm.proto.events import EventId, RawEvent
 from hltfarm.proto.results import EventFlag
 from hltfarm.proto.wire import Outcome, checksum
 from hltfarm.service.client import Client, Decision, RefusedEvent
+from hltfarm.service.security.keys import ClientCurve
 
 #: Decisions are collected at least every so many events while sending.
 BURST = 16
@@ -166,6 +167,7 @@ class LoadConfig:
     independent source with its share of the schedule. run: run number, None: the run that the ingests announce. first_event: number of the
     first event. open_timeout_s: longest wait for the first credit. patience_s: a connection gives up after so long without sending or
     being answered. silence_s: a client connects anew after so long without a sign of life from its ingest.
+    curve: keys, for ingests that ask for them.
     """
 
     ingests: tuple[str, ...]
@@ -177,6 +179,7 @@ class LoadConfig:
     open_timeout_s: float = 15.0
     patience_s: float = 30.0
     silence_s: float = 5.0
+    curve: ClientCurve | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +223,9 @@ def run_connections(
     numbers = [number for number in which if number < len(shares)]
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     clients = [
-        Client(config.ingests[number % len(config.ingests)], f"load-{number}", context=context, timeout_s=config.silence_s)
+        Client(
+            config.ingests[number % len(config.ingests)], f"load-{number}", context=context, timeout_s=config.silence_s, curve=config.curve
+        )
         for number in numbers
     ]
     try:

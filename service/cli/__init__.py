@@ -38,6 +38,7 @@ COMMANDS: dict[str, str] = {
     "ingest": "roles",
     "worker": "roles",
     "token": "security",
+    "keys": "security",
     "registry": "registry",
     "load": "load",
     "bench": "bench",

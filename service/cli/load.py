@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hltfarm.service.cli.options import OwnKeyOption, ServerKeyOption
+
 if TYPE_CHECKING:
     from hltfarm.loadgen.load.driver import LoadConfig
     from hltfarm.loadgen.load.report import LoadReport
@@ -62,6 +64,8 @@ def load(
     sample_events: Annotated[int | None, typer.Option(min=1, help="Use only the first so many events of the sample.")] = None,
     patience: Annotated[float, typer.Option(min=0.1, help="Give up after so many seconds without credit and without an answer.")] = 30.0,
     wait: Annotated[float, typer.Option(min=0.1, help="Give up after so many seconds without a first credit.")] = 15.0,
+    key: OwnKeyOption = None,
+    server_key: ServerKeyOption = None,
     report: Annotated[Path | None, typer.Option(help="Write the report to this file, as JSON.")] = None,
 ) -> int:
     """Stream events to a farm and account for the answers.
@@ -76,6 +80,7 @@ def load(
     from hltfarm.loadgen.load.report import print_report, to_json, write_json
     from hltfarm.loadgen.load.schedule import Arrival, Schedule
     from hltfarm.proto.errors import ConfigError
+    from hltfarm.service.cli.security import client_curve
     from hltfarm.service.endpoints import client_endpoints
 
     if arrival not in list(Arrival):
@@ -92,6 +97,7 @@ def load(
         first_event=time.time_ns() // 1000 if first_event is None else first_event,
         open_timeout_s=wait,
         patience_s=patience,
+        curve=client_curve(key, server_key),
     )
     result = drive(config, source, sample_events, processes)
     print_report(result, Console())

@@ -20,6 +20,10 @@ HANG = "A worker that its ingest gave up ends once its batch has run for so many
 LARGEST_BATCH = 4096
 TOKENS = "File with the digests of the API's tokens (`hltfarm token new --file`); without one only 127.0.0.1 is listened on."
 OPEN_METRICS = "Let everybody read /metrics, without a token."
+CURVE_KEY = "Secret key file of the ingests (`hltfarm keys new`): their tcp endpoints then speak CURVE with those alone whom --allow names."
+ALLOW = "Folder with the public keys of those who may come: clients/NAME.key for data sources, control/NAME.key for control planes."
+OWN_KEY = "Own secret key file (`hltfarm keys new`), for ingests that speak CURVE."
+SERVER_KEY = "Public key file of the ingests."
 INSECURE = "Allow addresses that others reach without tokens or keys, because something else protects them."
 
 ModelOption = Annotated[str | None, typer.Option("--model", help=MODEL)]
@@ -30,3 +34,7 @@ EventModelOption = Annotated[str | None, typer.Option("--event-model", help=EVEN
 TokensOption = Annotated[Path | None, typer.Option("--tokens", help=TOKENS, envvar="HLTFARM_TOKENS")]
 OpenMetricsOption = Annotated[bool, typer.Option("--open-metrics", help=OPEN_METRICS, envvar="HLTFARM_OPEN_METRICS")]
 InsecureOption = Annotated[bool, typer.Option("--insecure", help=INSECURE, envvar="HLTFARM_INSECURE")]
+CurveKeyOption = Annotated[Path | None, typer.Option("--curve-key", help=CURVE_KEY, envvar="HLTFARM_INGEST_CURVE_KEY")]
+AllowOption = Annotated[Path | None, typer.Option("--allow", help=ALLOW, envvar="HLTFARM_INGEST_ALLOW")]
+OwnKeyOption = Annotated[Path | None, typer.Option("--key", help=OWN_KEY, envvar="HLTFARM_KEY")]
+ServerKeyOption = Annotated[Path | None, typer.Option("--server-key", help=SERVER_KEY, envvar="HLTFARM_SERVER_KEY")]

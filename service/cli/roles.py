@@ -25,8 +25,12 @@ from hltfarm.service.cli.options import (
     SLOTS,
     WORKER_TIMEOUT,
     WORKING_POINT,
+    AllowOption,
+    CurveKeyOption,
     InsecureOption,
     OpenMetricsOption,
+    OwnKeyOption,
+    ServerKeyOption,
     TokensOption,
 )
 from hltfarm.service.cli.serve import LARGEST_THREADS, cores, menu_text
@@ -73,12 +77,14 @@ def control(
     ] = False,
     tokens: TokensOption = None,
     open_metrics: OpenMetricsOption = False,
+    key: OwnKeyOption = None,
+    server_key: ServerKeyOption = None,
     insecure: InsecureOption = False,
 ) -> None:
     """Serve the control plane (HTTP) of ingests that run elsewhere. A folder of a model is one on the workers' machines."""
     import asyncio
 
-    from hltfarm.service.cli.security import access_settings
+    from hltfarm.service.cli.security import access_settings, client_curve
     from hltfarm.service.control.alone import run_control
     from hltfarm.service.control.settings import ControlSettings
     from hltfarm.service.logs import log_to
@@ -98,9 +104,10 @@ def control(
         autostart=autostart,
         access=access_settings(http, tokens, open_metrics=open_metrics, insecure=insecure),
     )
+    curve = client_curve(key, server_key)
     check(settings.defaults)
     log_to()
-    asyncio.run(run_control(settings, http, lambda url: typer.echo(f"hltfarm: API at {url} (documentation: {url}/docs)")))
+    asyncio.run(run_control(settings, http, lambda url: typer.echo(f"hltfarm: API at {url} (documentation: {url}/docs)"), curve))
 
 
 def ingest(
@@ -123,16 +130,20 @@ def ingest(
     batch_timeout_s: Annotated[
         float, typer.Option(min=0.1, max=86_400, help=BATCH_TIMEOUT, envvar="HLTFARM_INGEST_BATCH_TIMEOUT_S")
     ] = 60.0,
+    curve_key: CurveKeyOption = None,
+    allow: AllowOption = None,
     insecure: InsecureOption = False,
 ) -> None:
     """Take events from clients, keep account of them, have workers process them."""
+    from hltfarm.service.cli.security import server_curve
     from hltfarm.service.ingest.main import run_ingest
     from hltfarm.service.ingest.settings import IngestSettings
     from hltfarm.service.logs import log_to
     from hltfarm.service.security.binds import check_endpoint
 
-    for option, url in (("--clients", clients), ("--workers", workers), ("--control", control)):
-        check_endpoint(option, url, curve=False, insecure=insecure)
+    curve = server_curve(curve_key, allow)
+    for option, url, guarded in (("--clients", clients, curve), ("--workers", workers, None), ("--control", control, curve)):
+        check_endpoint(option, url, curve=guarded is not None, insecure=insecure)
     log_to()
     run_ingest(
         IngestSettings(
@@ -142,6 +153,7 @@ def ingest(
             ring=ring or Path("/dev/shm") / f"hltfarm-{os.getpid()}",
             slots=slots,
             error_dir=errors,
+            curve=curve,
             worker_timeout_s=worker_timeout_s,
             batch_timeout_s=batch_timeout_s,
         )

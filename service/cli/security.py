@@ -1,4 +1,4 @@
-"""`hltfarm token`: tokens of the HTTP API; and what the roles make of their options of security."""
+"""`hltfarm token` and `hltfarm keys`: tokens of the HTTP API, CURVE keys of ZeroMQ peers; and what roles make of such options."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import typer
 
 if TYPE_CHECKING:
     from hltfarm.service.control.access import AccessSettings
+    from hltfarm.service.security.keys import ClientCurve, ServerCurve
 
+keys = typer.Typer(help="CURVE keys of ZeroMQ peers.", no_args_is_help=True)
 token = typer.Typer(help="Tokens of the HTTP API.", no_args_is_help=True)
 
 
@@ -21,6 +23,31 @@ def access_settings(http: str, tokens: Path | None, *, open_metrics: bool, insec
 
     check_http(http, tokens=tokens is not None, insecure=insecure)
     return AccessSettings(tokens=tokens, open_metrics=open_metrics, local_only=tokens is None and not insecure)
+
+
+def server_curve(key: Path | None, allow: Path | None) -> ServerCurve | None:
+    """Keys of ingests. Raises ConfigError for one without the other, and for files that cannot be used."""
+    from hltfarm.proto.errors import ConfigError
+    from hltfarm.service.security.keys import ServerCurve, load_allow_list, load_secret
+
+    if key is None and allow is None:
+        return None
+    if key is None or allow is None:
+        raise ConfigError("--curve-key FILE and --allow DIR belong together: the key of the ingest, and the keys of those who may come")
+    load_allow_list(allow)
+    return ServerCurve(load_secret(key), allow)
+
+
+def client_curve(key: Path | None, server_key: Path | None) -> ClientCurve | None:
+    """Keys of one who connects to ingests. Raises as `server_curve`."""
+    from hltfarm.proto.errors import ConfigError
+    from hltfarm.service.security.keys import ClientCurve, load_public, load_secret
+
+    if key is None and server_key is None:
+        return None
+    if key is None or server_key is None:
+        raise ConfigError("--key FILE and --server-key FILE belong together: the own secret key, and the public one of the ingests")
+    return ClientCurve(load_public(server_key), load_secret(key))
 
 
 def moment(text: str | None) -> datetime | None:
@@ -59,6 +86,19 @@ def new(
     typer.echo(fresh)
 
 
+@keys.command("new")
+def new_pair(
+    name: Annotated[str, typer.Argument(help="Name of the files, and of the peer in an allow-list.")],
+    out: Annotated[Path, typer.Option(help="Folder for the two files.")] = Path("."),
+) -> None:
+    """Make a pair of keys: NAME.key to be handed out, NAME.key_secret to be kept (mode 0600)."""
+    from hltfarm.service.security.keys import new_keys
+
+    public, secret = new_keys(name, out)
+    typer.echo(f"public key, to be handed out: {public}\nsecret key, to be kept: {secret}")
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.add_typer(token, name="token")
+    app.add_typer(keys, name="keys")

@@ -14,6 +14,8 @@ from hltfarm.service.cli.options import (
     DEADLINE,
     LARGEST_BATCH,
     SLOTS,
+    AllowOption,
+    CurveKeyOption,
     EngineOption,
     EventModelOption,
     InsecureOption,
@@ -145,20 +147,23 @@ def serve(
     deadline_ms: Annotated[float, typer.Option(min=0, max=10_000, help=DEADLINE)] = 2.0,
     tokens: TokensOption = None,
     open_metrics: OpenMetricsOption = False,
+    curve_key: CurveKeyOption = None,
+    allow: AllowOption = None,
     insecure: InsecureOption = False,
 ) -> None:
     """Run a whole farm on this machine until it is interrupted: control plane, ingests and workers."""
     import asyncio
 
     from hltfarm.proto.messages import RunConfig
-    from hltfarm.service.cli.security import access_settings
+    from hltfarm.service.cli.security import access_settings, server_curve
     from hltfarm.service.endpoints import client_endpoints
     from hltfarm.service.logs import log_to
     from hltfarm.service.security.binds import check_endpoint
     from hltfarm.service.supervisor.local import LocalFarmSettings, run_local_farm
 
     access = access_settings(http, tokens, open_metrics=open_metrics, insecure=insecure)
-    check_endpoint("--ingest", ingest, curve=False, insecure=insecure)
+    curve = server_curve(curve_key, allow)
+    check_endpoint("--ingest", ingest, curve=curve is not None, insecure=insecure)
     config = RunConfig(
         run=0,
         detector=detector_name(detector),
@@ -188,6 +193,7 @@ def serve(
         autostart=autostart,
         slots=slots,
         access=access,
+        curve=None if curve_key is None or allow is None else (curve_key.resolve(), allow.resolve()),
         insecure=insecure,
     )
     log_to()

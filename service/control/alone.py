@@ -10,13 +10,17 @@ from hltfarm.service.control.app import create_app
 from hltfarm.service.control.link import FarmLink
 from hltfarm.service.control.server import ControlServer, listen, url_of
 from hltfarm.service.control.settings import ControlSettings
+from hltfarm.service.security.keys import ClientCurve
 
 
-async def run_control(settings: ControlSettings, http: str, started: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT; the run goes on without it. `started` is given the URL. Raises ConfigError for unusable settings."""
+async def run_control(settings: ControlSettings, http: str, started: Callable[[str], None], curve: ClientCurve | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; the run goes on without it. `started` is given the URL.
+
+    curve: keys for the tcp endpoints of ingests. Raises ConfigError for unusable settings.
+    """
     listening = listen(http)
     try:
-        server = ControlServer(create_app(settings, FarmLink(settings.ingests, settings.request_timeout_s)))
+        server = ControlServer(create_app(settings, FarmLink(settings.ingests, settings.request_timeout_s, curve)))
         loop = asyncio.get_running_loop()
 
         def end() -> None:

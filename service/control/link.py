@@ -20,6 +20,7 @@ from hltfarm.proto.errors import BackendError, HltfarmError, StateError
 from hltfarm.proto.messages import Command, CommandReply, RunConfig, RunState, Snapshot
 from hltfarm.service.control.merge import merge
 from hltfarm.service.runcontrol import ADMITTING, OPEN, combined
+from hltfarm.service.security.keys import ClientCurve
 
 
 class UnreachableError(BackendError):
@@ -101,7 +102,7 @@ def refusal(op: str, errors: Sequence[HltfarmError], ingests: int) -> HltfarmErr
 class IngestLink:
     """One ingest's control socket. Use it from one event loop; `close` it there."""
 
-    def __init__(self, context: zmq.asyncio.Context, endpoint: str, timeout_s: float) -> None:
+    def __init__(self, context: zmq.asyncio.Context, endpoint: str, timeout_s: float, curve: ClientCurve | None = None) -> None:
         self.endpoint = endpoint
         self.late_replies = 0
         self._timeout_s = timeout_s
@@ -112,6 +113,10 @@ class IngestLink:
         self._socket.setsockopt(zmq.SNDHWM, 16)
         self._socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing queues for an ingest that is not there: it would be carried out much later
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        self._hint = ""
+        if curve is not None and endpoint.startswith("tcp://"):
+            curve.apply(self._socket)
+            self._hint = " (the key of this control must be in its allow-list, and the ingest's own the one that was given)"
         self._socket.connect(endpoint)
         self._reader: asyncio.Task[None] | None = None
 
@@ -127,7 +132,7 @@ class IngestLink:
                 await self._socket.send(msgspec.json.encode(command))
                 return await reply
         except TimeoutError:
-            raise UnreachableError(f"ingest {self.endpoint} did not answer {op!r} within {self._timeout_s:g} s") from None
+            raise UnreachableError(f"ingest {self.endpoint} did not answer {op!r} within {self._timeout_s:g} s{self._hint}") from None
         finally:
             self._waiting.pop(command.id, None)
 
@@ -158,11 +163,11 @@ class IngestLink:
 
 
 class FarmLink:
-    """All ingests of a farm. Owns its ZeroMQ context."""
+    """All ingests of a farm. Owns its ZeroMQ context. `curve`: keys for the endpoints that are tcp; None where none asks for them."""
 
-    def __init__(self, endpoints: Sequence[str], timeout_s: float) -> None:
+    def __init__(self, endpoints: Sequence[str], timeout_s: float, curve: ClientCurve | None = None) -> None:
         self._context = zmq.asyncio.Context()
-        self._links = [IngestLink(self._context, endpoint, timeout_s) for endpoint in endpoints]
+        self._links = [IngestLink(self._context, endpoint, timeout_s, curve) for endpoint in endpoints]
 
     async def look(self) -> FarmView:
         """See `Link.look`."""

@@ -17,9 +17,11 @@ from hltfarm.proto.errors import WireCode, WireError
 from hltfarm.proto.limits import Limits
 from hltfarm.service.ingest.credit import CreditBook, Grant
 from hltfarm.service.ingest.flow import EventFlow
+from hltfarm.service.ingest.gate import Gate
 from hltfarm.service.ingest.stats import Stats
 
 log = logging.getLogger(__name__)
+CLIENTS = "clients"  # their room in the allow-list
 FRAMES_A_TURN = 128  # events read before results and commands get their turn
 COLUMNS_WAITING = 8  # largest columns that may wait for a client who does not read; too low loses them in a hiccup, too high costs memory
 
@@ -30,16 +32,28 @@ class _Session:
     identity: bytes
     name: str
     heard: float
+    key: bytes = b""  # CURVE key under which it was opened
     outbox: deque[wire.Message] = field(default_factory=deque)  # messages the socket did not take
     waiting_bytes: int = 0  # their bodies; columns are left out beyond COLUMNS_WAITING of the largest
 
 
 class ClientDoor:
-    """Sessions of clients. `flow` is set by the owner before the first turn (the flow delivers through this object)."""
+    """Sessions of clients. `flow` is set by the owner before the first turn (the flow delivers through this object).
+
+    gate: knows whose keys may have sessions; None where the socket has no CURVE.
+    """
 
     flow: EventFlow
 
-    def __init__(self, socket: zmq.Socket[bytes], credit: CreditBook, stats: Stats, limits: Limits, timeout_s: float) -> None:
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        credit: CreditBook,
+        stats: Stats,
+        limits: Limits,
+        timeout_s: float,
+        gate: Gate | None = None,
+    ) -> None:
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.SNDHWM, 256)
@@ -50,6 +64,7 @@ class ClientDoor:
         self._stats = stats
         self._limits = limits
         self._timeout_s = timeout_s
+        self._gate = gate
         self._by_identity: dict[bytes, _Session] = {}
         self._by_number: dict[int, _Session] = {}
         # Decisions and columns that wait are bounded by the client's credit; who also piles up answers that need none does not read at all.
@@ -84,10 +99,10 @@ class ClientDoor:
                 body = frame if frames == 1 else body
                 more = frame.more
                 frames += 1
-            self._message(identity, head.bytes, body.buffer if body is not None else b"", frames, now)
+            self._message(identity, head.bytes, body.buffer if body is not None else b"", frames, now, head)
         return FRAMES_A_TURN
 
-    def _message(self, identity: bytes, head: bytes, body: wire.Buffer, frames: int, now: float) -> None:
+    def _message(self, identity: bytes, head: bytes, body: wire.Buffer, frames: int, now: float, frame: zmq.Frame | None = None) -> None:
         session = self._by_identity.get(identity)
         event: wire.EventHeader | None = None
         try:
@@ -108,7 +123,7 @@ class ClientDoor:
                 raise WireError(WireCode.TRUNCATED, f"a message has two frames, this one has {frames}")
             wire.check_body(header, body, self._limits)
             if isinstance(header, wire.Hello):
-                self._hello(session, identity, header, wire.decode_text(body), now)
+                self._hello(session, identity, header, wire.decode_text(body), now, self._key(frame))
             elif isinstance(header, wire.Bye):
                 if session is not None and header.session == session.number:
                     self._leave(session)
@@ -117,7 +132,16 @@ class ClientDoor:
         except WireError as error:
             self._refuse(session, identity, error, event)
 
-    def _hello(self, session: _Session | None, identity: bytes, hello: wire.Hello, name: str, now: float) -> None:
+    def _key(self, frame: zmq.Frame | None) -> bytes:
+        """The key of who says hello. Raises WireError if it has been taken from the allow-list since he connected."""
+        if self._gate is None or frame is None:
+            return b""
+        key = self._gate.key(frame)
+        if self._gate.name(CLIENTS, key) is None:
+            raise WireError(WireCode.NOT_ALLOWED, f"key {key.decode()} is not allowed here any more")
+        return key
+
+    def _hello(self, session: _Session | None, identity: bytes, hello: wire.Hello, name: str, now: float, key: bytes) -> None:
         if session is not None and hello.session not in (0, session.number):
             self._leave(session)
             session = None
@@ -131,10 +155,11 @@ class ClientDoor:
                 self._leave(session)
             if not self._credit.join(self._next):
                 raise WireError(WireCode.NO_CREDIT, f"{self._credit.max_clients} clients are connected already")
-            session = _Session(self._next, identity, name, now)
+            session = _Session(self._next, identity, name, now, key)
             self._next += 1
             self._by_identity[identity] = self._by_number[session.number] = session
-            log.info("client %s: session %d", name, session.number)
+            allowed = f" of {self._gate.name(CLIENTS, key)}" if self._gate is not None else ""
+            log.info("client %s%s: session %d", name, allowed, session.number)
         self._announce(session, self._credit.current(session.number))
 
     def _refuse(self, session: _Session | None, identity: bytes, error: WireError, event: wire.EventHeader | None) -> None:
@@ -230,6 +255,12 @@ class ClientDoor:
                 if session.number not in self._by_number:
                     break
                 self._send(session, message)
+
+    def expel(self) -> None:
+        """Close the sessions of those who may not come in any more."""
+        for session in list(self._by_number.values()):
+            if self._gate is not None and self._gate.name(CLIENTS, session.key) is None:
+                self._lose(session, "its key is not allowed any more")
 
     def _lose(self, session: _Session, why: str) -> None:
         self._stats.lost_sessions += 1

@@ -13,7 +13,7 @@ from typing import Self
 import msgspec
 import zmq
 
-from hltfarm.proto.errors import ConfigError, HltfarmError, StateError
+from hltfarm.proto.errors import ConfigError, HltfarmError, StateError, WireCode
 from hltfarm.proto.messages import (
     OPS,
     PROGRAMME_OPS,
@@ -30,9 +30,10 @@ from hltfarm.proto.wire import Reason
 from hltfarm.service.ingest.credit import CreditBook
 from hltfarm.service.ingest.disk import space
 from hltfarm.service.ingest.dispatch import Dispatcher
-from hltfarm.service.ingest.door import ClientDoor
+from hltfarm.service.ingest.door import CLIENTS, ClientDoor
 from hltfarm.service.ingest.error_stream import ErrorStream, EventWriter, write_frames
 from hltfarm.service.ingest.flow import EventFlow
+from hltfarm.service.ingest.gate import Gate
 from hltfarm.service.ingest.ledger import Ledger
 from hltfarm.service.ingest.pool import WorkerPool
 from hltfarm.service.ingest.programmes import Programmes
@@ -40,9 +41,12 @@ from hltfarm.service.ingest.settings import IngestSettings
 from hltfarm.service.ingest.slots import SlotRing
 from hltfarm.service.ingest.stats import Stats
 from hltfarm.service.runcontrol import ADMITTING, OPEN, RunControl, legal
+from hltfarm.service.security.keys import ServerCurve, load_allow_list
 
 log = logging.getLogger(__name__)
 TICK_S = 0.05
+CONTROL = "control"  # the room of control planes in the allow-list
+TCP = "tcp://"
 RETRY_S = 1.0
 
 
@@ -71,14 +75,19 @@ class IngestServer:
             errors = ErrorStream(settings.error_dir, writer)
         except OSError as error:
             raise ConfigError(f"the folder of the error stream, {settings.error_dir}, cannot be used: {error}") from error
+        allowed = load_allow_list(settings.curve.allow) if settings.curve is not None else None
         self._ring = SlotRing(settings.ring, settings.slots, limits.max_payload_bytes)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         clients, workers, self._commands = (self._context.socket(zmq.ROUTER) for _ in range(3))
-        self._door = ClientDoor(clients, self._credit, self._stats, limits, settings.client_timeout_s)
+        self._gate = Gate(self._context, settings.curve.allow, allowed, self._stats) if settings.curve and allowed else None
+        guard = self._gate if settings.clients_url.startswith(TCP) else None
+        self._door = ClientDoor(clients, self._credit, self._stats, limits, settings.client_timeout_s, guard)
         self._pool = WorkerPool(workers, self._dispatcher, self._ring, self._stats, settings, self._programmes)
         self._commands.setsockopt(zmq.LINGER, 1000)
         self._commands.setsockopt(zmq.MAXMSGSIZE, 16 << 20)
         self._sockets = [clients, workers, self._commands]
+        if settings.curve is not None:
+            self._guard(settings.curve)
         try:
             urls = (settings.clients_url, settings.workers_url, settings.control_url)
             self.clients_url, self.workers_url, self.control_url = (
@@ -94,12 +103,19 @@ class IngestServer:
         self._flow.describe = self._pool.describe
         self._door.flow = self._pool.flow = self._flow
         self._poller = zmq.Poller()
-        for socket in self._sockets:
+        for socket in (*self._sockets, *([self._gate.socket] if self._gate is not None else [])):
             self._poller.register(socket, zmq.POLLIN)
         self._now = time.monotonic()
         self._next_tick = self._next_retry = self._now
         self._stop_deadline = float("inf")
         self._ending_since = self._now
+
+    def _guard(self, curve: ServerCurve) -> None:
+        """CURVE on the tcp sockets, but that of the workers, who share this machine's memory."""
+        clients, _workers, commands = self._sockets
+        for socket, url, room in ((clients, self._settings.clients_url, CLIENTS), (commands, self._settings.control_url, CONTROL)):
+            if url.startswith(TCP):
+                curve.apply(socket, room)
 
     # -- loop --------------------------------------------------------------------------------------------------------------
 
@@ -109,6 +125,8 @@ class IngestServer:
         self._poller.poll(int(wait_s * 1000) + 1)
         self._now = now = time.monotonic()
         now_ns = int(now * 1e9)
+        if self._gate is not None:
+            self._gate.receive(now)
         self._door.receive(now)
         self._pool.receive(now)
         self._receive_commands(now, now_ns)
@@ -123,6 +141,8 @@ class IngestServer:
         elapsed = now - self._next_tick + TICK_S
         self._next_tick = now + TICK_S
         self._pool.tick(now, now_ns)
+        if self._gate is not None and self._gate.look(now):
+            self._door.expel()
         self._door.tick(now)
         if self._flow.trouble and now >= self._next_retry:
             self._next_retry = now + RETRY_S
@@ -178,19 +198,30 @@ class IngestServer:
     def _receive_commands(self, now: float, now_ns: int) -> None:
         while True:
             try:
-                frames = self._commands.recv_multipart(zmq.NOBLOCK)
+                frames = self._commands.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
+            if not self._may_command(frames[-1]):
+                continue
             try:
-                command = msgspec.json.decode(frames[-1], type=Command)
+                command = msgspec.json.decode(frames[-1].buffer, type=Command)
             except msgspec.MsgspecError as error:
                 reply = CommandReply(id="", error=f"not a command: {error}")
             else:
                 reply = self._reply(command, now, now_ns)
             try:
-                self._commands.send_multipart([frames[0], msgspec.json.encode(reply)], zmq.NOBLOCK)
+                self._commands.send_multipart([frames[0].bytes, msgspec.json.encode(reply)], zmq.NOBLOCK)
             except zmq.ZMQError as error:
                 log.warning("the reply to a command could not be sent: %s", error)
+
+    def _may_command(self, frame: zmq.Frame) -> bool:
+        """False for a control plane whose key has been taken from the allow-list since it connected; it is counted, and not answered."""
+        if self._gate is None or not self._settings.control_url.startswith(TCP):
+            return True
+        if self._gate.name(CONTROL, self._gate.key(frame)) is not None:
+            return True
+        self._stats.refused[WireCode.NOT_ALLOWED.name] += 1
+        return False
 
     def _reply(self, command: Command, now: float, now_ns: int) -> CommandReply:
         try:
@@ -334,6 +365,8 @@ class IngestServer:
         """Close the sockets, remove the ring."""
         for socket in self._sockets:
             socket.close()
+        if self._gate is not None:
+            self._gate.close()
         self._context.term()
         self._ring.close()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hltfarm.proto.errors import ConfigError
 from hltfarm.proto.limits import Limits
+from hltfarm.service.security.keys import ServerCurve
 
 
 def _ring() -> Path:
@@ -21,6 +22,7 @@ class IngestSettings:
     slots: events in the farm at a time, queued or in processing. Too few starve the workers (each wants two to three batches), too many
     make overload show up as latency and not as backpressure. The ring takes slots x limits.max_payload_bytes of address space in /dev/shm.
     bytes_in_farm: payload bytes in the farm at a time, 0 for all that the slots can hold.
+    curve: keys of the ingest, and whom its tcp endpoints for clients and control let in; None lets everybody in.
     window: decisions remembered to answer events that are sent again (280 bytes each).
     """
 
@@ -33,6 +35,7 @@ class IngestSettings:
     limits: Limits = field(default_factory=Limits)
     window: int = 262_144
     max_clients: int = 64
+    curve: ServerCurve | None = None
     error_dir: Path = Path("build/errors")
     client_timeout_s: float = 10.0  # silence after which a session is closed; its credit is free then
     worker_heartbeat_s: float = 0.5

@@ -64,6 +64,7 @@ class LocalFarmSettings:
     autostart: bool = True
     slots: int = 256
     access: AccessSettings = field(default_factory=AccessSettings)
+    curve: tuple[Path, Path] | None = None  # secret key file and allow-list of the ingests
     insecure: bool = False  # the ingests may listen where others reach them without keys
     drain_s: float = 10.0  # longest wait for the run to end; the ingest forces what is left to the error stream before
     grace_s: float = 10.0  # longest wait for a process to end after SIGTERM
@@ -91,6 +92,7 @@ def process_specs(settings: LocalFarmSettings, folder: RuntimeFolder) -> list[Pr
                 *("--control", folder.endpoint(f"{name}-control")),
                 *("--ring", str(folder.ring(index))),
                 *("--slots", str(settings.slots)),
+                *(("--curve-key", str(settings.curve[0]), "--allow", str(settings.curve[1])) if settings.curve is not None else ()),
                 *(("--insecure",) if settings.insecure else ()),
                 *("--errors", str(errors if settings.ingests == 1 else errors / name)),
             ),
