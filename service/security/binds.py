@@ -31,8 +31,8 @@ def local_endpoint(url: str) -> bool:
 
 def check_http(address: str, *, tokens: bool, insecure: bool) -> None:
     """Raises ConfigError for an HTTP address (HOST:PORT) that others reach, where nobody is asked for a token."""
-    host = address.rpartition(":")[0]
-    if not (tokens or insecure or loopback(host)):
+    host, separator, _ = address.rpartition(":")
+    if separator and not (tokens or insecure or loopback(host)):  # what is no address at all is somebody else's to say
         raise ConfigError(
             f"--http {address}: others than this machine could steer the farm. Give --tokens FILE (`hltfarm token new` writes one), listen"
             " on 127.0.0.1, or, where something else protects the address, say --insecure"
