@@ -31,10 +31,10 @@ def configuration_of(run: RunConfig) -> Configuration:
     return config
 
 
-def check(run: RunConfig) -> None:
+def check(run: RunConfig, store: Path | None = None) -> None:
     """Raises ConfigError if no worker could use the models of a run.
 
-    Shipped models are looked up here; a folder lies on the workers' machines, and theirs is the last word.
+    Shipped models, and those below `store`, are looked up here; another folder lies on the workers' machines, and theirs is the last word.
     """
     if run.engine and run.engine not in ENGINES:
         raise ConfigError(f"engine {run.engine!r} is unknown; use {', '.join(ENGINES)}")
@@ -43,14 +43,14 @@ def check(run: RunConfig) -> None:
     if point is not None and not _WORKING_POINT.match(point):
         raise ConfigError(f"working point {point!r} is none: give an efficiency such as 0.99")
     if selection.model is not None:
-        described = _described(selection.model, "track")
+        described = _described(selection.model, "track", store)
         if described is not None and point is not None and point not in described.working_points:
             known = ", ".join(described.working_points)
             raise ConfigError(f"model {described.name}: working point {point!r} is unknown; known are {known}")
         if described is not None and described.kind == "pt2" and selection.engine == "fused":
             raise ConfigError(f"model {described.name} is a torch program; use the engine eager, compile or aot")
     if selection.event_model is not None:
-        _described(selection.event_model, "event")
+        _described(selection.event_model, "event", store)
 
 
 def loaded(selector: Selector) -> tuple[ModelInfo, ...]:
@@ -64,14 +64,20 @@ def loaded(selector: Selector) -> tuple[ModelInfo, ...]:
     return tuple(found)
 
 
-def _described(name: str, target: Target) -> Manifest | None:
-    """What a shipped model says of itself, None for an absolute path. Raises ConfigError for everything else."""
-    if Path(name).is_absolute():
+def _described(name: str, target: Target, store: Path | None) -> Manifest | None:
+    """What a shipped or stored model says of itself, None for another absolute path. Raises ConfigError for everything else."""
+    path = Path(name)
+    if path.is_absolute() and store is not None and path.is_relative_to(store.absolute()):
+        return _of_target(manifest.read(path), target)
+    if path.is_absolute():
         return None
     if name.partition("@")[0] not in shipped():
         known = ", ".join(shipped()) or "none"
         raise ConfigError(f"model {name!r} is not shipped (shipped are {known}); a folder on the workers' machines has an absolute path")
-    described = manifest.read(find(name))
+    return _of_target(manifest.read(find(name)), target)
+
+
+def _of_target(described: Manifest, target: Target) -> Manifest:
     if described.target != target:
         raise ConfigError(f"model {described.name} scores {described.target}s, not {target}s")
     return described

@@ -12,13 +12,15 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from hltfarm.service.control import access_routes, health, problems, runs, schema, scrape, served_models, workers
+from hltfarm.service.control import access_routes, health, menus, model_uploads, problems, runs, schema, scrape, served_models, workers
 from hltfarm.service.control.access import Access
 from hltfarm.service.control.context import Context, Processes, control_numbers
 from hltfarm.service.control.farm import FarmControl
+from hltfarm.service.control.library import Library
 from hltfarm.service.control.link import Link
 from hltfarm.service.control.metrics import MetricsInput, registry_of
 from hltfarm.service.control.settings import ControlSettings
+from hltfarm.service.model_store import ModelStore
 from hltfarm.service.registry import Registry
 from hltfarm.service.security.tokens import TokensFile
 
@@ -48,7 +50,8 @@ def create_app(
         runs_registry = registry or Registry(settings.database, time.time, settings.farm)
         farm = FarmControl(settings, link, runs_registry, clock)
         watch = asyncio.create_task(farm.watch(), name="watch the farm")
-        context = Context(farm=farm, version=version("hltfarm"), supervisor=supervisor, watching=lambda: not watch.done())
+        library = Library(farm, ModelStore(settings.models) if settings.models is not None else None)
+        context = Context(farm=farm, library=library, version=version("hltfarm"), supervisor=supervisor, watching=lambda: not watch.done())
         app.state.context = context
         numbers = partial(control_numbers, farm, time.time(), refused)
         app.state.metrics = registry_of(lambda: MetricsInput(farm.view, context.version, context.supervised(), numbers()))
@@ -65,7 +68,7 @@ def create_app(
     refused: Counter[int] = Counter()
     app = FastAPI(title="hltfarm control", version=version("hltfarm"), description=DESCRIPTION, lifespan=lifespan)
     problems.install(app)
-    for part in (runs, workers, health, served_models, scrape, access_routes):
+    for part in (runs, workers, health, menus, served_models, model_uploads, scrape, access_routes):
         app.include_router(part.router)
     app.state.tokens_file = TokensFile(settings.access.tokens) if settings.access.tokens is not None else None
     app.add_middleware(Access, settings=settings.access, file=app.state.tokens_file, refused=refused)

@@ -9,6 +9,7 @@ from typing import Annotated, Protocol, cast
 from fastapi import Depends, Request
 
 from hltfarm.service.control.farm import FarmControl
+from hltfarm.service.control.library import Library
 from hltfarm.service.control.metrics import ControlNumbers, Supervised
 from hltfarm.service.control.models import ProcessModel
 
@@ -45,6 +46,7 @@ class Context:
     """Everything a request may need. `watching` says whether the monitor of the farm is alive."""
 
     farm: FarmControl
+    library: Library
     version: str
     supervisor: Processes | None
     watching: Callable[[], bool]

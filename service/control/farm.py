@@ -97,6 +97,18 @@ class FarmControl:
         """What is wrong with the farm, by the last look, and with the registry."""
         return self.view.problems + ([self.recorder.problem] if self.recorder.problem is not None else [])
 
+    @property
+    def deciding(self) -> RunConfig | None:
+        """What decides the events of the present run, or would; None without one."""
+        snapshot = self.view.snapshot
+        if self.config is None or snapshot is None or snapshot.run != self.config.run:
+            return None
+        return self.config
+
+    def in_use(self) -> list[RunConfig]:
+        """Every configuration whose menu and models the present run needs."""
+        return [] if self.deciding is None else [self.deciding]
+
     def not_ready(self) -> list[str]:
         """Why the farm is not ready, by the last look; empty when it is."""
         return self._readiness.reasons(self.view, self.now)
@@ -218,7 +230,7 @@ class FarmControl:
 
     async def _configure(self, asked: RunConfig) -> Transition:
         menu_hash = Menu.parse(asked.menu or DEFAULT_MENU).hash
-        check(asked)
+        check(asked, self.settings.models)
         if not asked.run and self._first_run is not None:
             asked, self._first_run = msgspec.structs.replace(asked, run=self._first_run), None
         config = await self.registry(lambda registry: registry.runs.allocate(asked, menu_hash))
@@ -392,6 +404,9 @@ class FarmControl:
 
     async def close(self) -> None:
         """Write what the registry has not taken yet, and end its thread."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
         await self.recorder.close()
 
 

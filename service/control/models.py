@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Self
 
-import msgspec
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from hltfarm.proto.messages import LedgerCounts, ModelInfo, RunConfig, RunState, WorkerStatus
+from hltfarm.proto.messages import LedgerCounts, ModelInfo, RunState, WorkerStatus
 from hltfarm.service.control.link import IngestView
 from hltfarm.service.control.transitions import Progress, Transition
 from hltfarm.service.registry import Activation, Outcome, RunCounts, RunRecord, TransitionRecord
+
+#: A menu or a model of the stores: a hash, NAME or NAME@VERSION.
+REFERENCE = r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,127}$"
+
+
+class FaultModel(BaseModel):
+    """One thing that is wrong with a menu."""
+
+    line: int = Field(description="counted from 1")
+    text: str
 
 
 class Problem(BaseModel):
@@ -23,32 +33,38 @@ class Problem(BaseModel):
     detail: str
     retryable: bool = Field(description="whether the identical request can succeed later")
     legal: list[str] | None = Field(default=None, description="commands that the present state allows, where it was illegal")
+    faults: list[FaultModel] | None = Field(default=None, description="everything that is wrong with a menu, in the order of its lines")
 
 
-class ConfigureRequest(BaseModel):
-    """What the next run is to be; everything has a default: what the control was started with.
+class ProgrammeRequest(BaseModel):
+    """Menu and models that are to decide; what is left out stays as it is.
 
-    A model is a shipped one (NAME or NAME@VERSION), an absolute folder on the workers' machines, or `none`; the empty text, here as for
-    its working point and engine, is what the configuration of the reconstruction says.
+    A model is a shipped one (NAME or NAME@VERSION), an uploaded one (hash, NAME or NAME@VERSION), an absolute folder on the workers'
+    machines, or `none`; the empty text, here as for its working point and engine, is what the configuration of the reconstruction says.
     """
 
     model_config = ConfigDict(extra="forbid")
-    detector: str | None = Field(default=None, min_length=1, description="phase1, or a folder with conditions on the ingest's machine")
     menu: str | None = Field(default=None, max_length=1 << 20, description="menu as YAML text; the empty text is the built-in menu")
+    menu_ref: str | None = Field(default=None, pattern=REFERENCE, description="menu of the store, by name or hash; `default`: built-in")
     model: str | None = Field(default=None, max_length=4096, description="selector of tracks")
     working_point: str | None = Field(
-        default=None, max_length=8, description="of the selector, e.g. 0.99; the default of another model than the control's is its own"
+        default=None, max_length=8, description="of the selector, e.g. 0.99; the default of another model than the present one is its own"
     )
     engine: str | None = Field(default=None, max_length=16, description="of the selector: fused (kernels), or torch: eager, compile, aot")
     event_model: str | None = Field(default=None, max_length=4096, description="classifier of events; a menu cuts on event_score")
-    run: int | None = Field(default=None, ge=1, lt=1 << 32, description="run number, above every earlier one; default: the next one")
 
-    def config(self, defaults: RunConfig) -> RunConfig:
-        """The run that is asked for, with `defaults` where nothing is said."""
-        given = self.model_dump(exclude_none=True)
-        if self.model is not None:
-            given.setdefault("working_point", "")
-        return msgspec.structs.replace(defaults, **given)
+    @model_validator(mode="after")
+    def _one_menu(self) -> Self:
+        if self.menu is not None and self.menu_ref is not None:
+            raise ValueError("give menu or menu_ref, not both")
+        return self
+
+
+class ConfigureRequest(ProgrammeRequest):
+    """What the next run is to be; what is left out is as the control was started with."""
+
+    detector: str | None = Field(default=None, min_length=1, description="phase1, or a folder with conditions on the ingest's machine")
+    run: int | None = Field(default=None, ge=1, lt=1 << 32, description="run number, above every earlier one; default: the next one")
 
 
 class LoadedModel(BaseModel):

@@ -11,11 +11,13 @@ from starlette.exceptions import HTTPException
 
 from hltfarm.proto.errors import BackendError, HltfarmError, InputError, LimitError, StateError
 from hltfarm.service.control.link import RefusedError, UnreachableError
-from hltfarm.service.control.models import Problem
+from hltfarm.service.control.models import FaultModel, Problem
+from hltfarm.service.control.references import MenuError, UnknownError
 
 #: The first class that fits decides.
 STATUS: tuple[tuple[type[HltfarmError], HTTPStatus], ...] = (
     (StateError, HTTPStatus.CONFLICT),
+    (UnknownError, HTTPStatus.NOT_FOUND),
     (InputError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (LimitError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (UnreachableError, HTTPStatus.SERVICE_UNAVAILABLE),
@@ -25,7 +27,15 @@ STATUS: tuple[tuple[type[HltfarmError], HTTPStatus], ...] = (
 )
 
 
-def problem(status: int, name: str, detail: str, *, retryable: bool = False, legal: list[str] | None = None) -> Response:
+def problem(
+    status: int,
+    name: str,
+    detail: str,
+    *,
+    retryable: bool = False,
+    legal: list[str] | None = None,
+    faults: list[FaultModel] | None = None,
+) -> Response:
     """One problem+json answer. `name`: the error's class."""
     body = Problem(
         type=f"urn:hltfarm:error:{name}",
@@ -34,6 +44,7 @@ def problem(status: int, name: str, detail: str, *, retryable: bool = False, leg
         detail=detail,
         retryable=retryable,
         legal=legal,
+        faults=faults,
     )
     headers = {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
     return JSONResponse(body.model_dump(exclude_none=True), status, headers, media_type="application/problem+json")
@@ -47,7 +58,8 @@ def status_of(error: HltfarmError) -> HTTPStatus:
 async def _farm_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HltfarmError)
     legal = list(error.legal) if isinstance(error, StateError) else None
-    return problem(status_of(error), type(error).__name__, str(error), retryable=error.retryable, legal=legal)
+    faults = [FaultModel(line=fault.line, text=fault.text) for fault in error.faults] if isinstance(error, MenuError) else None
+    return problem(status_of(error), type(error).__name__, str(error), retryable=error.retryable, legal=legal, faults=faults)
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:

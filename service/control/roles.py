@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from starlette.routing import compile_path
 
+from hltfarm.service.model_store import MAX_UPLOAD_BYTES
 from hltfarm.service.security.tokens import Role
 
 BODY_BYTES = 2 << 20  # a configuration with its menu; too low refuses large menus, too high lets anybody with a token fill the memory
@@ -32,7 +33,12 @@ RULES: dict[tuple[str, str], Rule] = {
     # Looking.
     ("GET", "/metrics"): _VIEWER,
     ("GET", "/v1/access"): _VIEWER,
+    ("GET", "/v1/menus"): _VIEWER,
+    ("GET", "/v1/menus/{reference}"): _VIEWER,
+    ("GET", "/v1/menus/{reference}/diff/{other}"): _VIEWER,
+    ("POST", "/v1/menus/validate"): _VIEWER,
     ("GET", "/v1/models"): _VIEWER,
+    ("GET", "/v1/models/{reference}"): _VIEWER,
     ("GET", "/v1/runs"): _VIEWER,
     ("GET", "/v1/runs/{number}"): _VIEWER,
     ("GET", "/v1/status"): _VIEWER,
@@ -54,6 +60,11 @@ RULES: dict[tuple[str, str], Rule] = {
     ("POST", "/v1/control/drain"): _OPERATOR,
     ("POST", "/v1/control/stop"): _OPERATOR,
     ("POST", "/v1/workers/{name}/release"): _OPERATOR,
+    # Menus and models.
+    ("POST", "/v1/menus"): _OPERATOR,
+    ("DELETE", "/v1/menus/{reference}"): _OPERATOR,
+    ("POST", "/v1/models"): Rule(Role.OPERATOR, MAX_UPLOAD_BYTES),
+    ("DELETE", "/v1/models/{reference}"): _OPERATOR,
     # Who may do what.
     ("POST", "/v1/access/reload"): _ADMIN,
 }

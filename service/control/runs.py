@@ -79,7 +79,7 @@ async def status(context: ContextDep) -> Status:
 async def configure(context: ContextDep, response: Response, request: ConfigureRequest | None = None) -> TransitionModel:
     """Give the farm its configuration and the next run number. The body may be left out."""
     asked = request or ConfigureRequest()
-    transition = await context.farm.configure(asked.config(context.farm.settings.defaults))
+    transition = await context.farm.configure(await context.library.config(asked, context.farm.settings.defaults))
     return _accepted(context, response, transition)
 
 

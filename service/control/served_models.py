@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from hltfarm.proto.messages import ModelInfo
 from hltfarm.service.control.context import Context, ContextDep
+from hltfarm.service.control.model_uploads import UploadedModel
 from hltfarm.service.control.runs import NOT_FOUND
 from hltfarm.workers.models import manifest
 from hltfarm.workers.models.registry import shipped
@@ -85,10 +86,11 @@ class ShippedModel(BaseModel):
     default_working_point: str
 
 
-class ShippedModels(BaseModel):
-    """Models that a run can be configured with by name."""
+class AvailableModels(BaseModel):
+    """Models that a run can be configured with by name: part of the distribution, and uploaded (these by hash, too)."""
 
     models: list[ShippedModel]
+    uploaded: list[UploadedModel]
 
 
 async def _present(context: Context) -> tuple[ModelInfo, ...]:
@@ -133,8 +135,8 @@ async def model_ready(context: ContextDep, response: Response, name: str, versio
 
 
 @router.get("/v1/models")
-def configurable() -> ShippedModels:
-    """Shipped models; a run can also be given the folder of a model package on the workers' machines."""
+async def configurable(context: ContextDep) -> AvailableModels:
+    """Shipped and uploaded models; a run can also be given the folder of a model package on the workers' machines."""
     found = []
     for directory in shipped().values():
         described = manifest.read(directory)
@@ -151,4 +153,5 @@ def configurable() -> ShippedModels:
                 default_working_point=described.default_working_point,
             )
         )
-    return ShippedModels(models=found)
+    records = await context.farm.registry(lambda registry: registry.models.all())
+    return AvailableModels(models=found, uploaded=[UploadedModel.of(record) for record in records])

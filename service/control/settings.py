@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from hltfarm.proto.messages import RunConfig
@@ -25,6 +27,8 @@ class ControlSettings(BaseModel):
     """Time between two writes of the open run's counters; at its end they are written anyway."""
     detector: str = "phase1"
     """Detector of a configure command that names none."""
+    models: Path | None = None
+    """Folder of uploaded models, which the workers can read under the same name. None: models cannot be uploaded."""
     menu: str = ""
     """Menu (YAML text) of a configure command that brings none; empty: the built-in menu."""
     model: str = ""
