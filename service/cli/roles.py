@@ -60,6 +60,13 @@ def control(
         str, typer.Option(help="SQLAlchemy URL of the run registry.", envvar="HLTFARM_CONTROL_DATABASE")
     ] = "sqlite:///hltfarm-data/runs.db",
     farm: Annotated[str, typer.Option(help="Name of this farm, where several share a database.", envvar="HLTFARM_CONTROL_FARM")] = "",
+    models: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for uploaded models, which the workers see under the same name (a shared file system).",
+            envvar="HLTFARM_CONTROL_MODELS",
+        ),
+    ] = None,
     menu: Annotated[Path | None, typer.Option(help="Menu of configurations that name none.", envvar="HLTFARM_CONTROL_MENU")] = None,
     detector: Annotated[
         str,
@@ -94,6 +101,7 @@ def control(
         ingests=tuple(ingest),
         database=database,
         farm=farm_name(farm),
+        models=None if models is None else models.absolute(),
         menu=menu_text(menu),
         detector=detector,
         model=model or "",

@@ -36,7 +36,6 @@ RULES: dict[tuple[str, str], Rule] = {
     ("GET", "/v1/menus"): _VIEWER,
     ("GET", "/v1/menus/{reference}"): _VIEWER,
     ("GET", "/v1/menus/{reference}/diff/{other}"): _VIEWER,
-    ("POST", "/v1/menus/validate"): _VIEWER,
     ("GET", "/v1/models"): _VIEWER,
     ("GET", "/v1/models/{reference}"): _VIEWER,
     ("GET", "/v1/runs"): _VIEWER,
@@ -62,6 +61,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("POST", "/v1/workers/{name}/release"): _OPERATOR,
     # Menus and models.
     ("POST", "/v1/menus"): _OPERATOR,
+    ("POST", "/v1/menus/validate"): _OPERATOR,
     ("DELETE", "/v1/menus/{reference}"): _OPERATOR,
     ("POST", "/v1/models"): Rule(Role.OPERATOR, MAX_UPLOAD_BYTES),
     ("DELETE", "/v1/models/{reference}"): _OPERATOR,

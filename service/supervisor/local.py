@@ -168,6 +168,7 @@ async def run_local_farm(settings: LocalFarmSettings, started: Callable[[str], N
             control = ControlSettings(
                 ingests=tuple(folder.endpoint(f"{name}-control") for name in ingest_names(settings.ingests)),
                 database=f"sqlite:///{settings.data.resolve()}/runs.db",
+                models=settings.data.resolve() / "models",
                 detector=settings.config.detector,
                 menu=settings.config.menu,
                 model=settings.config.model,

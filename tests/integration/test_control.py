@@ -140,8 +140,8 @@ def test_a_run_from_configure_to_final_ledger(farm: Farm) -> None:
             assert 'hlt_events_decided_total{decision="accept"} 50.0' in metrics
             assert 'hlt_path_accepts_total{path="odd"} 50.0' in metrics
             assert 'hlt_path_events_total{path="odd"} 101.0' in metrics
-            assert 'hlt_lumisection 1.0' in metrics
-            assert 'hlt_workers_ready 1.0' in metrics
+            assert "hlt_lumisection 1.0" in metrics
+            assert "hlt_workers_ready 1.0" in metrics
             assert "hlt_event_latency_seconds_count 101.0" in metrics
             assert 'hlt_run_state{state="Configured"} 1.0' in metrics
 
