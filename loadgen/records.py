@@ -27,7 +27,8 @@ _FILE = struct.Struct("<8sII")
 _FOOTER = struct.Struct("<8sIIQQQ")
 _CRC = struct.Struct("<I")
 
-#: Index entries. `truth` is 0 for an event without truth.
+#: Index entries. `truth` is 0 for an event without truth. `decision`: how far behind the payload's record that of the decision begins, in
+#: units of ALIGN; 0 without one.
 INDEX = np.dtype(
     [
         ("payload", "<u8"),
@@ -36,7 +37,7 @@ INDEX = np.dtype(
         ("run", "<u4"),
         ("lumi", "<u4"),
         ("bx", "<u4"),
-        ("reserved", "<u4"),
+        ("decision", "<u4"),
     ]
 )
 
@@ -47,6 +48,12 @@ class Kind(IntEnum):
     PAYLOAD = 3
     TRUTH = 4
     INDEX = 5
+    DECISION = 6
+    COLUMNS = 7
+
+
+#: Kinds that may follow the payload of an event; a decision is the last record of its event.
+OF_EVENT = frozenset({Kind.TRUTH, Kind.COLUMNS, Kind.DECISION})
 
 
 class Flags(IntFlag):
@@ -57,7 +64,7 @@ class Flags(IntFlag):
 
 @dataclass(frozen=True)
 class Header:
-    """Header of a record. The identity and the payload format are 0 except for payload and truth."""
+    """Header of a record. The identity and the payload format are 0 except for the records of an event."""
 
     kind: int
     flags: int = 0
@@ -71,22 +78,16 @@ class Header:
     payload_format: int = 0
 
     def pack(self) -> bytes:
-        return seal(
-            _RECORD.pack(
-                RECORD_MAGIC,
-                self.kind,
-                self.flags,
-                self.crc,
-                self.stored,
-                self.size,
-                self.event,
-                self.run,
-                self.lumi,
-                self.bx,
-                self.payload_format,
-                0,
-            )
-        )
+        identity = (self.event, self.run, self.lumi, self.bx, self.payload_format)
+        return plain_header(self.kind, self.crc, self.stored, *identity, self.flags, self.size)
+
+
+def plain_header(
+    kind: int, crc: int, stored: int, event: int, run: int, lumi: int, bx: int, payload_format: int, flags: int = 0, size: int | None = None
+) -> bytes:
+    """The 128 bytes before the data of a record; `size`: bytes when unpacked, if they are not as stored."""
+    whole = stored if size is None else size
+    return seal(_RECORD.pack(RECORD_MAGIC, kind, flags, crc, stored, whole, event, run, lumi, bx, payload_format, 0))
 
 
 def encode(header: Header, data: bytes | memoryview, flags: Flags) -> bytes:
@@ -144,19 +145,27 @@ class RecordFile:
 
     def header(self, at: int, kind: Kind) -> Header:
         """The header of the record at byte `at`, checked, of the given kind, with all of its data inside the file."""
+        head = self.any_header(at, kind.name.lower())
+        if head.kind != kind:
+            self.fail(f"record at byte {at} is no {kind.name.lower()} record")
+        return head
+
+    def any_header(self, at: int, what: str = "next") -> Header:
+        """The header of the record at byte `at`, checked, of any kind, also of one that this version does not know."""
         if at % ALIGN or at + 2 * ALIGN > len(self.data):
             self.fail(f"no record at byte {at}")
-        magic, found, *rest = _RECORD.unpack_from(self._sealed(at, f"{kind.name.lower()} record at byte {at}", None))
+        magic, found, *rest = _RECORD.unpack_from(self._sealed(at, f"{what} record at byte {at}", None))
         head = Header(found, *rest[:-1])
-        if magic != RECORD_MAGIC or found != kind:
-            self.fail(f"record at byte {at} is no {kind.name.lower()} record")
+        if magic != RECORD_MAGIC:
+            self.fail(f"record at byte {at} is no {what} record")
         if at + ALIGN + head.stored > len(self.data):
-            self.fail(f"{kind.name.lower()} record at byte {at} is longer than the file")
+            self.fail(f"{what} record at byte {at} is longer than the file")
         return head
 
     def check_crc(self, at: int, head: Header) -> None:
         if crc32c(self.stored(at, head).data) != head.crc:
-            self.fail(f"checksum of the {Kind(head.kind).name.lower()} record at byte {at} is wrong")
+            known = Kind(head.kind).name.lower() if head.kind in list(Kind) else f"kind {head.kind}"
+            self.fail(f"checksum of the {known} record at byte {at} is wrong")
 
     def stored(self, at: int, head: Header) -> NDArray[np.uint8]:
         """The data as stored: a view, aligned to 128 bytes in the file."""
@@ -182,10 +191,14 @@ class RecordFile:
             data = unshuffle(data, 4)
         return np.frombuffer(data, np.uint8)
 
+    def after(self, at: int, head: Header) -> int:
+        """Offset of the next record."""
+        end = at + ALIGN + head.stored
+        return end + -end % ALIGN
+
     def check_padding(self, at: int, head: Header) -> int:
         """Offset of the next record, after zeros."""
-        end = at + ALIGN + head.stored
-        after = end + -end % ALIGN
+        end, after = at + ALIGN + head.stored, self.after(at, head)
         if self.data[end:after].any():
             self.fail(f"padding before byte {after} is not zero")
         return after

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from hltfarm.loadgen.arrays import Array, pack_arrays, unpack_arrays
 from hltfarm.loadgen.detector_block import pack_detector, unpack_detector
-from hltfarm.loadgen.records import ALIGN, INDEX, PAYLOAD_FORMAT, Flags, Header, Kind, RecordFile, encode, file_header, footer
+from hltfarm.loadgen.records import ALIGN, INDEX, OF_EVENT, PAYLOAD_FORMAT, Flags, Header, Kind, RecordFile, encode, file_header, footer
+from hltfarm.proto.columns import Tables, decode_columns
 from hltfarm.proto.detector import Detector, phase1
-from hltfarm.proto.errors import SampleError
+from hltfarm.proto.errors import LayoutError, SampleError, WireError
 from hltfarm.proto.events import EventId, RawEvent
+from hltfarm.proto.results import layout_dtype
 
 
 class SampleWriter:
@@ -118,7 +120,7 @@ class Sample:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._records = RecordFile(str(path), _map(self.path))
+        self._records = RecordFile(str(path), map_file(self.path))
         self._records.check_file_header()
         n_events, index_at = self._records.read_footer()
         head, data = self._load(index_at, Kind.INDEX)
@@ -168,6 +170,47 @@ class Sample:
         _, data = self._load(at, Kind.TRUTH)
         return unpack_arrays(data.tobytes())[0]
 
+    def decision(self, i: int) -> NDArray[np.void] | None:
+        """What a farm decided about event i: one record with the fields that the file declares (`decision_fields`). None if the file
+        has none. A copy."""
+        k = self._position(i)
+        distance = int(self._index[k]["decision"])
+        if distance == 0:
+            return None
+        dtype = self._decision_dtype()
+        at = int(self._index[k]["payload"]) + distance * ALIGN
+        _, data = self._load(at, Kind.DECISION)
+        if len(data) != dtype.itemsize:
+            self._records.fail(f"decision at byte {at} has {len(data)} bytes, its declared fields have {dtype.itemsize}")
+        return np.frombuffer(data.tobytes(), dtype)
+
+    def columns(self, i: int) -> Tables | None:
+        """The reconstructed tables (`tracks`, `vertices`) that a farm kept of event i, read-only views; None if there are none."""
+        for at, head in self._records_of(self._position(i)):
+            if head.kind == Kind.COLUMNS:
+                try:
+                    return decode_columns(self._load(at, Kind.COLUMNS)[1].data)
+                except WireError as error:
+                    self._records.fail(f"columns at byte {at}: {error}")
+        return None
+
+    def _decision_dtype(self) -> np.dtype[np.void]:
+        try:
+            return layout_dtype(self.metadata.get("decision_fields"))
+        except LayoutError as error:
+            self._records.fail(f"the fields of its decisions: {error}")
+
+    def _records_of(self, k: int) -> Iterator[tuple[int, Header]]:
+        """Position and header of what follows the payload of event k, up to the next event. Kinds that are not known are passed over."""
+        at = int(self._index[k]["payload"])
+        at = self._records.after(at, self._records.header(at, Kind.PAYLOAD))
+        while at < self._end:
+            head = self._records.any_header(at)
+            if head.kind in (Kind.PAYLOAD, Kind.INDEX):
+                return
+            yield at, head
+            at = self._records.after(at, head)
+
     def detector(self) -> Detector:
         """The detector that the sample was made for: the embedded one, or the built-in one if name and digest agree."""
         named = self.metadata.get("detector")
@@ -192,14 +235,25 @@ class Sample:
             at = self._records.check_padding(at, self._load(at, Kind.DETECTOR)[0])
         for i, entry in enumerate(self._index):
             self._checked[i] = False
-            _ = self[i]
-            for kind, name in ((Kind.PAYLOAD, "payload"), (Kind.TRUTH, "truth")):
-                if kind == Kind.TRUTH and not entry["truth"]:
-                    continue
-                if int(entry[name]) != at:
-                    self._records.fail(f"event number {i}: {name} at byte {int(entry[name])}, expected {at}")
-                at = self._records.check_padding(at, self._load(at, kind)[0])
+            identity = self[i].id
+            begin = int(entry["payload"])
+            if begin != at:
+                self._records.fail(f"event number {i}: payload at byte {begin}, expected {at}")
+            at = self._records.check_padding(at, self._load(at, Kind.PAYLOAD)[0])
+            found = {Kind.TRUTH: 0, Kind.DECISION: 0}
+            for place, head in self._records_of(i):
+                self._records.check_crc(place, head)
+                if head.kind in OF_EVENT and EventId(head.run, head.lumi, head.event, head.bx) != identity:
+                    self._records.fail(f"the record at byte {place} is not of event number {i}")
+                if head.kind in found:
+                    found[Kind(head.kind)] = place
+                at = self._records.check_padding(place, head)
+            for kind, expected in ((Kind.TRUTH, int(entry["truth"])), (Kind.DECISION, begin + ALIGN * int(entry["decision"]))):
+                if found[kind] != (expected if expected != begin else 0):
+                    self._records.fail(f"event number {i}: {kind.name.lower()} at byte {found[kind]}, its index says {expected}")
             self.truth(i)
+            self.decision(i)
+            self.columns(i)
         if at != self._end:
             self._records.fail(f"unknown data at byte {at}")
         after = self._records.check_padding(at, self._records.header(at, Kind.INDEX))
@@ -221,7 +275,7 @@ class Sample:
         return head, self._records.content(at, head)
 
 
-def _map(path: Path) -> NDArray[np.uint8]:
+def map_file(path: Path) -> NDArray[np.uint8]:
     """The file as a read-only uint8 array; the map lives as long as the array or a view of it."""
     try:
         with path.open("rb") as f:

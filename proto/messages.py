@@ -194,6 +194,40 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True):
     failed: int
 
 
+class ConsumerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A consumer of the output stream. `mode`: monitor or lossless; no `streams`: all. `waiting`: events kept in flight for it."""
+
+    name: str
+    mode: str
+    streams: tuple[str, ...]
+    present: bool
+    sent: int
+    missed: int
+    waiting: int
+    silent_s: float
+
+
+class OutputStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Where accepted events of one ingest go; counters since it started. `free_bytes`: of the disk, -1 if there are no files."""
+
+    folder: str
+    url: str
+    fsync: str
+    waiting_events: int
+    open_files: int
+    closed_files: int
+    closed_bytes: int
+    fsyncs: int
+    removed_files: int
+    removed_bytes: int
+    recovered_files: int
+    recovered_events: int
+    free_bytes: int
+    sent_events: int
+    sent_bytes: int
+    consumers: tuple[ConsumerStatus, ...]
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """State and monotonic counters of an ingest since its start (`ledger`: of the present run)."""
 
@@ -229,4 +263,5 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     last_decision: float = 0.0  # when an event was decided last, likewise; 0 if none was
     path_events: dict[str, int] = {}  # events decided by a menu that has the path: what its accepts are a share of
     disks: dict[str, tuple[int, int]] = {}  # what is written there -> (free, size) of its file system in bytes; empty in a sum
+    outputs: tuple[OutputStatus, ...] = ()  # one for each ingest that has an output
     info: dict[str, Any] = {}

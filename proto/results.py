@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from enum import IntFlag
+from typing import Any
 
 import numpy as np
+
+from hltfarm.proto.errors import LayoutError
 
 
 class EventFlag(IntFlag):
@@ -65,3 +69,27 @@ RESULT = np.dtype(
         ("event_score", "<f4"),
     ]
 )
+
+#: What an output stream keeps of a decision: the menu's hash and the number of the models that made it, and its result.
+OUTPUT_DECISION = np.dtype([("menu", "<u8"), ("models", "<u8"), *((name, RESULT[name].str) for name in RESULT.names or ())])
+_SCALAR = re.compile(r"\|[ui]1|<[ui][248]|<f[48]")
+_MOST_FIELDS = 1024
+
+
+def layout_fields(dtype: np.dtype[Any]) -> list[list[str]]:
+    """Fields of a packed record as JSON has them: name and type of each, in their order."""
+    return [[name, dtype[name].str] for name in dtype.names or ()]
+
+
+def layout_dtype(fields: Any) -> np.dtype[np.void]:
+    """The record that `layout_fields` described, which may be of another version. Raises LayoutError for anything else."""
+    if not isinstance(fields, list) or not 0 < len(fields) <= _MOST_FIELDS:
+        raise LayoutError(f"a list of 1 to {_MOST_FIELDS} fields is needed, not {str(fields)[:40]}")
+    for field in fields:
+        texts = isinstance(field, list) and len(field) == 2 and all(isinstance(part, str) for part in field)
+        if not texts or not _SCALAR.fullmatch(field[1]):
+            raise LayoutError(f"{str(field)[:40]} is no name with the type of a number")
+    try:
+        return np.dtype([(name, code) for name, code in fields])
+    except (ValueError, TypeError) as error:
+        raise LayoutError(f"they are no record: {error}") from None

@@ -1,0 +1,171 @@
+"""What an ingest that died left in its output folder: its unfinished files get an index and their name, complete events are kept.
+
+An event is complete when its decision is there (it is the last record of an event). What lies behind the last complete event is cut off:
+such an event was never decided, and its client sends it again. Only a failure of the machine or the disk leaves decided events behind
+damaged bytes; those bytes are then kept beside the file, as `<name>.damaged`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from crc32c import crc32c
+
+from hltfarm.loadgen.records import ALIGN, INDEX, RECORD_MAGIC, Flags, Header, Kind, RecordFile, encode, footer
+from hltfarm.loadgen.sample import Sample, map_file
+from hltfarm.proto.errors import SampleError
+from hltfarm.service.output.hlt_file import PART
+from hltfarm.service.output.settings import Fsync
+from hltfarm.service.output.sidecar import SUFFIX, file_sidecar, sync_folder, write_text
+
+log = logging.getLogger(__name__)
+DAMAGED = ".damaged"
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A file that was completed: the number of its events, and what was cut off behind them."""
+
+    path: Path
+    events: int
+    cut_bytes: int
+
+
+def recover(folder: Path, fsync: Fsync) -> list[Recovered]:
+    """Complete every file that a dead writer left below `folder`. One that cannot be completed now stays as it is, and is logged."""
+    sync = fsync is not Fsync.NONE
+    found = []
+    for partial in sorted(folder.glob("run*/.*.partial")) + sorted(folder.glob("run*/*/.*.partial")):
+        partial.unlink()  # a text that was not complete; it is written anew from its file
+    for part in sorted(folder.glob(f"run*/*/*.hlt{PART}")):
+        try:
+            done = _complete(part, sync)
+        except (OSError, SampleError) as error:
+            log.error("%s, which an ingest left behind, cannot be completed: %s", part, error)
+            continue
+        if done is not None:
+            found.append(done)
+    for path in sorted(folder.glob("run*/*/*.hlt")):
+        if not path.with_suffix(SUFFIX).exists():
+            try:
+                _describe(path, fsync, cut_bytes=next((item.cut_bytes for item in found if item.path == path), 0))
+            except (OSError, SampleError) as error:
+                log.error("%s has no sidecar, and none can be written: %s", path, error)
+    return found
+
+
+def _complete(part: Path, sync: bool) -> Recovered | None:
+    records = RecordFile(str(part), map_file(part))
+    index, end = _scan(records)
+    size = len(records.data)
+    final = part.with_name(part.name.removesuffix(PART))
+    if _decisions_behind(records, end):
+        damaged = final.with_name(final.name + DAMAGED)
+        records.data[end:].tofile(damaged)
+        log.error("%s is damaged at byte %d and has events behind it; these %d bytes are in %s", part, end, size - end, damaged)
+    del records
+    if not index:
+        part.unlink()
+        log.warning("%s had no complete event; it is removed", part)
+        return None
+    with part.open("r+b") as file:
+        file.truncate(end)
+        file.seek(end)
+        block = encode(Header(Kind.INDEX), np.array(index, INDEX).tobytes(), Flags.NONE)
+        file.write(block)
+        file.write(footer(len(index), end, end + len(block) + ALIGN))
+        file.flush()
+        if sync:
+            os.fsync(file.fileno())
+    part.rename(final)
+    if sync:
+        sync_folder(final.parent)
+    log.warning("%s was completed after the end of its ingest: %d events, %d bytes cut off", final, len(index), size - end)
+    return Recovered(final, len(index), size - end)
+
+
+def _scan(records: RecordFile) -> tuple[list[tuple[int, int, int, int, int, int, int]], int]:
+    """Index entries of the complete events, and where the last of them ends."""
+    index: list[tuple[int, int, int, int, int, int, int]] = []
+    end = ALIGN
+    try:
+        records.check_file_header()
+        at, payload = ALIGN, 0
+        while at < len(records.data):
+            head = records.any_header(at)
+            records.check_crc(at, head)
+            after = records.check_padding(at, head)
+            if head.kind == Kind.PAYLOAD:
+                payload = at
+            elif head.kind == Kind.DECISION and payload:
+                index.append((payload, 0, head.event, head.run, head.lumi, head.bx, (at - payload) // ALIGN))
+                end, payload = after, 0
+            elif head.kind == Kind.INDEX:
+                break
+            at = after
+    except SampleError as error:
+        log.info("read up to here: %s", error)
+    return index, end
+
+
+def _decisions_behind(records: RecordFile, end: int) -> bool:
+    """Whether there are decisions behind the end of what could be read: events that were decided and are lost to the file."""
+    tail = records.data[end : len(records.data) // ALIGN * ALIGN].reshape(-1, ALIGN)
+    heads = np.flatnonzero((tail[:, :8].copy().view("<u4") == (RECORD_MAGIC, Kind.DECISION)).all(axis=1))
+    for place in heads.tolist():
+        try:
+            records.header(end + ALIGN * place, Kind.DECISION)
+        except SampleError as error:
+            log.debug("no decision after all: %s", error)
+        else:
+            return True
+    return False
+
+
+def _describe(path: Path, fsync: Fsync, cut_bytes: int) -> None:
+    """Write the sidecar of a complete file from its content."""
+    sample = Sample(path)
+    sample.verify()
+    counts = [0] * 64
+    payload_bytes = 0
+    for i in range(len(sample)):
+        decision = sample.decision(i)
+        if decision is None:
+            raise SampleError(f"{path}: event number {i} has no decision; no output file")
+        bits = int(decision["path_bits"][0])
+        for bit in range(64):
+            counts[bit] += bits >> bit & 1
+        payload_bytes += sample[i].payload.nbytes
+    data = map_file(path)
+    text: dict[str, Any] = file_sidecar(
+        path,
+        sample.metadata,
+        events=len(sample),
+        payload_bytes=payload_bytes,
+        size=len(data),
+        crc=crc32c(data.data),
+        path_counts=counts,
+        lumisection=None,
+        fsync=str(fsync),
+        synced=fsync is not Fsync.NONE,
+        recovered=True,
+        cut_bytes=cut_bytes,
+    )
+    write_text(path.with_suffix(SUFFIX), text, sync=fsync is not Fsync.NONE)
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """The sidecar of an output file. Raises SampleError if it is missing or no JSON object."""
+    try:
+        content = json.loads(path.with_suffix(SUFFIX).read_text())
+    except (OSError, ValueError) as error:
+        raise SampleError(f"{path}: its sidecar cannot be read ({error})") from error
+    if not isinstance(content, dict):
+        raise SampleError(f"{path}: its sidecar is no JSON object")
+    return content

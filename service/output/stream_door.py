@@ -1,0 +1,150 @@
+"""The ROUTER socket at which consumers of accepted events subscribe: frames in, events out. Belongs to the ingest's thread."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import zmq
+
+from hltfarm.proto import output_wire as wire
+from hltfarm.proto.errors import WireCode, WireError
+from hltfarm.proto.limits import Limits
+from hltfarm.proto.results import OUTPUT_DECISION, layout_fields
+from hltfarm.proto.wire import FED_TABLE, checksum
+from hltfarm.service.output.events import Deciders, OutputEvent
+from hltfarm.service.output.hlt_file import ORIGIN
+from hltfarm.service.output.subscribers import Send, Subscribers
+
+log = logging.getLogger(__name__)
+MESSAGES_A_TURN = 64
+
+
+class StreamDoor:
+    """Sessions of consumers over `subscribers`. `run`: the present run, 0 if none.
+
+    events: those that somebody may be sent again, by number; the owner keeps them.
+    """
+
+    def __init__(self, socket: zmq.Socket[bytes], subscribers: Subscribers, events: Mapping[int, tuple[OutputEvent, Deciders]]) -> None:
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.SNDHWM, 0)  # the window of the subscribers bounds what is under way
+        socket.setsockopt(zmq.RCVHWM, 64)
+        socket.setsockopt(zmq.MAXMSGSIZE, Limits().socket_bytes)
+        self.run = 0
+        self.sent_events = self.sent_bytes = self.refused = 0
+        self._socket = socket
+        self._subscribers = subscribers
+        self._events = events
+        self._known: list[Deciders] = []  # their descriptions are numbered by their places, from 1
+        self._told: dict[int, set[int]] = {}  # session -> descriptions it has
+
+    def receive(self, now: float) -> list[int]:
+        """Handle messages that are there; returns the events that consumers released."""
+        released: list[int] = []
+        for _ in range(MESSAGES_A_TURN):
+            try:
+                identity, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            try:
+                released += self._message(identity, frames, now)
+            except WireError as error:
+                self.refused += 1
+                text = str(error).encode()[: wire.MAX_TEXT_BYTES]
+                self._reply(identity, wire.encode(wire.Error(error.code), text), text)
+        return released
+
+    def _message(self, identity: bytes, frames: list[bytes], now: float) -> list[int]:
+        if len(frames) != 2:
+            raise WireError(WireCode.TRUNCATED, f"a message has two frames, this one has {len(frames)}")
+        header, body = wire.decode_header(frames[0]), frames[1]
+        wire.check_part("body", body, header.body_bytes, header.body_crc, wire.MAX_TEXT_BYTES)
+        if isinstance(header, wire.Subscribe):
+            return self._subscribe(identity, header, body, now)
+        if isinstance(header, wire.Credit):
+            answer = None
+            if self._subscribers.identity(header.session) == identity:
+                answer = self._subscribers.credit(header.session, header.granted, header.confirmed, now)
+            if answer is None:
+                self.dismiss(identity, header.session, "this session is not known here (any more): subscribe again")
+                return []
+            released, sends = answer
+            self.send(sends)
+            self._status(identity, header.session)
+            return released
+        if isinstance(header, wire.Bye):
+            self._told.pop(header.session, None)
+            return self._subscribers.leave(header.session) if self._subscribers.identity(header.session) == identity else []
+        raise WireError(WireCode.UNKNOWN_TYPE, "this type travels from the ingest to the consumer only")
+
+    def _subscribe(self, identity: bytes, header: wire.Subscribe, body: bytes, now: float) -> list[int]:
+        name, streams = wire.decode_names(body)
+        if header.mode not in tuple(wire.Mode):
+            raise WireError(WireCode.MALFORMED_PAYLOAD, f"mode {header.mode}; known are {', '.join(f'{m} {m.name}' for m in wire.Mode)}")
+        session = self._subscribers.subscribe(identity, name, wire.Mode(header.mode), streams, now)
+        if session is None:
+            raise WireError(WireCode.NO_CREDIT, f"{len(self._subscribers)} consumers have subscribed already")
+        log.info("consumer %s: session %d, %s of %s", name, session, wire.Mode(header.mode).name, ", ".join(streams) or "all streams")
+        self._told[session] = set()
+        self._status(identity, session)
+        return self._subscribers.inherited(session)
+
+    def _status(self, identity: bytes, session: int) -> None:
+        sent, missed = self._subscribers.totals(session)
+        self._reply(identity, wire.encode(wire.Status(session, sent, missed, self.run)), b"", session=session)
+
+    def send(self, sends: list[Send]) -> None:
+        """Send events. A consumer that cannot be reached is gone, which the subscribers are told."""
+        for item in sends:
+            event, deciders = self._events[item.number]
+            described = self._describe(item, deciders)
+            header = wire.Event(
+                session=item.session, serial=item.serial, missed=item.missed, event=event.id.event, run=event.id.run, lumi=event.id.lumi,
+                bx=event.id.bx, described=described, payload_format=FED_TABLE, flags=wire.EventFlags.RESENT if item.resent else 0,
+                decision_bytes=len(event.decision), decision_crc=checksum(event.decision),
+                columns_bytes=len(event.columns), columns_crc=checksum(event.columns),
+            )  # fmt: skip
+            head = wire.encode(header, event.payload, crc=event.crc)
+            if self._reply(item.identity, head, event.payload, event.decision, event.columns, session=item.session):
+                self.sent_events += 1
+                self.sent_bytes += len(event.payload)
+
+    def _describe(self, item: Send, deciders: Deciders) -> int:
+        """The number of a description, which its session is told first."""
+        if deciders not in self._known:
+            self._known.append(deciders)
+        number = self._known.index(deciders) + 1
+        told = self._told.setdefault(item.session, set())
+        if number not in told:
+            told.add(number)
+            text = json.dumps(description(deciders), sort_keys=True).encode()
+            self._reply(item.identity, wire.encode(wire.Description(item.session, number), text), text, session=item.session)
+        return number
+
+    def dismiss(self, identity: bytes, session: int, why: str) -> None:
+        """Tell a consumer that its session is over."""
+        self._told.pop(session, None)
+        text = why.encode()[: wire.MAX_TEXT_BYTES]
+        self._reply(identity, wire.encode(wire.Bye(session), text), text)
+
+    def _reply(self, identity: bytes, *frames: Any, session: int = 0) -> bool:
+        try:
+            self._socket.send_multipart((identity, *frames), zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            if session:
+                self._subscribers.lost(session)
+            return False
+        return True
+
+
+def description(deciders: Deciders) -> dict[str, Any]:
+    """What a DESCRIPTION says."""
+    fields = {"origin": ORIGIN, "version": version("hltfarm"), "decision_fields": layout_fields(OUTPUT_DECISION)}
+    return {**fields, **deciders.description()}
