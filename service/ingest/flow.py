@@ -23,10 +23,11 @@ from hltfarm.service.ingest.credit import CreditBook
 from hltfarm.service.ingest.dispatch import Dispatcher
 from hltfarm.service.ingest.error_stream import ErrorStream, FailedEvent, Failure
 from hltfarm.service.ingest.ledger import Ledger
-from hltfarm.service.ingest.programmes import Programmes
+from hltfarm.service.ingest.programmes import Entry, Programmes
 from hltfarm.service.ingest.shadow import ShadowBook, sampled
 from hltfarm.service.ingest.slots import SlotRing
 from hltfarm.service.ingest.stats import Stats
+from hltfarm.service.ingest.waiting_room import WaitingRoom
 
 #: Called with the sessions and DECISION records (same length) of events that were just decided, and the columns of some by their place.
 Deliver = Callable[[NDArray[np.int64], NDArray[np.void], Mapping[int, bytes]], None]
@@ -44,6 +45,7 @@ class EventFlow:
         self.run: int | None = None
         self.describe: Callable[[str], dict[str, Any]] = lambda worker: {}  #: what a bundle says of a worker; the owner sets it
         self.trouble: str | None = None  #: why the error stream cannot be written, if it cannot
+        self.waiting: WaitingRoom | None = None  #: accepted events on their way to the output; the owner sets it, None: they go nowhere
         self._ring = ring
         self._ledger = ledger
         self._dispatcher = dispatcher
@@ -88,6 +90,8 @@ class EventFlow:
         self._generation[slot] = self._programmes.admit(header.lumi)
         self._credit.hold(client, header.body_bytes)
         self._note_asked(slot, header)
+        if self.waiting is not None:
+            self.waiting.checksums[slot] = header.body_crc
         self._dispatcher.submit(slot)
         self._stats.ingest_bytes += header.body_bytes
         return None
@@ -113,7 +117,9 @@ class EventFlow:
         out["generation"] = self._generation[slots]
         if shadow is not None:
             out["shadow"] = np.where(sampled(out["run"], out["event"], shadow.fraction), shadow.generation, 0)
-        if self._asked:
+        if self.waiting is not None and self.waiting.wants_columns:
+            out["flags"] = WANT_COLUMNS
+        elif self._asked:
             out["flags"] = [WANT_COLUMNS if slot in self._asked else 0 for slot in slots.tolist()]
         return out
 
@@ -127,11 +133,33 @@ class EventFlow:
             self._stats.stale_answers += int(np.count_nonzero(~valid))
             slots = slots[valid]
             answers = answers[valid]
+        valid_answers = len(slots)
+        if valid_answers and self._programmes.shadow is not None:
+            self._compare(slots, answers)
+        if valid_answers and self.waiting is not None:
+            slots, answers, attempts = self.waiting.take(slots, answers, attempts, parts)
         if len(slots):
-            if self._programmes.shadow is not None:
-                self._compare(slots, answers)
             self._decide(slots, answers["result"], attempts, now_ns, Reason.NONE, self._columns(slots, answers, parts))
-        return len(slots)
+        return valid_answers
+
+    def programmes_of(self, slots: NDArray[np.int64]) -> list[tuple[Entry, NDArray[np.bool_]]]:
+        """What decides the events in these slots, each programme with a mask of its slots."""
+        found = []
+        for generation in np.unique(self._generation[slots]).tolist():
+            entry = self._programmes.get(generation)
+            assert entry is not None, "the programme of an event in flight is kept"
+            found.append((entry, self._generation[slots] == generation))
+        return found
+
+    def settle_waiting(self, now_ns: int) -> None:
+        """Decide the accepted events that the output has, and give those that it gave up to the error stream."""
+        if self.waiting is None:
+            return
+        leaving = self.waiting.leave()
+        if leaving is not None:
+            slots, answers, attempts, parts = leaving
+            self._decide(slots, answers["result"], attempts, now_ns, Reason.NONE, self._columns(slots, answers, parts))
+        self._give_up(Reason.RESET, self.waiting.given_up(), now_ns)
 
     def _compare(self, slots: NDArray[np.int64], answers: NDArray[np.void]) -> None:
         """Count what the shadow would have decided."""
@@ -174,8 +202,10 @@ class EventFlow:
         self._give_up(Reason.WORKER_LOST, self._dispatcher.remove_worker(worker), now_ns)
 
     def force(self, reason: Reason, now_ns: int) -> None:
-        """Everything in flight goes to the error stream now."""
+        """Everything in flight goes to the error stream now, but for accepted events that wait for the output: those are decided."""
         stranded = {slot for _, slots in self._stranded for slot in slots}
+        if self.waiting is not None:
+            stranded |= self.waiting.slots
         slots = [slot for slot in self._ledger.slots_in_flight() if slot not in stranded]
         self._dispatcher.withdraw(slots)
         self._give_up(reason, slots, now_ns)

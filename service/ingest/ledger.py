@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from hltfarm.proto.messages import LedgerCounts
 from hltfarm.proto.results import RESULT
 from hltfarm.proto.wire import DECISION, EventHeader, Outcome, Reason
+from hltfarm.service.ingest.lumisections import Lumisections
 
 KEPT_RUNS = 64  # runs whose counts are kept
 
@@ -60,6 +61,7 @@ class Ledger:
         self._next = 0
         self._runs: OrderedDict[int, _Run] = OrderedDict()
         self._totals = _Run()
+        self.lumisections = Lumisections()  #: the same counts by lumisection
 
     # -- arrivals ----------------------------------------------------------------------------------------------------------
 
@@ -98,6 +100,7 @@ class Ledger:
         for counts in (run, self._totals):
             counts.received += 1
             counts.in_flight += 1
+        self.lumisections.opened(header.run, header.lumi)
 
     # -- decisions ---------------------------------------------------------------------------------------------------------
 
@@ -131,6 +134,7 @@ class Ledger:
         records["attempts"] = attempts
         records["latency_ns"] = np.maximum(now_ns - self._since[slots], 0)  # admitted after the turn's clock was read
         self._count(records["run"], records["outcome"])
+        self.lumisections.decided(records["run"], records["lumi"], records["outcome"])
         self._remember(records)
         return records
 

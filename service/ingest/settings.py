@@ -9,6 +9,7 @@ from pathlib import Path
 from hltfarm.proto.errors import ConfigError
 from hltfarm.proto.limits import Limits
 from hltfarm.service.security.keys import ServerCurve
+from hltfarm.service.output.settings import OutputSettings
 
 
 def _ring() -> Path:
@@ -24,6 +25,7 @@ class IngestSettings:
     bytes_in_farm: payload bytes in the farm at a time, 0 for all that the slots can hold.
     curve: keys of the ingest, and whom its tcp endpoints for clients and control let in; None lets everybody in.
     window: decisions remembered to answer events that are sent again (280 bytes each).
+    output: where accepted events go; nowhere unless it names a folder or an endpoint.
     """
 
     clients_url: str = "tcp://127.0.0.1:7400"
@@ -37,6 +39,7 @@ class IngestSettings:
     max_clients: int = 64
     curve: ServerCurve | None = None
     error_dir: Path = Path("build/errors")
+    output: OutputSettings = field(default_factory=OutputSettings)
     client_timeout_s: float = 10.0  # silence after which a session is closed; its credit is free then
     worker_heartbeat_s: float = 0.5
     worker_timeout_s: float = 5.0  # silence after which a worker is taken for lost; too low calls a busy machine's workers dead

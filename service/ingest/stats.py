@@ -17,7 +17,7 @@ LATENCY_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2
 STAGE_BOUNDS_S = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 BATCH_BOUNDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
 ERROR_STREAM = "error"
-CAUSES = ("slots", "bytes", "no_worker", "paused", "client_not_reading")
+CAUSES = ("slots", "bytes", "no_worker", "paused", "client_not_reading", "output")
 
 
 class Histo:

@@ -182,7 +182,7 @@ class Subscribers:
     def problems(self) -> list[str]:
         """Consumers for whom the farm waits."""
         return [
-            f"consumer {s.name} of the output is gone, {len(s.waiting) + len(s.unconfirmed)} events wait for it: start it again or detach it"
+            f"consumer {s.name} of the output is gone, {len(s.waiting) + len(s.unconfirmed)} events wait for it: start or detach it"
             for s in self._by_name.values()
             if s.mode is Mode.LOSSLESS and not s.present
         ]
