@@ -85,7 +85,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
     `prepare` (config): the workers build another programme for the open run. `activate` (lumi): it decides from that lumisection on, 0 for
     the next one. `discard`: it is not wanted any more. `shadow` (config, fraction): a programme that decides a share of the events beside
-    the active one, without effect; `shadow_end` ends that.
+    the active one, without effect; `shadow_end` ends that. `detach` (consumer): wait no longer for a consumer of the output.
     """
 
     id: str
@@ -94,11 +94,12 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     worker: str | None = None
     lumi: int = 0
     fraction: float = 0.0
+    consumer: str | None = None
 
 
 #: Commands that change what decides in an open run.
 PROGRAMME_OPS = ("prepare", "activate", "discard", "shadow", "shadow_end")
-OPS = ("configure", "start", "pause", "resume", "drain", "stop", "reset", "snapshot", "worker_lost", *PROGRAMME_OPS)
+OPS = ("configure", "start", "pause", "resume", "drain", "stop", "reset", "snapshot", "worker_lost", "detach", *PROGRAMME_OPS)
 
 
 class CommandReply(msgspec.Struct, frozen=True, kw_only=True):

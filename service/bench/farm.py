@@ -102,6 +102,8 @@ def measured_farm(plan: Plan, setting: Setting, say: Say) -> Iterator[MeasuredFa
         first = f"tcp://{LOOPBACK}:{ports[0]}" if setting.transport == "tcp" else f"ipc://{folder / 'clients'}"
         arguments = [*("--http", f"{LOOPBACK}:{http}"), *("--ingest", first), *("--ingests", str(setting.ingests))]
         arguments += [*("--deadline-ms", str(setting.deadline_ms)), *("--data", str(folder / "data")), *plan.serve]
+        if not any(option.startswith("--output") for option in plan.serve):
+            arguments.append("--no-output")  # the disk is not what is measured
         log = folder / "serve.log"
         say(f"{setting}: starting the farm")
         with farm_process(arguments, log) as process, FarmApi(f"http://{LOOPBACK}:{http}") as api:

@@ -108,6 +108,7 @@ def demo(
     http, clients = free_ports(2)
     ingest, log = f"tcp://{LOOPBACK}:{clients}", out.with_suffix(".log")
     arguments = ["--http", f"{LOOPBACK}:{http}", "--ingest", ingest, "--backend", backend, "--workers", str(workers)]
+    arguments += ["--output-file", "64M", "--output-keep", "512M"]  # the accepted events of half a minute can be many gigabytes
     arguments += ["--data", str(out.parent / "demo"), "--detector", str(sample) if sample.is_dir() else "phase1"]
     if source is None:
         arguments += ["--menu", str(demo_menu())]
@@ -118,6 +119,7 @@ def demo(
         ledger, problems = close_run(farm, reports)
     if process.returncode:
         problems.append(f"the farm ended with exit code {process.returncode} (see {log})")
+    console.print(f"accepted events are in {out.parent / 'demo' / 'output'}, the latest 512 MiB of them")
     print_report(reports[-1], console)
     write_json(out, summary(reports, ledger, problems))
     console.print("ledger: " + ", ".join(f"{ledger[name]:,} {name.replace('_', ' ')}" for name in LEDGER))

@@ -33,7 +33,18 @@ from hltfarm.service.cli.options import (
     ServerKeyOption,
     TokensOption,
 )
+from hltfarm.service.cli.output_options import (
+    ColumnsOption,
+    FileOption,
+    FsyncOption,
+    GraceOption,
+    KeepOption,
+    ReserveOption,
+    UrlOption,
+    output_settings,
+)
 from hltfarm.service.cli.serve import LARGEST_THREADS, cores, menu_text
+from hltfarm.service.output.settings import Fsync
 
 #: Events of a batch where nothing else is asked for. A GPU is full with some 64 events at a time, and several such parts overlap copies and
 #: kernels; CPU threads gain nothing from company, a few events each only keep them all busy until the end of a batch.
@@ -132,6 +143,17 @@ def ingest(
         typer.Option(min=1, max=1 << 16, help=SLOTS, envvar="HLTFARM_INGEST_SLOTS"),
     ] = 256,
     errors: Annotated[Path, typer.Option(help="Folder of the error stream.", envvar="HLTFARM_INGEST_ERRORS")] = Path("hltfarm-data/errors"),
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the files of accepted events; none if not given.", envvar="HLTFARM_INGEST_OUTPUT"),
+    ] = None,
+    output_url: UrlOption = None,
+    fsync: FsyncOption = Fsync.LUMISECTION,
+    output_columns: ColumnsOption = True,
+    output_file: FileOption = "4G",
+    output_keep: KeepOption = "0",
+    output_reserve: ReserveOption = "256M",
+    output_grace_s: GraceOption = 5.0,
     worker_timeout_s: Annotated[
         float, typer.Option(min=1.1, max=3600, help=WORKER_TIMEOUT, envvar="HLTFARM_INGEST_WORKER_TIMEOUT_S")
     ] = 5.0,
@@ -150,7 +172,9 @@ def ingest(
     from hltfarm.service.security.binds import check_endpoint
 
     curve = server_curve(curve_key, allow)
-    for option, url, guarded in (("--clients", clients, curve), ("--workers", workers, None), ("--control", control, curve)):
+    accepted = output_settings(output, output_url, fsync, output_columns, output_file, output_keep, output_reserve, output_grace_s)
+    consumers = (("--output-url", output_url, curve),) if output_url is not None else ()
+    for option, url, guarded in (("--clients", clients, curve), ("--workers", workers, None), ("--control", control, curve), *consumers):
         check_endpoint(option, url, curve=guarded is not None, insecure=insecure)
     log_to()
     run_ingest(
@@ -162,6 +186,7 @@ def ingest(
             slots=slots,
             error_dir=errors,
             curve=curve,
+            output=accepted,
             worker_timeout_s=worker_timeout_s,
             batch_timeout_s=batch_timeout_s,
         )

@@ -24,6 +24,17 @@ from hltfarm.service.cli.options import (
     TokensOption,
     WorkingPointOption,
 )
+from hltfarm.service.cli.output_options import (
+    ColumnsOption,
+    FileOption,
+    FsyncOption,
+    GraceOption,
+    KeepOption,
+    ReserveOption,
+    UrlOption,
+    output_settings,
+)
+from hltfarm.service.output.settings import Fsync
 
 if TYPE_CHECKING:
     from hltfarm.proto.messages import RunConfig
@@ -142,6 +153,17 @@ def serve(
     data: Annotated[Path, typer.Option(help="Folder for the run registry and the error stream; one farm at a time.")] = Path(
         "hltfarm-data"
     ),
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Folder for the files of accepted events (default: output/ in the data folder).")
+    ] = None,
+    no_output: Annotated[bool, typer.Option("--no-output", help="Write no files of accepted events.")] = False,
+    output_url: UrlOption = None,
+    fsync: FsyncOption = Fsync.LUMISECTION,
+    output_columns: ColumnsOption = True,
+    output_file: FileOption = "4G",
+    output_keep: KeepOption = "0",
+    output_reserve: ReserveOption = "256M",
+    output_grace_s: GraceOption = 5.0,
     slots: Annotated[int, typer.Option(min=1, max=1 << 16, help=SLOTS)] = 256,
     batch: Annotated[int, typer.Option(min=0, max=LARGEST_BATCH, help=BATCH)] = 0,
     deadline_ms: Annotated[float, typer.Option(min=0, max=10_000, help=DEADLINE)] = 2.0,
@@ -154,6 +176,7 @@ def serve(
     """Run a whole farm on this machine until it is interrupted: control plane, ingests and workers."""
     import asyncio
 
+    from hltfarm.proto.errors import ConfigError
     from hltfarm.proto.messages import RunConfig
     from hltfarm.service.cli.security import access_settings, server_curve
     from hltfarm.service.endpoints import client_endpoints
@@ -164,6 +187,13 @@ def serve(
     access = access_settings(http, tokens, open_metrics=open_metrics, insecure=insecure)
     curve = server_curve(curve_key, allow)
     check_endpoint("--ingest", ingest, curve=curve is not None, insecure=insecure)
+    if output_url is not None:
+        check_endpoint("--output-url", output_url, curve=curve is not None, insecure=insecure)
+        client_endpoints(output_url, ingests)
+    if no_output and output is not None:
+        raise ConfigError(f"--output {output} and --no-output contradict each other; give one")
+    files = None if no_output else (output or data / "output")
+    accepted = output_settings(files, output_url, fsync, output_columns, output_file, output_keep, output_reserve, output_grace_s)
     config = RunConfig(
         run=0,
         detector=detector_name(detector),
@@ -192,6 +222,7 @@ def serve(
         first_run=run,
         autostart=autostart,
         slots=slots,
+        output=accepted,
         access=access,
         curve=None if curve_key is None or allow is None else (curve_key.resolve(), allow.resolve()),
         insecure=insecure,
@@ -200,6 +231,8 @@ def serve(
 
     def started(url: str) -> None:
         typer.echo(f"hltfarm: API at {url} (documentation: {url}/docs), events at {' '.join(endpoints)}")
+        if files is not None:
+            typer.echo(f"hltfarm: accepted events go to {files}")
 
     asyncio.run(run_local_farm(settings, started))
 

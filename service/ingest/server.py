@@ -40,6 +40,8 @@ from hltfarm.service.ingest.programmes import Programmes
 from hltfarm.service.ingest.settings import IngestSettings
 from hltfarm.service.ingest.slots import SlotRing
 from hltfarm.service.ingest.stats import Stats
+from hltfarm.service.ingest.waiting_room import WaitingRoom
+from hltfarm.service.output.outputs import Outputs
 from hltfarm.service.runcontrol import ADMITTING, OPEN, RunControl, legal
 from hltfarm.service.security.keys import ServerCurve, load_allow_list
 
@@ -71,6 +73,7 @@ class IngestServer:
         self._config: RunConfig | None = None
         self._problems: list[str] = []
         self._started = time.time()
+        self._outputs: Outputs | None = None
         try:
             errors = ErrorStream(settings.error_dir, writer)
         except OSError as error:
@@ -93,6 +96,7 @@ class IngestServer:
             self.clients_url, self.workers_url, self.control_url = (
                 _bind(socket, url) for socket, url in zip(self._sockets, urls, strict=True)
             )
+            self._outputs, self.output_url = self._open_output()
         except ConfigError:
             self.close()
             raise
@@ -105,6 +109,9 @@ class IngestServer:
         self._poller = zmq.Poller()
         for socket in (*self._sockets, *([self._gate.socket] if self._gate is not None else [])):
             self._poller.register(socket, zmq.POLLIN)
+        if self._outputs is not None:
+            self._flow.waiting = WaitingRoom(self._outputs, self._ring, self._ledger, self._flow.programmes_of)
+            self._poller.register(self._outputs.descriptor, zmq.POLLIN)
         self._now = time.monotonic()
         self._next_tick = self._next_retry = self._now
         self._stop_deadline = float("inf")
@@ -116,6 +123,22 @@ class IngestServer:
         for socket, url, room in ((clients, self._settings.clients_url, CLIENTS), (commands, self._settings.control_url, CONTROL)):
             if url.startswith(TCP):
                 curve.apply(socket, room)
+
+    def _open_output(self) -> tuple[Outputs | None, str]:
+        """Where accepted events go; the endpoint for consumers, empty without one."""
+        settings, url = self._settings.output, ""
+        socket: zmq.Socket[bytes] | None = None
+        if settings.url is not None:
+            socket = self._context.socket(zmq.ROUTER)
+            self._sockets.append(socket)
+            if self._settings.curve is not None and settings.url.startswith(TCP):
+                self._settings.curve.apply(socket, CLIENTS)
+            url = _bind(socket, settings.url)
+        if not settings.active:
+            return None, url
+        lumisections = self._ledger.lumisections
+        outputs = Outputs(settings, lumisections.counts, lumisections.touched, lambda run: self._ledger.counts(run).in_flight, socket)
+        return outputs, url
 
     # -- loop --------------------------------------------------------------------------------------------------------------
 
@@ -129,6 +152,9 @@ class IngestServer:
             self._gate.receive(now)
         self._door.receive(now)
         self._pool.receive(now)
+        if self._outputs is not None:
+            self._outputs.turn(self._flow.run, now)
+            self._flow.settle_waiting(now_ns)
         self._receive_commands(now, now_ns)
         if now >= self._next_tick:
             self._tick(now, now_ns)
@@ -144,6 +170,8 @@ class IngestServer:
         if self._gate is not None and self._gate.look(now):
             self._door.expel()
         self._door.tick(now)
+        if self._outputs is not None:
+            self._outputs.tick(now)
         if self._flow.trouble and now >= self._next_retry:
             self._next_retry = now + RETRY_S
             self._flow.retry(now_ns)
@@ -156,6 +184,8 @@ class IngestServer:
         self._problems = self._pool.problems() if self._config is not None else []
         if self._flow.trouble:
             self._problems.append(self._flow.trouble)
+        if self._outputs is not None:
+            self._problems += self._outputs.problems()
         if self._pool.fatal and self._control.state not in (RunState.ERROR, RunState.HALTED):
             self._problems.append(f"the configuration cannot be used: {self._pool.fatal}")
             self._control = self._control.failed()
@@ -172,6 +202,7 @@ class IngestServer:
             "slots": used_events + self._credit.reserved_events >= self._credit.capacity_events and self._dispatcher.queued > 0,
             "bytes": used_bytes + self._credit.reserved_bytes >= self._credit.capacity_bytes and self._dispatcher.queued > 0,
             "client_not_reading": bool(self._door.stalled),
+            "output": self._outputs is not None and self._outputs.holds_back(self._settings.slots),
         }
         for cause, present in causes.items():
             if present:
@@ -185,6 +216,12 @@ class IngestServer:
             self._flow.force(Reason.STOPPED, now_ns)
         confirmed = not self._credit.reserved_events or now - self._ending_since > self._settings.confirm_timeout_s
         if not self._ledger.in_flight and confirmed:
+            if self._outputs is not None and self._config is not None and self._flow.run is not None:
+                self._close_admission()
+                self._outputs.end_run(self._config.run)
+                self._outputs.tick(now)
+            if self._outputs is not None and not self._outputs.closed:
+                return
             self._control = self._control.emptied()
             self._close_admission()
             log.info("run %s ended: %s", self._config.run if self._config else None, self._counts())
@@ -242,6 +279,12 @@ class IngestServer:
                 raise ConfigError("worker_lost needs the name of the worker")
             self._pool.lost(command.worker, now_ns)
             return
+        if op == "detach":
+            if self._outputs is None or not command.consumer:
+                raise ConfigError("detach needs the name of a consumer, and an ingest with an output")
+            self._outputs.detach(command.consumer)
+            self._flow.settle_waiting(now_ns)
+            return
         if op not in OPS:
             raise ConfigError(f"no command {op!r}; there are {', '.join(OPS)}")
         if op in PROGRAMME_OPS:
@@ -261,6 +304,9 @@ class IngestServer:
             self._ending_since = now
         elif op == "reset":
             self._flow.force(Reason.RESET, now_ns)
+            if self._outputs is not None and self._config is not None:
+                self._outputs.reset()
+                self._outputs.end_run(self._config.run)
             self._close_admission()
             self._programmes.forget()
             self._pool.fatal = None
@@ -342,6 +388,7 @@ class IngestServer:
             last_decision=stats.last_decision,
             path_events=dict(stats.path_events),
             disks={"errors": space(self._settings.error_dir)},
+            outputs=() if self._outputs is None else (self._outputs.status(self._now),),
             info={
                 "stale_answers": stats.stale_answers,
                 "lost_sessions": stats.lost_sessions,
@@ -368,6 +415,8 @@ class IngestServer:
         if self._gate is not None:
             self._gate.close()
         self._context.term()
+        if self._outputs is not None:
+            self._outputs.close()
         self._ring.close()
 
     def __enter__(self) -> Self:

@@ -12,16 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hltfarm.proto.events import EventId
-from hltfarm.proto.messages import models_id
 from hltfarm.proto.results import OUTPUT_DECISION, RESULT
 from hltfarm.proto.worker_link import ANSWER
 from hltfarm.service.ingest.ledger import Ledger
+from hltfarm.service.ingest.programmes import Entry
 from hltfarm.service.ingest.slots import SlotRing
 from hltfarm.service.output.events import Deciders, OutputEvent
 from hltfarm.service.output.outputs import Outputs
 
 #: Slots -> what decides their events, each with a mask of its slots.
-DecidersOf = Callable[[NDArray[np.int64]], Sequence[tuple[Deciders, NDArray[np.bool_]]]]
+ProgrammesOf = Callable[[NDArray[np.int64]], Sequence[tuple[Entry, NDArray[np.bool_]]]]
+KEPT_DECIDERS = 16  # programmes whose description is kept
 #: Slots, ANSWER records, attempts and frames of columns, as `EventFlow.answers` has them.
 Leaving = tuple[NDArray[np.int64], NDArray[np.void], NDArray[np.int64], list[bytes]]
 
@@ -29,12 +30,13 @@ Leaving = tuple[NDArray[np.int64], NDArray[np.void], NDArray[np.int64], list[byt
 class WaitingRoom:
     """`checksums`: CRC32C of the payload of each slot, as its client computed it."""
 
-    def __init__(self, outputs: Outputs, ring: SlotRing, ledger: Ledger, deciders_of: DecidersOf) -> None:
+    def __init__(self, outputs: Outputs, ring: SlotRing, ledger: Ledger, programmes_of: ProgrammesOf) -> None:
         self.checksums = [0] * ring.slots
         self._outputs = outputs
         self._ring = ring
         self._ledger = ledger
-        self._deciders_of = deciders_of
+        self._programmes_of = programmes_of
+        self._deciders: dict[int, Deciders] = {}  # by generation
         self._answers = np.zeros(ring.slots, dtype=ANSWER)
         self._attempts = np.zeros(ring.slots, dtype=np.int64)
         self._parts: dict[int, bytes] = {}  # frames of columns by slot
@@ -61,14 +63,22 @@ class WaitingRoom:
         for slot, part in zip(mine.tolist(), kept["part"].tolist(), strict=True):
             if part:
                 self._parts[slot] = parts[part - 1]
-        for deciders, chosen in self._deciders_of(mine):
-            self._outputs.take(self._events(mine[chosen], kept[chosen], deciders), deciders)
+        for entry, chosen in self._programmes_of(mine):
+            self._outputs.take(self._events(mine[chosen], kept[chosen], entry), self._described(entry))
         rest = ~accepted
         return slots[rest], answers[rest], attempts[rest]
 
-    def _events(self, slots: NDArray[np.int64], answers: NDArray[np.void], deciders: Deciders) -> list[tuple[int, OutputEvent]]:
+    def _described(self, entry: Entry) -> Deciders:
+        deciders = self._deciders.get(entry.generation)
+        if deciders is None:
+            deciders = self._deciders[entry.generation] = Deciders(entry.config, entry.menu_hash, entry.models, entry.paths)
+            if len(self._deciders) > KEPT_DECIDERS:
+                del self._deciders[next(iter(self._deciders))]
+        return deciders
+
+    def _events(self, slots: NDArray[np.int64], answers: NDArray[np.void], entry: Entry) -> list[tuple[int, OutputEvent]]:
         records = np.zeros(len(slots), dtype=OUTPUT_DECISION)
-        records["menu"], records["models"] = int(deciders.menu_hash or "0", 16), models_id(deciders.models)
+        records["menu"], records["models"] = entry.menu, entry.models_id
         for name in RESULT.names or ():
             records[name] = answers["result"][name]
         identities = self._ledger.events[slots]

@@ -39,7 +39,7 @@ class _Held:
 class Outputs:
     """Files and consumers of one ingest. `descriptor` is readable when `turn` has work.
 
-    counts, touched: of the ledger's lumisections. socket: a ROUTER for consumers, bound by the owner, who also closes it.
+    counts, touched: of the ledger's lumisections; in_flight: events of a run. socket: a ROUTER for consumers, the owner's.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class Outputs:
         settings: OutputSettings,
         counts: Callable[[int, int], LedgerCounts],
         touched: Callable[[], list[tuple[int, int]]],
+        in_flight: Callable[[int], int],
         socket: zmq.Socket[bytes] | None = None,
     ) -> None:
         """Raises ConfigError if the folder cannot be used."""
@@ -55,11 +56,13 @@ class Outputs:
         self.released: deque[int] = deque()  #: slots of events that every output has: the caller decides them
         self._counts = counts
         self._touched = touched
+        self._in_flight = in_flight
         self._events: dict[int, tuple[OutputEvent, Deciders]] = {}
         self._held: dict[int, _Held] = {}
         self._slots: set[int] = set()
         self._next = 1
         self._ending: set[int] = set()
+        self._rung = False
         self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._lock = -1
         self._book: OutputBook | None = None
@@ -72,7 +75,9 @@ class Outputs:
         self._door = StreamDoor(socket, self._subscribers, self._events) if socket is not None else None
 
     def _wake(self) -> None:
-        os.eventfd_write(self.descriptor, 1)
+        if not self._rung:
+            self._rung = True
+            os.eventfd_write(self.descriptor, 1)
 
     # -- events ------------------------------------------------------------------------------------------------------------
 
@@ -131,9 +136,10 @@ class Outputs:
             for number in self._door.receive(now):
                 self._has(number)
         writer = self._writer
-        if writer is None or not writer.reports:
+        if writer is None or not self._rung:
             return
-        _drain(self.descriptor)
+        os.eventfd_read(self.descriptor)
+        self._rung = False  # before the reports are read: what comes later rings again
         while writer.reports:
             report = writer.reports.popleft()
             for number in report.numbers:
@@ -147,23 +153,24 @@ class Outputs:
 
     def tick(self, now: float) -> None:
         """Close lumisections that are over; notice consumers that are gone."""
-        _drain(self.descriptor)
         self._subscribers.tick(now)
         if self._book is not None and self._writer is not None:
             self._writer.put(self._book.look(self._touched(), self._counts, now))
+            for run in [run for run in self._ending if not self._in_flight(run)]:
+                self._ending.discard(run)
+                self._writer.put(self._book.end(run, self._counts))
 
     # -- runs --------------------------------------------------------------------------------------------------------------
 
     def end_run(self, run: int) -> None:
-        """Nothing of the run is in flight and nothing more comes: close its files. May be called again."""
-        if self._book is not None and self._writer is not None:
-            self._book.look(self._touched(), self._counts, 0.0)
-            self._writer.put(self._book.end(run, self._counts))
+        """Nothing more of the run comes: its files are closed as soon as nothing of it is in flight."""
+        if self._book is not None:
+            self._ending.add(run)
 
     @property
     def closed(self) -> bool:
-        """Everything that was given to the files is done, their closing included."""
-        return self._writer is None or (not self._writer.unfinished and not self._writer.reports)
+        """Everything that was given to the files is done, and the files of runs that ended are closed."""
+        return self._writer is None or not (self._ending or self._writer.unfinished or self._writer.reports)
 
     def reset(self) -> None:
         """Wait for nothing any more. Events that are not in their files come back in `given_up`; consumers miss what they do not have."""
@@ -192,6 +199,10 @@ class Outputs:
         """What accepted events wait for, in words, if it does not come by itself."""
         trouble = self._writer.trouble if self._writer is not None else None
         return [*([trouble] if trouble is not None else []), *self._subscribers.problems()]
+
+    def holds_back(self, slots: int) -> bool:
+        """The farm could do more if events did not wait here: something is wrong, or half of the slots wait."""
+        return bool(self._held) and (bool(self.problems()) or 2 * len(self._held) >= slots)
 
     def status(self, now: float) -> OutputStatus:
         """For a snapshot."""
@@ -242,10 +253,3 @@ def _own(folder: Path, descriptor: int) -> int:
         os.close(descriptor)
         raise ConfigError(f"the folder of the output, {folder}, belongs to an ingest that is running; give each its own") from None
     return lock
-
-
-def _drain(descriptor: int) -> None:
-    try:
-        os.eventfd_read(descriptor)
-    except BlockingIOError:
-        return  # nobody rang

@@ -57,3 +57,18 @@ class OutputSettings:
     def active(self) -> bool:
         """Accepted events go somewhere."""
         return self.folder is not None or self.url is not None
+
+    def arguments(self, folder: Path | None, url: str | None) -> tuple[str, ...]:
+        """Options of an `hltfarm ingest` with these settings and a folder and an endpoint of its own."""
+        if folder is None and url is None:
+            return ()
+        return (
+            *(("--output", str(folder)) if folder is not None else ()),
+            *(("--output-url", url) if url is not None else ()),
+            *("--fsync", str(self.fsync)),
+            "--output-columns" if self.columns else "--no-output-columns",
+            *("--output-file", str(self.file_bytes)),
+            *("--output-keep", str(self.keep_bytes)),
+            *("--output-reserve", str(self.reserve_bytes)),
+            *("--output-grace-s", repr(self.grace_s)),
+        )

@@ -102,7 +102,10 @@ class FileWriter:
             self._ended = True
             self._changed.notify()
         self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        if self._thread.is_alive():
+            return False
+        self._jobs.clear()  # they hold views of the slots
+        return True
 
     # -- the thread --------------------------------------------------------------------------------------------------------
 
@@ -221,7 +224,10 @@ class FileWriter:
                 self._tell(Written(tuple(event.number for _, part in parts for event in part.events)))
         appends[:0] = sorted(again, key=lambda entry: entry[0])
         if failure is not None:
-            raise failure
+            try:
+                raise failure
+            finally:
+                failure = None  # it refers to this frame, and this frame to views of the slots
 
     def _file(self, job: Append) -> OutputFile:
         """The file of a job; opened if it is its first."""

@@ -31,6 +31,7 @@ from hltfarm.service.control.link import FarmLink
 from hltfarm.service.control.server import ControlServer, listen, url_of
 from hltfarm.service.control.settings import ControlSettings
 from hltfarm.service.endpoints import client_endpoints
+from hltfarm.service.output.settings import OutputSettings
 from hltfarm.service.runcontrol import OPEN
 from hltfarm.service.supervisor.leftovers import RuntimeFolder, remove_leftovers
 from hltfarm.service.supervisor.policy import Phase, RestartPolicy
@@ -63,6 +64,7 @@ class LocalFarmSettings:
     first_run: int | None = None
     autostart: bool = True
     slots: int = 256
+    output: OutputSettings = field(default_factory=OutputSettings)
     access: AccessSettings = field(default_factory=AccessSettings)
     curve: tuple[Path, Path] | None = None  # secret key file and allow-list of the ingests
     insecure: bool = False  # the ingests may listen where others reach them without keys
@@ -79,7 +81,8 @@ def ingest_names(ingests: int) -> list[str]:
 def process_specs(settings: LocalFarmSettings, folder: RuntimeFolder) -> list[ProcessSpec]:
     """The processes of the farm, the ingests first."""
     names = ingest_names(settings.ingests)
-    errors = settings.data / "errors"
+    errors, output = settings.data / "errors", settings.output
+    consumers = client_endpoints(output.url, settings.ingests) if output.url is not None else [None] * settings.ingests
     ingests = [
         ProcessSpec(
             name=name,
@@ -95,6 +98,7 @@ def process_specs(settings: LocalFarmSettings, folder: RuntimeFolder) -> list[Pr
                 *(("--curve-key", str(settings.curve[0]), "--allow", str(settings.curve[1])) if settings.curve is not None else ()),
                 *(("--insecure",) if settings.insecure else ()),
                 *("--errors", str(errors if settings.ingests == 1 else errors / name)),
+                *output.arguments(_own_folder(output.folder, name, settings.ingests), consumers[index]),
             ),
         )
         for index, (name, clients) in enumerate(zip(names, client_endpoints(settings.clients_url, settings.ingests), strict=True))
@@ -118,6 +122,11 @@ def process_specs(settings: LocalFarmSettings, folder: RuntimeFolder) -> list[Pr
         for index in range(settings.workers)
     ]
     return [*ingests, *workers]
+
+
+def _own_folder(folder: Path | None, name: str, ingests: int) -> Path | None:
+    """Folder of one ingest: each of several has its own."""
+    return folder if folder is None or ingests == 1 else folder / name
 
 
 @contextmanager
