@@ -19,6 +19,7 @@ PACKAGES = [
     "hltfarm.service.cli",
     "hltfarm.service.control",
     "hltfarm.service.ingest",
+    "hltfarm.service.output",
     "hltfarm.service.registry",
     "hltfarm.service.security",
     "hltfarm.service.supervisor",

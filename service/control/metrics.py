@@ -104,6 +104,7 @@ def farm_families(given: MetricsInput) -> Iterator[Metric]:
     view, snapshot = given.view, given.view.snapshot
     yield from _control(given)
     yield from _ingests(view)
+    yield from _outputs(view)
     if given.supervised is not None:
         yield _gauge("hlt_workers_quarantined", "Workers taken out of service after repeated exits.", given.supervised.quarantined)
     if snapshot is not None:
@@ -161,6 +162,43 @@ def _ingests(view: FarmView) -> Iterator[Metric]:
             for folder, numbers in s.disks.items():
                 family.add_metric([endpoint, folder], numbers[place])
         yield family
+
+
+def _outputs(view: FarmView) -> Iterator[Metric]:
+    """What each ingest tells of its output, under its control endpoint; consumers over all ingests."""
+    found = [(ingest.endpoint, output) for ingest in view.ingests if ingest.snapshot is not None for output in ingest.snapshot.outputs]
+    for field, kind, name, text in _OUTPUT:
+        family = kind(name, text, labels=["ingest"])
+        for endpoint, output in found:
+            family.add_metric([endpoint], getattr(output, field))
+        yield family
+    for field, kind, name, text in _CONSUMER:
+        family = kind(name, text, labels=["ingest", "consumer"])
+        for endpoint, output in found:
+            for consumer in output.consumers:
+                family.add_metric([endpoint, consumer.name], float(getattr(consumer, field)))
+        yield family
+
+
+_Family = type[CounterMetricFamily] | type[GaugeMetricFamily]
+#: Field of OutputStatus, type, name, text.
+_OUTPUT: tuple[tuple[str, _Family, str, str], ...] = (
+    ("waiting_events", GaugeMetricFamily, "hlt_output_waiting_events", "Accepted events that wait for a file or a consumer."),
+    ("open_files", GaugeMetricFamily, "hlt_output_open_files", "Output files that are being written."),
+    ("free_bytes", GaugeMetricFamily, "hlt_output_free_bytes", "Room on the disk of the output files; -1 where there are none."),
+    ("closed_files", CounterMetricFamily, "hlt_output_files_total", "Output files that were closed."),
+    ("closed_bytes", CounterMetricFamily, "hlt_output_bytes_total", "Bytes of the output files that were closed."),
+    ("fsyncs", CounterMetricFamily, "hlt_output_fsyncs_total", "Times that the output was forced to the medium."),
+    ("removed_bytes", CounterMetricFamily, "hlt_output_removed_bytes_total", "Bytes of old output files that --output-keep removed."),
+    ("recovered_events", CounterMetricFamily, "hlt_output_recovered_events_total", "Events in files that a dead ingest had left open."),
+)
+#: Field of ConsumerStatus, type, name, text.
+_CONSUMER: tuple[tuple[str, _Family, str, str], ...] = (
+    ("present", GaugeMetricFamily, "hlt_consumer_up", "1 if the consumer of the output stream is there, else 0."),
+    ("waiting", GaugeMetricFamily, "hlt_consumer_waiting_events", "Events that are kept in flight for the consumer."),
+    ("sent", CounterMetricFamily, "hlt_consumer_events_total", "Events sent to the consumer."),
+    ("missed", CounterMetricFamily, "hlt_consumer_missed_events_total", "Events that the consumer had no credit for, in its session."),
+)
 
 
 def _accounting(s: Snapshot, mismatch: int) -> Iterator[Metric]:

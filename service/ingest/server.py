@@ -73,6 +73,9 @@ class IngestServer:
         self._config: RunConfig | None = None
         self._problems: list[str] = []
         self._started = time.time()
+        self._folders = {"errors": settings.error_dir}
+        if settings.output.folder is not None:
+            self._folders["output"] = settings.output.folder
         self._outputs: Outputs | None = None
         try:
             errors = ErrorStream(settings.error_dir, writer)
@@ -387,7 +390,7 @@ class IngestServer:
             started=self._started,
             last_decision=stats.last_decision,
             path_events=dict(stats.path_events),
-            disks={"errors": space(self._settings.error_dir)},
+            disks={name: space(folder) for name, folder in self._folders.items()},
             outputs=() if self._outputs is None else (self._outputs.status(self._now),),
             info={
                 "stale_answers": stats.stale_answers,

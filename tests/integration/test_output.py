@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hltfarm.proto.errors import ConfigError, StateError
 from hltfarm.proto.events import EventId, RawEvent
 from hltfarm.proto.messages import RunConfig, RunState
 from hltfarm.service.client import Client, Decision
+from hltfarm.service.ingest.server import IngestServer
 from hltfarm.service.output.settings import Fsync, OutputSettings
 from hltfarm.service.supervisor.local import HLTFARM
 from tests.integration.ingest_farm import DEADLINE_S, RUN, Farm, event, payload, stream
@@ -212,6 +214,8 @@ def test_a_full_disk_holds_events_back_until_there_is_room(make_farm: MakeFarm, 
 
 def test_a_folder_belongs_to_one_ingest(make_farm: MakeFarm, tmp_path: Path) -> None:
     farm = make_farm(output=settings(tmp_path))
+    urls = {f"{role}_url": f"ipc://{tmp_path}/{role}" for role in ("clients", "workers", "control")}
+    other = replace(farm.settings, ring=farm.settings.ring.with_suffix(".2"), **urls)
     with pytest.raises(ConfigError, match="belongs to an ingest that is running"):
-        make_farm(output=settings(tmp_path))
+        IngestServer(other)
     assert farm.snapshot().outputs[0].folder == str(tmp_path)

@@ -6,7 +6,18 @@ import asyncio
 
 import msgspec
 
-from hltfarm.proto.messages import Histogram, LedgerCounts, ModelInfo, RunConfig, RunState, Shadow, Snapshot, WorkerStatus
+from hltfarm.proto.messages import (
+    ConsumerStatus,
+    Histogram,
+    LedgerCounts,
+    ModelInfo,
+    OutputStatus,
+    RunConfig,
+    RunState,
+    Shadow,
+    Snapshot,
+    WorkerStatus,
+)
 from hltfarm.service.control.link import FarmView, IngestView, RefusedError, UnreachableError, view_of
 from hltfarm.service.runcontrol import RunControl
 
@@ -77,6 +88,30 @@ def snapshot(**changes: object) -> Snapshot:
             matrix=(31, 32, 33, 34),
             paths={},
             failed=0,
+        ),
+        outputs=(
+            OutputStatus(
+                folder="/data/output",
+                url="tcp://127.0.0.1:7410",
+                fsync="lumisection",
+                waiting_events=41,
+                open_files=42,
+                closed_files=43,
+                closed_bytes=44,
+                fsyncs=45,
+                removed_files=46,
+                removed_bytes=47,
+                recovered_files=48,
+                recovered_events=49,
+                free_bytes=50,
+                sent_events=51,
+                sent_bytes=52,
+                consumers=(
+                    ConsumerStatus(
+                        name="tap", mode="lossless", streams=("physics",), present=True, sent=53, missed=54, waiting=55, silent_s=0.5
+                    ),
+                ),
+            ),
         ),
         started=1_700_000_000.5,
         last_decision=1_700_000_777.25,

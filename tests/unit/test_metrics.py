@@ -178,6 +178,29 @@ def test_a_loss_shows_as_mismatch() -> None:
     assert samples["hlt_accounting_mismatch_events", ()] == 2
 
 
+def test_outputs_and_their_consumers_are_told_of_every_ingest() -> None:
+    _text, samples = scrape(FixedLink(snapshot(), snapshot(outputs=())))
+    ingest = ("ingest", f"{ENDPOINT}0")
+    expected = {
+        "hlt_output_waiting_events": 41,
+        "hlt_output_open_files": 42,
+        "hlt_output_files_total": 43,
+        "hlt_output_bytes_total": 44,
+        "hlt_output_fsyncs_total": 45,
+        "hlt_output_removed_bytes_total": 47,
+        "hlt_output_recovered_events_total": 49,
+        "hlt_output_free_bytes": 50,
+    }
+    assert {name: value for (name, _), value in samples.items() if name.startswith("hlt_output")} == expected
+    consumer = {name: value for (name, labels), value in samples.items() if labels == (("consumer", "tap"), ingest)}
+    assert consumer == {
+        "hlt_consumer_up": 1,
+        "hlt_consumer_events_total": 53,
+        "hlt_consumer_missed_events_total": 54,
+        "hlt_consumer_waiting_events": 55,
+    }
+
+
 def test_two_ingests_add_up() -> None:
     _text, samples = scrape(FixedLink(snapshot(), snapshot()))
     assert samples["hlt_events_received_total", ()] == 2000
@@ -221,7 +244,7 @@ def test_names_follow_the_rule() -> None:
     assert all(name.startswith("hlt_") for name in kinds)
     assert all(name.endswith("_total") == (kind == "counter") for name, kind in kinds.items())
     allowed = {"decision", "reason", "worker", "device", "stage", "cause", "path", "stream", "state", "code", "ingest", "le"}
-    allowed |= {"command", "folder", "status", "active", "shadow"}
+    allowed |= {"command", "folder", "status", "active", "shadow", "consumer"}
     assert {label for name, labels in samples for label, _ in labels if name != "hlt_config_info"} <= allowed
 
 
