@@ -8,8 +8,8 @@ from pathlib import Path
 
 from hltfarm.proto.errors import ConfigError
 from hltfarm.proto.limits import Limits
-from hltfarm.service.security.keys import ServerCurve
 from hltfarm.service.output.settings import OutputSettings
+from hltfarm.service.security.keys import ServerCurve
 
 
 def _ring() -> Path:
