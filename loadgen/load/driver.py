@@ -52,11 +52,20 @@ class Sender(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Numbering:
-    """How replayed events are numbered: event number = first + stride * index on the connection; unique within the run."""
+    """How replayed events are numbered: event number = first + stride * index on the connection; unique within the run.
+
+    lumi_s: length of a lumisection in seconds, counted from the start of the load; 0: the lumisection is that of the sample's event.
+    """
 
     run: int
     first: int
     stride: int = 1
+    lumi_s: float = 0.0
+    first_lumi: int = 1
+
+    def lumi(self, original: int, now: float) -> int:
+        """Lumisection of an event that is sent `now`, in seconds since the start of the load."""
+        return original if self.lumi_s == 0 else self.first_lumi + int(now / self.lumi_s)
 
     def number(self, index: int) -> int:
         """Event number of the event with this index."""
@@ -119,8 +128,9 @@ class Connection:
             index = self.accounting.sent
             which = (self._numbering.first + self._numbering.stride * index) % len(self._payloads)
             original = self._payloads[which]
-            number = EventId(self._numbering.run, original.id.lumi, self._numbering.number(index), original.id.bx)
             now = clock()
+            lumi = self._numbering.lumi(original.id.lumi, now)
+            number = EventId(self._numbering.run, lumi, self._numbering.number(index), original.id.bx)
             crc = self._crcs[which]
             if crc is None:
                 crc = self._crcs[which] = checksum(original.payload)
@@ -166,7 +176,8 @@ class LoadConfig:
     ingests: endpoints of all ingests of the farm; the connections are dealt out to them in turn. connections: client connections, each an
     independent source with its share of the schedule. run: run number, None: the run that the ingests announce. first_event: number of the
     first event. open_timeout_s: longest wait for the first credit. patience_s: a connection gives up after so long without sending or
-    being answered. silence_s: a client connects anew after so long without a sign of life from its ingest.
+    being answered. lumi_s, first_lumi: as in Numbering.
+    silence_s: a client connects anew after so long without a sign of life from its ingest.
     curve: keys, for ingests that ask for them.
     """
 
@@ -179,6 +190,8 @@ class LoadConfig:
     open_timeout_s: float = 15.0
     patience_s: float = 30.0
     silence_s: float = 5.0
+    lumi_s: float = 0.0
+    first_lumi: int = 1
     curve: ClientCurve | None = None
 
 
@@ -235,7 +248,13 @@ def run_connections(
             Connection(
                 client,
                 shares[number],
-                Numbering(client.run if config.run is None else config.run, config.first_event + number, len(shares)),
+                Numbering(
+                    client.run if config.run is None else config.run,
+                    config.first_event + number,
+                    len(shares),
+                    config.lumi_s,
+                    config.first_lumi,
+                ),
                 payloads,
                 Accounting(client.name),
             )

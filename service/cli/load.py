@@ -61,6 +61,10 @@ def load(
         int | None,
         typer.Option(min=0, help="Number of the first event. The default, the time in microseconds, is new for every load of a run."),
     ] = None,
+    lumi_seconds: Annotated[
+        float, typer.Option(min=0, help="Length of a lumisection of the load; 0: events keep the lumisections of the sample.")
+    ] = 23.31,
+    first_lumi: Annotated[int, typer.Option(min=1, max=1 << 30, help="Lumisection in which the load begins.")] = 1,
     sample_events: Annotated[int | None, typer.Option(min=1, help="Use only the first so many events of the sample.")] = None,
     patience: Annotated[float, typer.Option(min=0.1, help="Give up after so many seconds without credit and without an answer.")] = 30.0,
     wait: Annotated[float, typer.Option(min=0.1, help="Give up after so many seconds without a first credit.")] = 15.0,
@@ -95,6 +99,8 @@ def load(
         connections=connections or max(ingests, processes),
         run=run,
         first_event=time.time_ns() // 1000 if first_event is None else first_event,
+        lumi_s=lumi_seconds,
+        first_lumi=first_lumi,
         open_timeout_s=wait,
         patience_s=patience,
         curve=client_curve(key, server_key),

@@ -6,7 +6,17 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from hltfarm.proto.messages import Histogram, LedgerCounts, Snapshot, WorkerStatus, models_text
+from hltfarm.proto.messages import (
+    Histogram,
+    LedgerCounts,
+    Pending,
+    Programme,
+    RunConfig,
+    Shadow,
+    Snapshot,
+    WorkerStatus,
+    models_text,
+)
 from hltfarm.service.runcontrol import combined
 
 
@@ -73,6 +83,54 @@ def _one_worker(parts: Sequence[WorkerStatus]) -> WorkerStatus:
     )
 
 
+def _programmes(snapshots: Sequence[Snapshot]) -> tuple[Programme, ...]:
+    """Programmes of all ingests by first lumisection; one that began in the same lumisection of several is one."""
+    found: dict[tuple[int, RunConfig], Programme] = {}
+    for snapshot in snapshots:
+        for part in snapshot.programmes:
+            key = (part.first_lumi, part.config)
+            known = found.get(key)
+            if known is None:
+                found[key] = part
+                continue
+            built = known if known.menu_hash else part  # an ingest without a worker knows only what was asked for
+            found[key] = msgspec.structs.replace(built, accepted=known.accepted + part.accepted, rejected=known.rejected + part.rejected)
+    return tuple(sorted(found.values(), key=lambda part: part.first_lumi))
+
+
+def _pending(snapshots: Sequence[Snapshot]) -> Pending | None:
+    """What is being prepared: it is ready where all ingests that prepare it are."""
+    parts = [s.pending for s in snapshots if s.pending is not None]
+    if not parts:
+        return None
+    waits_for = tuple(dict.fromkeys(name for part in parts for name in part.waits_for))
+    return Pending(config=parts[0].config, waits_for=waits_for, error=next((part.error for part in parts if part.error), None))
+
+
+def _shadow(snapshots: Sequence[Snapshot]) -> Shadow | None:
+    """Counts of the shadow, added up over the ingests that have the same one."""
+    parts = [s.shadow for s in snapshots if s.shadow is not None]
+    if not parts:
+        return None
+    same = [part for part in parts if (part.config, part.fraction) == (parts[0].config, parts[0].fraction)]
+    first = next((part for part in same if part.menu_hash), same[0])
+    paths: dict[str, tuple[int, int, int]] = {}
+    for part in same:
+        for name, (both, active, shadow) in part.paths.items():
+            known = paths.get(name, (0, 0, 0))
+            paths[name] = (known[0] + both, known[1] + active, known[2] + shadow)
+    m = [sum(column) for column in zip(*(part.matrix for part in same), strict=True)]
+    return msgspec.structs.replace(
+        first,
+        waits_for=tuple(dict.fromkeys(name for part in same for name in part.waits_for)),
+        error=next((part.error for part in same if part.error), None),
+        events=sum(part.events for part in same),
+        matrix=(m[0], m[1], m[2], m[3]),
+        paths=paths,
+        failed=sum(part.failed for part in same),
+    )
+
+
 def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
     """The farm's snapshot; `snapshots` has one for each reachable ingest and is not empty."""
     if len(snapshots) == 1:
@@ -114,6 +172,10 @@ def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
         batch_events=add_histograms([s.batch_events for s in snapshots]),
         menu_hash=next(iter(hashes), ""),
         models=next((s.models for s in snapshots if s.menu_hash), ()),
+        programmes=_programmes(snapshots),
+        pending=_pending(snapshots),
+        shadow=_shadow(snapshots),
+        lumi=max(s.lumi for s in snapshots),
         problems=problems,
         started=max(s.started for s in snapshots),
         last_decision=max(s.last_decision for s in snapshots),

@@ -92,10 +92,10 @@ def test_no_copy_between_raw_data_and_decision(sample: Any, engine: str, tmp_pat
 def test_tensors_are_the_columns(sample: Any, engine: str) -> None:
     """Addresses of the tensors that torch reads and writes are those of the arena's columns, for every lane."""
     with chain(sample, engine) as reconstructor:
-        lanes = reconstructor._backend._lanes  # type: ignore[attr-defined]
+        lanes = reconstructor._backend._lanes.lanes  # type: ignore[attr-defined]
         seen = set()
         for lane in lanes:
-            selected, addresses = lane.arena["Selected"], lane._program.scorer._scorer.views.addresses()
+            selected, addresses = lane.arena["Selected"], lane.programs[reconstructor.programme].scorer._scorer.views.addresses()
             assert addresses["input 0"].pointer == selected.address(FEATURES[0])
             assert addresses["score"].pointer == selected.address("score")
             assert addresses["input 0"].strides[0] == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hltfarm.proto.errors import StateError
-from hltfarm.proto.messages import RunState, Snapshot
+from hltfarm.proto.messages import Pending, Programme, RunConfig, RunState, Shadow, Snapshot
 from hltfarm.service.control.link import IngestView, UnreachableError, refusal, view_of
 from hltfarm.service.control.merge import merge
 from hltfarm.service.control.transitions import reached
@@ -70,6 +70,32 @@ def test_the_farm_tells_of_ingests_with_different_models() -> None:
     assert farm.problems == ["the ingests decide with different models: none; tiny:fedcba9876543210"]
 
 
+def test_programmes_and_shadows_of_ingests_add_up() -> None:
+    def programme(first: int, menu: str, accepted: int) -> Programme:
+        config = RunConfig(run=7, menu=menu)
+        return Programme(
+            generation=1, first_lumi=first, config=config, menu_hash="ab", models=(), conditions="c", accepted=accepted, rejected=1
+        )
+
+    def shadow(events: int, waits_for: tuple[str, ...]) -> Shadow:
+        return Shadow(
+            config=RunConfig(run=7), fraction=0.1, menu_hash="", models=(), waits_for=waits_for, error=None, events=events,
+            matrix=(events, 0, 0, 0), paths={"a": (events, 1, 0)}, failed=1,
+        )  # fmt: skip
+
+    pending = Pending(config=RunConfig(run=7), waits_for=("w1",))
+    one = snapshot(programmes=(programme(0, "a", 5), programme(4, "b", 2)), shadow=shadow(3, ("w0",)), lumi=5)
+    other = snapshot(programmes=(programme(0, "a", 1),), shadow=shadow(4, ()), pending=pending, lumi=3)
+    farm = merge([one, other])
+    assert [(part.first_lumi, part.accepted, part.rejected) for part in farm.programmes] == [(0, 6, 2), (4, 2, 1)]
+    assert farm.lumi == 5
+    assert farm.pending is not None
+    assert (farm.pending.prepared, farm.pending.waits_for) == (False, ("w1",))
+    assert farm.shadow is not None
+    assert (farm.shadow.events, farm.shadow.matrix, farm.shadow.paths) == (7, (7, 0, 0, 0), {"a": (7, 2, 0)})
+    assert (farm.shadow.waits_for, farm.shadow.failed) == (("w0",), 2)
+
+
 def drained(**changes: object) -> bool:
     ledger = snapshot().ledger
     given: Snapshot = snapshot(state=RunState.DRAINING, ledger=type(ledger)(received=5, rejected=5), **changes)
@@ -89,4 +115,4 @@ def test_a_configuration_is_done_when_a_worker_has_built_it() -> None:
 def test_a_drain_waits_until_no_client_may_send() -> None:
     assert not drained(info={"reserved_events": 2})
     assert drained(info={"reserved_events": 0})
-    assert drained()
+    assert drained(info={})

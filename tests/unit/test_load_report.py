@@ -185,6 +185,15 @@ def test_numbering_is_unique_over_the_connections() -> None:
     assert numberings[0].index(11) == -1
 
 
+def test_lumisections_of_a_load_follow_the_clock(clock: Clock) -> None:
+    numbering = Numbering(1, 0, lumi_s=0.5, first_lumi=7)
+    ingest = Ingest(clock, 0.01, 1000)
+    Connection(ingest, Schedule(100.0, events=151), numbering, PAYLOADS, Accounting("a")).run(clock, lambda: False, 5.0)
+    lumis = [identity.lumi for identity in ingest.seen]
+    assert lumis == sorted(lumis)
+    assert {lumi: lumis.count(lumi) for lumi in lumis[:-1]} == {7: 50, 8: 50, 9: 50}
+
+
 def test_the_last_event_number_is_known(clock: Clock) -> None:
     """The next load of the run must begin above it: connections do not send equally many."""
     connection = Connection(Ingest(clock, 0.01, 5), Schedule(100.0, events=4), Numbering(1, 10, stride=3), PAYLOADS, Accounting("a"))
