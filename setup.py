@@ -16,6 +16,7 @@ PACKAGES = [
     "hltfarm.proto.detector",
     "hltfarm.service",
     "hltfarm.service.bench",
+    "hltfarm.service.chaos",
     "hltfarm.service.cli",
     "hltfarm.service.control",
     "hltfarm.service.ingest",

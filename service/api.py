@@ -71,6 +71,10 @@ class FarmApi:
         found: list[dict[str, Any]] = self._json("GET", "/v1/workers")["workers"]
         return found
 
+    def release(self, worker: str) -> None:
+        """Start a quarantined worker again."""
+        self._json("POST", f"/v1/workers/{worker}/release")
+
     def not_ready(self) -> list[str]:
         """Why the farm does not take events yet; empty when it does."""
         try:

@@ -42,6 +42,7 @@ COMMANDS: dict[str, str] = {
     "registry": "registry",
     "load": "load",
     "bench": "bench",
+    "chaos": "chaos",
     "models": "models",
     "train": "train",
 }

@@ -1,0 +1,110 @@
+"""What an injector has to do with: the farm, the load that runs, and the record of what struck."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from hltfarm.loadgen.load.report import LoadReport
+from hltfarm.proto.errors import HltfarmError
+from hltfarm.proto.events import RawEvent
+from hltfarm.service.chaos.farm import Farm
+from hltfarm.service.chaos.load import LiveLoad
+from hltfarm.service.chaos.plan import Injection
+from hltfarm.workers.faults import Order, give, strikes
+
+PATIENCE_S = 15.0
+TURN_S = 0.002
+ENOUGH = 3
+
+
+class Hit(NamedTuple):
+    """A fault that struck: when, in seconds since the start of the load, and how many events clients waited for at that moment."""
+
+    at_s: float
+    in_flight: int
+
+
+class ChaosError(HltfarmError):
+    """A fault could not be made: the round proves nothing."""
+
+
+@dataclass(slots=True)
+class Scene:
+    """One round, as injectors see it."""
+
+    farm: Farm
+    load: LiveLoad
+    payloads: list[RawEvent]
+    hits: list[Hit] = field(default_factory=list)
+    poison: set[int] = field(default_factory=set)  # events that have to end in the error stream
+    further_loads: list[LoadReport] = field(default_factory=list)  # of other clients than those of the load
+    lost_counts: int | None = None  # events whose counts may be gone with an ingest
+    problems: list[str] = field(default_factory=list)
+    _orders: list[Order] = field(default_factory=list)
+    _number: int = 0
+
+    def in_flight(self) -> None:
+        """Wait until clients wait for some events: a fault in an idle farm proves nothing."""
+        self.until(lambda: self.load.waiting >= ENOUGH, f"{ENOUGH} events were never in flight; offer a higher rate")
+
+    def hit(self) -> None:
+        """The fault strikes now."""
+        self.hits.append(Hit(self.load.now, self.load.waiting))
+
+    def until(self, condition: Callable[[], bool], otherwise: str) -> None:
+        """Wait for a condition. Raises ChaosError with what did not come true."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition():
+            self.farm.check()
+            if time.monotonic() > deadline:
+                raise ChaosError(f"{otherwise} within {PATIENCE_S:g} s")
+            time.sleep(TURN_S)  # the interval of looking
+
+    def last(self, seconds: float) -> None:
+        """Let a fault last, whatever else happens."""
+        time.sleep(seconds)
+
+    # -- orders of the workers ---------------------------------------------------------------------------------------------
+
+    def order(self, **what: object) -> Order:
+        """Give the workers a further order."""
+        # numbers of earlier rounds in the same farm are used up
+        self._number = max([self._number, *(strike.number for strike in strikes(self.farm.settings.faults))]) + 1
+        order = Order(number=self._number, **what)  # type: ignore[arg-type]
+        self._orders.append(order)
+        give(self.farm.settings.faults, self._orders)
+        return order
+
+    def withdraw(self, order: Order) -> None:
+        """Take an order back."""
+        self._orders.remove(order)
+        give(self.farm.settings.faults, self._orders)
+
+    def struck(self, order: Order, times: int = 1) -> None:
+        """Wait until an order was carried out."""
+
+        def done() -> bool:
+            return sum(strike.number == order.number for strike in strikes(self.farm.settings.faults)) >= times
+
+        self.until(done, f"no worker did '{order.act}' {times} times")
+
+    def close(self) -> None:
+        """Take all orders back."""
+        give(self.farm.settings.faults, [])
+
+    # -- who --------------------------------------------------------------------------------------------------------------
+
+    def worker(self, injection: Injection) -> tuple[str, int]:
+        """Name and process id of the worker that is meant."""
+        self.until(lambda: bool(self.farm.workers()), "no worker ran")
+        workers = sorted(self.farm.workers().items())
+        return workers[injection.target % len(workers)]
+
+
+class Injector(Protocol):
+    """Makes one fault, and has it last and end if it does; returns when it is over."""
+
+    def __call__(self, scene: Scene, injection: Injection) -> None: ...
