@@ -7,7 +7,7 @@ from hltfarm.service.chaos.scene import Scene
 from hltfarm.workers.faults import Act
 
 #: A poisonous event is chosen so far ahead on its connection that the order is there before it is sent.
-AHEAD = 12
+AHEAD = 8
 
 
 def hang(scene: Scene, injection: Injection) -> None:

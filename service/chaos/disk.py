@@ -15,13 +15,17 @@ BLOCK = 1 << 16
 
 
 class SmallDisk:
-    """The disk below a folder, until the end of the block. `mounted`: it is a file system of its own, whose errors are the real ones."""
+    """The disk below a folder, until the end of the block. `mounted`: it is a file system of its own, whose errors are the real ones.
 
-    def __init__(self, folder: Path) -> None:
+    mount: False leaves that out even where it is possible.
+    """
+
+    def __init__(self, folder: Path, mount: bool = True) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MB}m", "hltfarm-chaos", str(folder)]
-        self.mounted = shutil.which("mount") is not None and subprocess.run(command, capture_output=True, check=False).returncode == 0
+        may = mount and shutil.which("mount") is not None
+        self.mounted = may and subprocess.run(command, capture_output=True, check=False).returncode == 0
         self._limited: list[int] = []
 
     def fill(self, writers: list[int]) -> None:

@@ -49,9 +49,9 @@ class Footprints:
                 self.processes.add(process)
                 self.files |= segments(process.pid)
 
-    def left(self) -> list[str]:
-        """What is still there, in words; waits a while for it to go."""
-        deadline = time.monotonic() + PATIENCE_S
+    def left(self, patience_s: float = PATIENCE_S) -> list[str]:
+        """What is still there, in words; waits so long for it to go."""
+        deadline = time.monotonic() + patience_s
         while (found := self._left()) and time.monotonic() < deadline:
             time.sleep(POLL_S)  # the interval of looking
         return found

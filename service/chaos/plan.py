@@ -11,7 +11,7 @@ from hltfarm.proto.errors import ConfigError
 #: Injections lie in this part of the load: what comes before tells the former rate, what comes after the recovery.
 FIRST, LAST = 0.2, 0.6
 MOST = 3  # injections of a round: fewer exits than quarantine a worker
-SHORTEST_S = 3.0
+SHORTEST_S = 2.0
 
 
 class Fault(StrEnum):

@@ -128,7 +128,7 @@ def run_round(farm: Farm, fault: Fault, seed: int, settings: LoadSettings) -> Ro
         mismatches=watcher.mismatches,
         forced=load.forced,
         bundled=farm.bundled(run),
-        poison=None if fault in MAY_FORCE else frozenset(scene.poison),
+        poison=frozenset(scene.poison) if _spares_others(fault, plan, len(farm.doors)) else None,
         lost_counts=scene.lost_counts,
         further=scene.problems,
     )
@@ -167,6 +167,14 @@ def warm_up(farm: Farm, settings: LoadSettings) -> None:
     farm.api.command("stop", COMMAND_S)
     if not report.closed:
         raise ChaosError(f"the farm does not work even without a fault: {'; '.join(report.problems)}")
+
+
+def _spares_others(fault: Fault, plan: Sequence[Injection], ingests: int) -> bool:
+    """Whether no other event than the poisonous ones may end in the error stream.
+
+    One ingest tries suspects alone; several do not know of each other's, and one's poison can take the worker with another's suspect along.
+    """
+    return fault not in MAY_FORCE and (ingests == 1 or all(item.manner in ("", "fail") for item in plan))
 
 
 def _inject(scene: Scene, injector: Injector, plan: Sequence[Injection]) -> None:

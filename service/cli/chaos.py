@@ -17,7 +17,7 @@ def chaos(
     fault: Annotated[list[str], typer.Argument(help=FAULTS)],
     seed: Annotated[int, typer.Option(min=0, help="Seed of what goes wrong when; rounds count on from it.")] = 1,
     repeat: Annotated[int, typer.Option(min=1, max=1000, help="Rounds of each fault.")] = 1,
-    duration: Annotated[float, typer.Option(min=3.0, max=3600.0, help="Seconds of load in each round.")] = 12.0,
+    duration: Annotated[float, typer.Option(min=2.0, max=3600.0, help="Seconds of load in each round.")] = 12.0,
     rate: Annotated[float, typer.Option(min=1.0, help="Events per second over all clients.")] = 40.0,
     clients: Annotated[int, typer.Option(min=1, max=64, help="Client connections.")] = 4,
     workers: Annotated[int, typer.Option(min=2, max=64, help="Worker processes; two at least, for one is lost now and then.")] = 2,
