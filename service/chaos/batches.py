@@ -16,9 +16,8 @@ def hang(scene: Scene, injection: Injection) -> None:
     order = scene.order(act=Act.HANG, worker=name)
     scene.struck(order)
     scene.hit()
-    scene.until(lambda: scene.farm.workers().get(name, pid) != pid, f"{name} hangs and was not started again")
+    scene.again(name, pid)
     scene.withdraw(order)
-    scene.farm.look()
 
 
 def out_of_memory(scene: Scene, injection: Injection) -> None:
@@ -49,5 +48,10 @@ def poison(scene: Scene, injection: Injection) -> None:
     scene.struck(order)
     scene.hit()
     run = int(scene.farm.api.status()["run"])
-    scene.until(lambda: event in scene.farm.bundled(run), f"event {event}, which is poison, is not in the error stream")
+
+    def bundled() -> bool:
+        scene.farm.release_quarantined()  # it takes some workers along
+        return event in scene.farm.bundled(run)
+
+    scene.until(bundled, f"event {event}, which is poison, is not in the error stream")
     scene.farm.look()

@@ -119,17 +119,21 @@ class Farm(ABC):
         self.api.wait_ready(READY_S, self.check)
         while (status := self.api.status())["workers_ready"] < self.settings.workers or len(self.workers()) < self.settings.workers:
             self.check()
-            for worker in self.api.workers():
-                if worker["process"] is not None and worker["process"]["phase"] == "quarantined":
-                    self.api.release(worker["name"])
+            self.release_quarantined()
             if time.monotonic() > deadline:
                 raise FarmError(f"{status['workers_ready']} of {self.settings.workers} workers are ready: {'; '.join(status['problems'])}")
             time.sleep(POLL_S)  # the interval of asking
         self.look()
 
+    def release_quarantined(self) -> None:
+        """Start the workers again that were taken out after too many exits, as an operator would."""
+        for worker in self.api.workers():
+            if worker["process"] is not None and worker["process"]["phase"] == "quarantined":
+                self.api.release(worker["name"])
+
     def bundled(self, run: int) -> list[int]:
         """Numbers of the events in the bundles of a run's error stream."""
-        found = (self.settings.data / "errors").rglob(f"run{run:06d}/*/bundle.json")
+        found = (self.settings.data / "errors").rglob(f"run{run:06d}/[!.]*/bundle.json")  # with a dot: being written
         return [event["event"] for path in found for event in json.loads(path.read_text())["events"]]
 
 

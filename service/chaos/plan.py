@@ -101,7 +101,7 @@ def injections(fault: Fault, seed: int, duration_s: float, timing: Timing) -> tu
     draw = random.Random(f"{fault}:{seed}")
     shortest, longest = lasting(fault, timing)
     window = (LAST - FIRST) * duration_s
-    number = min(MOST, max(1, int(window / (longest + 3.0))))
+    number = min(MOST, max(1, int(window / (longest + (6.0 if fault is Fault.POISON else 3.0)))))  # a poison takes several workers along
     part = window / number
     return tuple(
         Injection(

@@ -15,8 +15,7 @@ def kill_worker(scene: Scene, injection: Injection) -> None:
     scene.in_flight()
     scene.hit()
     os.kill(pid, signal.SIGKILL)
-    scene.until(lambda: scene.farm.workers().get(name, pid) != pid, f"{name} was not started again")
-    scene.farm.look()
+    scene.again(name, pid)
 
 
 def stop_worker(scene: Scene, injection: Injection) -> None:

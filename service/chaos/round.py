@@ -44,8 +44,6 @@ INJECTORS: dict[Fault, Injector] = {
 }
 #: Faults for which the control plane has to be a process of its own; the others are put into `hltfarm serve`.
 OF_ROLES = frozenset({Fault.KILL_CONTROL, Fault.PARTITION_WORKERS})
-#: Faults that may send an event to the error stream that nothing is wrong with: two workers were lost with it, or all of them.
-MAY_FORCE = frozenset({Fault.KILL, Fault.STOP, Fault.HANG, Fault.PARTITION_WORKERS, Fault.OOM, Fault.KILL_INGEST})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +126,7 @@ def run_round(farm: Farm, fault: Fault, seed: int, settings: LoadSettings) -> Ro
         mismatches=watcher.mismatches,
         forced=load.forced,
         bundled=farm.bundled(run),
-        poison=frozenset(scene.poison) if _spares_others(fault, plan, len(farm.doors)) else None,
+        poison=frozenset(scene.poison) if _spares_others(plan, len(farm.doors)) else None,
         lost_counts=scene.lost_counts,
         further=scene.problems,
     )
@@ -169,12 +167,12 @@ def warm_up(farm: Farm, settings: LoadSettings) -> None:
         raise ChaosError(f"the farm does not work even without a fault: {'; '.join(report.problems)}")
 
 
-def _spares_others(fault: Fault, plan: Sequence[Injection], ingests: int) -> bool:
+def _spares_others(plan: Sequence[Injection], ingests: int) -> bool:
     """Whether no other event than the poisonous ones may end in the error stream.
 
     One ingest tries suspects alone; several do not know of each other's, and one's poison can take the worker with another's suspect along.
     """
-    return fault not in MAY_FORCE and (ingests == 1 or all(item.manner in ("", "fail") for item in plan))
+    return ingests == 1 or not any(item.manner in ("die", "hang") for item in plan)
 
 
 def _inject(scene: Scene, injector: Injector, plan: Sequence[Injection]) -> None:

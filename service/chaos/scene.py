@@ -15,7 +15,7 @@ from hltfarm.service.chaos.load import LiveLoad
 from hltfarm.service.chaos.plan import Injection
 from hltfarm.workers.faults import Order, give, strikes
 
-PATIENCE_S = 15.0
+PATIENCE_S = 45.0
 TURN_S = 0.002
 SEVERAL, SOON_S = 3, 0.5
 
@@ -67,6 +67,16 @@ class Scene:
     def last(self, seconds: float) -> None:
         """Let a fault last, whatever else happens."""
         time.sleep(seconds)
+
+    def again(self, worker: str, pid: int) -> None:
+        """Wait until a worker has another process than this one; it is released, as an operator would, if it was lost too often."""
+
+        def started() -> bool:
+            self.farm.release_quarantined()
+            return self.farm.workers().get(worker, pid) != pid
+
+        self.until(started, f"{worker} was not started again")
+        self.farm.look()
 
     # -- orders of the workers ---------------------------------------------------------------------------------------------
 
