@@ -138,7 +138,10 @@ class Outputs:
         writer = self._writer
         if writer is None or not self._rung:
             return
-        os.eventfd_read(self.descriptor)
+        try:
+            os.eventfd_read(self.descriptor)
+        except BlockingIOError:
+            return  # the writer is between noting that it rings and ringing; the poll tells when it has
         self._rung = False  # before the reports are read: what comes later rings again
         while writer.reports:
             report = writer.reports.popleft()
