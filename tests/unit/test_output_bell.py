@@ -15,7 +15,7 @@ from hltfarm.service.output.settings import OutputSettings
 
 @pytest.fixture
 def outputs(tmp_path: Path) -> Iterator[Outputs]:
-    made = Outputs(OutputSettings(folder=tmp_path / "output"), lambda run, lumi: LedgerCounts(), lambda: [], lambda run: 0)
+    made = Outputs(OutputSettings(folder=tmp_path / "output"), lambda run, lumi: LedgerCounts(), list, lambda run: 0)
     yield made
     made.close()
 
