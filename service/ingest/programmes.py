@@ -47,9 +47,10 @@ class Entry:
     def settle(self, message: Configured) -> str | None:
         """Take what a worker has built; the first one says what it is. Returns what is wrong with that of another, None if nothing is."""
         if not self.built:
+            menu, models = menu_id(message.menu_hash), models_id(message.models)  # raise for what is no hash, before anything is taken
             self.built = True
-            self.menu_hash, self.menu = message.menu_hash, menu_id(message.menu_hash)
-            self.models, self.models_id = message.models, models_id(message.models)
+            self.menu_hash, self.menu = message.menu_hash, menu
+            self.models, self.models_id = message.models, models
             self.paths, self.conditions = message.paths, message.conditions
             return None
         if self.menu_hash != message.menu_hash:

@@ -1,0 +1,321 @@
+"""Fuzz targets for everything that reads foreign bytes. Each takes any bytes, and ends with the errors that it promises or with none.
+
+Whatever else it raises is a finding. Where a checksum would stop it at the door, it is made right half of the time.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from crc32c import crc32c
+
+from hltfarm.loadgen.records import ALIGN, FILE_MAGIC, FOOTER_MAGIC, RECORD_MAGIC
+from hltfarm.loadgen.sample import Sample, SampleWriter
+from hltfarm.proto import wire, worker_link
+from hltfarm.proto.columns import decode_columns, encode_columns
+from hltfarm.proto.errors import ConditionsError, ConfigError, SampleError, WireCode, WireError
+from hltfarm.proto.events import EventId, RawEvent
+from hltfarm.proto.limits import Limits
+from hltfarm.proto.messages import OPS, Command, RunConfig
+from hltfarm.proto.raw import check_payload, pack_event
+from hltfarm.service.security.keys import load_public, load_secret, new_keys
+from hltfarm.service.security.tokens import parse_tokens
+from hltfarm.workers.menu import DEFAULT_MENU
+from hltfarm.workers.menu.menu import Menu, check
+from hltfarm.workers.models import archive, manifest, package
+from tests.fuzz.farm import SEEDS, ingest
+from tests.reference.backends import reconstructor
+from tests.reference.detectors import DETECTORS
+
+SHIPPED = Path(package.__file__).with_name("shipped")
+LIMITS = Limits(max_payload_bytes=1 << 16)
+DETECTOR = "small"
+MAX_PAYLOAD = 1 << 16
+
+
+@dataclass(frozen=True)
+class Target:
+    """`run` takes bytes; `seeds` are sound ones to begin with. `folder` of both: a place for files."""
+
+    run: Callable[[bytes, Path], None]
+    seeds: Callable[[Path], Iterator[bytes]]
+
+
+# -- wire ------------------------------------------------------------------------------------------------------------------
+
+
+def frames(data: bytes, _folder: Path) -> None:
+    """A header and a body, split where the first byte says; sealed if its highest bit is set."""
+    if not data:
+        return
+    cut, sealed = data[0] & 0x7F, data[0] & 0x80
+    head, body = data[1 : 1 + cut], data[1 + cut :]
+    if sealed and len(head) >= 20:
+        head = head[:12] + crc32c(body).to_bytes(4, "little") + head[16:-4]
+        head += crc32c(head).to_bytes(4, "little")
+    with suppress(WireError):
+        header = wire.decode_header(head)
+        assert wire.HEADER_BYTES[head[5]] == len(head)
+        wire.check_body(header, body, LIMITS)
+        assert header.body_bytes == len(body)
+        if isinstance(header, wire.Decisions):
+            assert len(wire.decode_decisions(header, body)) == header.records
+        elif isinstance(header, wire.Columns):
+            decode_columns(body)
+        else:
+            wire.decode_text(body)
+
+
+def frame_seeds(_folder: Path) -> Iterator[bytes]:
+    event = EventId(7, 1, 2, 3)
+    payload = np.zeros(64, np.uint8)
+    tables = {"tracks": {"pt": np.ones(3, np.float32)}, "vertices": {"z": np.zeros((2, 2), np.float32)}}
+    messages = [
+        (wire.encode_event(event, payload), payload.tobytes()),
+        wire.encode_hello("readout"),
+        wire.encode_bye(4),
+        wire.encode_credit(wire.Credit(1, 2, 3, 4, 5, 6, 7)),
+        wire.encode_decisions(np.zeros(2, wire.DECISION)),
+        wire.encode_error(WireCode.BAD_CRC, "text"),
+        wire.encode_reply_columns(7, 1, 2, 3, encode_columns(tables)),
+    ]
+    for head, body in messages:
+        yield bytes([len(head)]) + head + body
+        yield bytes([0x80 | len(head)]) + head + body
+
+
+def columns(data: bytes, _folder: Path) -> None:
+    """Tables of columns: what can be read is written as the same bytes or not at all."""
+    with suppress(WireError):
+        decode_columns(data)
+
+
+def column_seeds(_folder: Path) -> Iterator[bytes]:
+    yield encode_columns({})
+    yield encode_columns({"tracks": {"pt": np.arange(4, dtype=np.float32), "n": np.arange(4, dtype=np.int32)}})
+    yield encode_columns({"a": {"b": np.zeros((3, 2), np.float64)}, "empty": {"x": np.zeros(0, np.uint8)}})
+
+
+def worker_messages(data: bytes, _folder: Path) -> None:
+    """Messages of workers and to workers, commands of the control plane."""
+    for decode in (worker_link.decode_from_worker, worker_link.decode_to_worker):
+        with suppress(msgspec.MsgspecError):
+            decode(data)
+    with suppress(msgspec.MsgspecError):
+        msgspec.json.decode(data, type=Command)
+
+
+def worker_seeds(_folder: Path) -> Iterator[bytes]:
+    config = RunConfig(run=7, menu="version: 1")
+    yield worker_link.encode(worker_link.Hello(name="w", backend="cpu", device="cpu", pid=1, host="h", capacity=8))
+    yield worker_link.encode(worker_link.Configured(generation=1, paths=(worker_link.PathInfo("a", "b"),)))
+    yield worker_link.encode(worker_link.Failed(error="e"))
+    yield worker_link.encode(worker_link.Configure(generation=1, config=config))
+    for op in OPS:
+        yield msgspec.json.encode(Command(id="1", op=op, config=config))
+
+
+# -- events ----------------------------------------------------------------------------------------------------------------
+
+
+def feds(data: bytes, _folder: Path) -> None:
+    """A payload through the compiled kernels, unpack to menu, twice in a batch: the same row both times, digest included."""
+    payload = np.frombuffer(data[: MAX_PAYLOAD // 4 * 4], np.uint8)
+    payload = payload[: len(payload) // 4 * 4].copy()
+    with suppress(WireError):
+        check_payload(payload)
+    event = RawEvent(EventId(1, 1, 1, 1), payload)
+    results = reconstructor(DETECTOR, "cpu").run([event, event]).results
+    assert results[0] == results[1]
+
+
+def fed_seeds(_folder: Path) -> Iterator[bytes]:
+    detector = DETECTORS[DETECTOR]()
+    rng = np.random.default_rng(1)
+    for pixels in (0, 1, 40, 400):
+        module = rng.integers(0, detector.n_modules, pixels)
+        row, col = (rng.integers(0, size, pixels) for size in (detector.topology.rows, detector.topology.cols))
+        yield pack_event(detector, module, row, col, rng.integers(1, 255, pixels)).tobytes()
+
+
+# -- files -----------------------------------------------------------------------------------------------------------------
+
+
+def _written(folder: Path, name: str, data: bytes) -> Path:
+    path = folder / name
+    path.write_bytes(data)
+    path.chmod(0o600)
+    return path
+
+
+def samples(data: bytes, folder: Path) -> None:
+    """A sample file: opened, read, verified. The first byte says whether the checksums of its records are made right."""
+    content = _sealed_records(data[1:]) if data[:1] > b"\x7f" else data[1:]
+    path = _written(folder, "fuzz.hlt", content)
+    with suppress(SampleError, ConditionsError):
+        sample = Sample(path)
+        with suppress(SampleError):
+            sample.verify()
+        for i in range(min(4, len(sample))):
+            with suppress(SampleError):
+                sample[i]
+            with suppress(SampleError):
+                sample.truth(i)
+        sample.detector()
+
+
+def _sealed_records(data: bytes) -> bytes:
+    """The same with right checksums in what looks like a head or a foot and stands where one may be."""
+    content = bytearray(data)
+    for at in range(0, len(content) - ALIGN + 1, ALIGN):
+        begin = bytes(content[at : at + 8])
+        if begin[:4] == RECORD_MAGIC.to_bytes(4, "little"):
+            stored = int.from_bytes(content[at + 16 : at + 24], "little")
+            crc = crc32c(bytes(content[at + ALIGN : at + ALIGN + min(stored, len(content))]))
+            content[at + 12 : at + 16] = crc.to_bytes(4, "little")
+        elif begin not in (FILE_MAGIC, FOOTER_MAGIC):
+            continue
+        content[at + ALIGN - 4 : at + ALIGN] = crc32c(bytes(content[at : at + ALIGN - 4])).to_bytes(4, "little")
+    return bytes(content)
+
+
+def sample_seeds(folder: Path) -> Iterator[bytes]:
+    path = folder / "seed.hlt"
+    for compress in (False, True):
+        with SampleWriter(path, {"made": "for the fuzzer"}, detector=DETECTORS[DETECTOR](), compress=compress) as writer:
+            for number in range(2):
+                writer.add(RawEvent(EventId(1, 1, number, 1), np.zeros(64, np.uint8)), {"pt": np.ones(2, np.float32)})
+        yield b"\x00" + path.read_bytes()
+        yield b"\xff" + path.read_bytes()
+
+
+def menus(data: bytes, _folder: Path) -> None:
+    """A menu: one that is taken has a hash and is taken again, one that is not has faults with lines."""
+    text = data.decode(errors="surrogateescape" if data[:1] == b"\xff" else "replace")
+    found = check(text)
+    if isinstance(found, Menu):
+        assert Menu.parse(text).hash == found.hash
+    else:
+        assert found
+        assert all(fault.line >= 1 and "\n" not in fault.text for fault in found)
+
+
+def menu_seeds(_folder: Path) -> Iterator[bytes]:
+    yield DEFAULT_MENU.encode()
+    yield b"version: 1\nname: x\nstreams: [a]\npaths:\n  - {name: HLT_A, prescale: 3, stream: a, require: {tracks: {min: 2, max: 9}}}\n"
+    yield b'{"version": 1, "paths": [{"name": "HLT_All"}]}'
+
+
+def manifests(data: bytes, _folder: Path) -> None:
+    """The manifest of a model."""
+    with suppress(ConfigError):
+        manifest.parse(data, "fuzz")
+
+
+def manifest_seeds(_folder: Path) -> Iterator[bytes]:
+    for model in sorted(SHIPPED.iterdir()):
+        yield (model / package.MANIFEST).read_bytes()
+
+
+def models(data: bytes, folder: Path) -> None:
+    """A package whose weights are the bytes, with the digest that they have, so that they are looked at."""
+    described = _manifest("track-mlp")
+    (name,) = described.files
+    place = folder / "model"
+    place.mkdir(exist_ok=True)
+    sealed = described.model_copy(update={"files": {name: package.digest(data)}})
+    (place / package.MANIFEST).write_text(sealed.to_json())
+    (place / name).write_bytes(data)
+    with suppress(ConfigError):
+        package.load(place)
+
+
+@lru_cache(maxsize=2)
+def _manifest(name: str) -> manifest.Manifest:
+    return manifest.read(SHIPPED / name)
+
+
+def model_seeds(_folder: Path) -> Iterator[bytes]:
+    for model in sorted(SHIPPED.iterdir()):
+        (name,) = manifest.read(model).files
+        yield (model / name).read_bytes()
+
+
+def archives(data: bytes, _folder: Path) -> None:
+    """An exported program (.pt2). If the first byte is above 0x7f the rest is the program of an archive that is sound otherwise."""
+    content = data[1:]
+    if data[:1] > b"\x7f":
+        buffer = BytesIO()
+        with zipfile.ZipFile(buffer, "w") as file:
+            file.writestr(f"m/{archive.PROGRAM}", content)
+            for index in (archive.WEIGHTS_INDEX, archive.CONSTANTS_INDEX):
+                file.writestr(f"m/{index}", b'{"config": {}}')
+        content = buffer.getvalue()
+    with suppress(ConfigError):
+        archive.inspect(content, "fuzz", (3, 2))
+
+
+def archive_seeds(_folder: Path) -> Iterator[bytes]:
+    node = '{"target": "torch.ops.aten.relu.default", "inputs": [], "outputs": [], "metadata": {}}'
+    program = f'{{"graph_module": {{"graph": {{"nodes": [{node}]}}, "signature": {{}}}}, "opset_version": {{}}}}'.encode()
+    yield b"\xff" + program
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("m/models/model.json", program)
+        file.writestr("m/data/weights/weight_0", bytes(16))
+        file.writestr(f"m/{archive.WEIGHTS_INDEX}", '{"config": {"w": {"path_name": "weight_0", "use_pickle": false, "tensor_meta": {}}}}')
+        file.writestr(f"m/{archive.CONSTANTS_INDEX}", '{"config": {}}')
+    yield b"\x00" + buffer.getvalue()
+
+
+def tokens(data: bytes, _folder: Path) -> None:
+    """A tokens file."""
+    with suppress(ConfigError):
+        found = parse_tokens(data.decode(errors="replace"), "fuzz")
+        assert found.find("hlt_x") is None
+        assert all(entry.end is None or entry.end.tzinfo is not None for entry in found.entries)
+
+
+def token_seeds(_folder: Path) -> Iterator[bytes]:
+    digest = "ab" * 32
+    yield f'tokens:\n  - {{name: a, role: admin, sha256: "{digest}", expires: 2027-01-01}}\n'.encode()
+    yield f'tokens:\n  - name: b\n    role: viewer\n    sha256: "{digest}"\n    expires: "2027-01-01T00:00:00+02:00"\n'.encode()
+
+
+def keys(data: bytes, folder: Path) -> None:
+    """Key files, public and secret."""
+    path = _written(folder, "fuzz.key", data)
+    for load in (load_public, load_secret):
+        with suppress(ConfigError):
+            load(path)
+
+
+def key_seeds(folder: Path) -> Iterator[bytes]:
+    for path in (folder / "seed.key", folder / "seed.key_secret"):
+        path.unlink(missing_ok=True)
+    for path in new_keys("seed", folder):
+        yield path.read_bytes()
+
+
+TARGETS: dict[str, Target] = {
+    "frames": Target(frames, frame_seeds),
+    "columns": Target(columns, column_seeds),
+    "worker_messages": Target(worker_messages, worker_seeds),
+    "ingest": Target(ingest, lambda _: iter(SEEDS)),
+    "feds": Target(feds, fed_seeds),
+    "samples": Target(samples, sample_seeds),
+    "menus": Target(menus, menu_seeds),
+    "manifests": Target(manifests, manifest_seeds),
+    "models": Target(models, model_seeds),
+    "archives": Target(archives, archive_seeds),
+    "tokens": Target(tokens, token_seeds),
+    "keys": Target(keys, key_seeds),
+}
