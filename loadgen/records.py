@@ -21,6 +21,8 @@ FILE_MAGIC = b"HLTSMPL\0"
 FOOTER_MAGIC = b"HLTSEND\0"
 RECORD_MAGIC = 0x52544C48
 PAYLOAD_FORMAT = 1  # FED table
+ZLIB_RATIO = 1032  # the most that deflate can do
+LARGEST_UNPACKED = 1 << 30  # bytes of a record; a file may claim what it likes
 
 _RECORD = struct.Struct("<IIIIQQQIIIII")
 _FILE = struct.Struct("<8sII")
@@ -178,6 +180,8 @@ class RecordFile:
             if head.size != head.stored:
                 self.fail(f"record at byte {at} has {head.stored} bytes, its header says {head.size}")
             return view
+        if head.size > min(LARGEST_UNPACKED, ZLIB_RATIO * head.stored):
+            self.fail(f"record at byte {at} claims {head.size} bytes in {head.stored} compressed ones")
         unpacker = zlib.decompressobj()
         try:
             data = unpacker.decompress(view.data, head.size) if head.size else b""

@@ -141,7 +141,7 @@ class IngestLink:
             frames = await self._socket.recv_multipart()
             try:
                 reply = self._decoder.decode(frames[-1])
-            except msgspec.DecodeError as error:  # ValidationError is one: a peer of another version
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:  # ValidationError is one: a peer of another version
                 for future in self._waiting.values():
                     if not future.done():
                         future.set_exception(UnreachableError(f"ingest {self.endpoint} sent an answer that cannot be read: {error}"))

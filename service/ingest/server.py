@@ -245,7 +245,7 @@ class IngestServer:
                 continue
             try:
                 command = msgspec.json.decode(frames[-1].buffer, type=Command)
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:  # msgspec lets the second one through
                 reply = CommandReply(id="", error=f"not a command: {error}")
             else:
                 reply = self._reply(command, now, now_ns)

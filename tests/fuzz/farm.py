@@ -190,6 +190,12 @@ def step(play: Play, source: Bytes) -> None:
         play.greet()
         if source.byte() == 255:
             play.ready("no hash")
+    elif source.byte() % 4 == 3:
+        play.control.send(source.piece())
+        while not play.control.poll(0):
+            play.server.turn()
+        assert msgspec.json.decode(play.control.recv(), type=CommandReply).error is not None
+        play.hear()
     else:
         op = OPS[source.byte() % len(OPS)]
         config = RunConfig(run=RUN + source.byte() % 2) if source.byte() % 2 else None

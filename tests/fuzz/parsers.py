@@ -105,11 +105,14 @@ def column_seeds(_folder: Path) -> Iterator[bytes]:
 
 
 def worker_messages(data: bytes, _folder: Path) -> None:
-    """Messages of workers and to workers, commands of the control plane."""
+    """Messages of workers and to workers, commands of the control plane.
+
+    msgspec lets UnicodeDecodeErrors through; the ingest expects them.
+    """
     for decode in (worker_link.decode_from_worker, worker_link.decode_to_worker):
-        with suppress(msgspec.MsgspecError):
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError):
             decode(data)
-    with suppress(msgspec.MsgspecError):
+    with suppress(msgspec.MsgspecError, UnicodeDecodeError):
         msgspec.json.decode(data, type=Command)
 
 

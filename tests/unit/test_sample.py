@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from hltfarm.loadgen import records
 from hltfarm.loadgen.arrays import pack_arrays, shuffle, unpack_arrays, unshuffle
 from hltfarm.loadgen.detector_block import pack_detector, unpack_detector
 from hltfarm.loadgen.records import ALIGN, FILE_MAGIC, seal
@@ -274,3 +275,11 @@ def test_detector_block_of_another_kind() -> None:
         unpack_detector(pack_arrays(arrays, {**numbers, "unknown": 1}))
     with pytest.raises(SampleError, match="embedded detector"):
         unpack_detector(pack_arrays({**arrays, "modules.layer": arrays["modules.layer"][1:]}, numbers))
+
+
+@pytest.mark.parametrize("size", [1 << 63, 1 << 40, (1 << 30) + 4])
+def test_a_record_that_claims_more_than_deflate_can_do_is_refused(tmp_path: Path, size: int) -> None:
+    """The size once went to zlib as it stood: a number beyond its limits, or all the memory there is."""
+    file = records.RecordFile("x", np.zeros(512, np.uint8))
+    with pytest.raises(SampleError, match=f"claims {size} bytes in 100 compressed ones"):
+        file.content(0, records.Header(records.Kind.TRUTH, flags=records.Flags.ZLIB, stored=100, size=size))
