@@ -11,11 +11,12 @@ PY := $(BIN)/python
 KERNEL_SOURCES := $(wildcard workers/*.py workers/*/*.py workers/*/*.cuh workers/*/*.cpp proto/soa.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format bench models wheel lock clean types
+.PHONY: help venv demo test fuzz lint format bench models wheel lock clean types
 
 help:
 	@echo "make demo    start a farm on this machine, stream events through it, print the report"
 	@echo "make test    the whole test suite (GPU tests are skipped without a GPU)"
+	@echo "make fuzz    foreign bytes to every parser and to the HTTP API, SECONDS=60 for each (Python 3.11 or 3.12)"
 	@echo "make lint    ruff, mypy --strict, clang-format"
 	@echo "make format  apply ruff and clang-format"
 	@echo "make bench   throughput of the pipeline on this machine, by stage"
@@ -46,6 +47,14 @@ test: venv
 types:
 	@mkdir -p build/types/hltfarm
 	@for root in proto service workers loadgen; do ln -sfn ../../../$$root build/types/hltfarm/$$root; done
+
+# Coverage-guided, one target after the other; corpora and findings stay in build/fuzz. EXAMPLES requests of each kind to every operation.
+SECONDS ?= 60
+EXAMPLES ?= 200
+fuzz: venv
+	$(PY) -m pip install --disable-pip-version-check --quiet 'atheris>=3'
+	$(PY) -m tests.fuzz.run all --seconds $(SECONDS)
+	$(PY) -m tests.fuzz.http --examples $(EXAMPLES)
 
 lint: venv types
 	$(BIN)/ruff check .

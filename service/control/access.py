@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hltfarm.service.control.problems import problem
-from hltfarm.service.control.roles import Rule, rule_for
+from hltfarm.service.control.roles import BODY_BYTES, Rule, rule_for
 from hltfarm.service.security.binds import loopback
 from hltfarm.service.security.log_limit import LogLimit
 from hltfarm.service.security.tokens import Role, Tokens, TokensFile
@@ -56,7 +56,7 @@ class AccessSettings(BaseModel):
     """Without tokens on the loopback interface: the name by which the farm is addressed must be a loopback one. A web page of somebody
     else, open in a browser of this machine, could otherwise reach the API by a name of its own (DNS rebinding)."""
     body_s: float = Field(default=60.0, gt=0)
-    """Time to send a body."""
+    """Time to send a body; one that may be large gets a second more for each MiB."""
 
 
 class Caller(NamedTuple):
@@ -162,7 +162,9 @@ class Access:
             return
         state = scope.setdefault("state", {})
         state["who"], state["role"] = answer.who, answer.role
-        await self._app(scope, _Bounded(receive, rule.body_bytes, self._settings.body_s), send)
+        await self._app(
+            scope, _Bounded(receive, rule.body_bytes, self._settings.body_s + max(0, rule.body_bytes - BODY_BYTES) / 2**20), send
+        )
 
     def _check(self, method: str, headers: Headers, rule: Rule) -> Caller | Refusal:
         strange = foreign(method, headers, local_only=self._settings.local_only and rule.role is not None)

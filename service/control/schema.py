@@ -12,6 +12,7 @@ from hltfarm.service.control.roles import rule_for
 
 _SCHEME = {"bearer": {"type": "http", "scheme": "bearer", "description": "A token that `hltfarm token new` made."}}
 _REFUSALS = {
+    HTTPStatus.BAD_REQUEST: "The body cannot be read.",
     HTTPStatus.UNAUTHORIZED: "No token, or one that is not valid (any more).",
     HTTPStatus.FORBIDDEN: "The token's role may not do this, or a browser was sent by another site.",
     HTTPStatus.REQUEST_TIMEOUT: "The body took too long.",
@@ -41,6 +42,11 @@ def _describe(operation: dict[str, Any], method: str, path: str) -> None:
     operation["security"] = [] if role is None else [{"bearer": []}]
     operation["x-role"] = "everybody" if role is None else role.label
     media = {"application/problem+json": {"schema": Problem.model_json_schema()}}
+    responses = operation["responses"]
+    if "HTTPValidationError" in str(responses.get("422")):  # FastAPI's own form, which `problems` replaces
+        responses["422"] = {"description": "Something in the request is not what it should be.", "content": media}
+    if "{" in path:
+        responses.setdefault("404", {"description": "Not known.", "content": media})
     for status, description in _REFUSALS.items():
         if role is not None or status is not HTTPStatus.UNAUTHORIZED:
-            operation["responses"].setdefault(str(status.value), {"description": description, "content": media})
+            responses.setdefault(str(status.value), {"description": description, "content": media})

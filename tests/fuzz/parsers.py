@@ -6,12 +6,13 @@ Whatever else it raises is a finding. Where a checksum would stop it at the door
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 import numpy as np
@@ -21,11 +22,12 @@ from hltfarm.loadgen.records import ALIGN, FILE_MAGIC, FOOTER_MAGIC, RECORD_MAGI
 from hltfarm.loadgen.sample import Sample, SampleWriter
 from hltfarm.proto import wire, worker_link
 from hltfarm.proto.columns import decode_columns, encode_columns
-from hltfarm.proto.errors import ConditionsError, ConfigError, SampleError, WireCode, WireError
+from hltfarm.proto.errors import ConditionsError, ConfigError, LimitError, SampleError, WireCode, WireError
 from hltfarm.proto.events import EventId, RawEvent
 from hltfarm.proto.limits import Limits
 from hltfarm.proto.messages import OPS, Command, RunConfig
 from hltfarm.proto.raw import check_payload, pack_event
+from hltfarm.service.model_store import ModelStore
 from hltfarm.service.security.keys import load_public, load_secret, new_keys
 from hltfarm.service.security.tokens import parse_tokens
 from hltfarm.workers.menu import DEFAULT_MENU
@@ -279,6 +281,33 @@ def archive_seeds(_folder: Path) -> Iterator[bytes]:
     yield b"\x00" + buffer.getvalue()
 
 
+def uploads(data: bytes, folder: Path) -> None:
+    """An uploaded model: a zip, or, if the first byte is above 0x7f, the manifest of one that is sound otherwise."""
+    content = data[1:]
+    if data[:1] > b"\x7f":
+        content = zipped(SHIPPED / "track-mlp", {package.MANIFEST: content})
+    store = ModelStore(folder / "models")
+    with suppress(ConfigError, LimitError):
+        found, place, size = store.add(BytesIO(content))
+        assert place.is_relative_to(folder / "models")
+        assert size > 0
+        store.remove(found.name, found.hash)
+
+
+def zipped(folder: Path, instead: Mapping[str, bytes] = MappingProxyType({})) -> bytes:
+    """The files of a folder as a zip, some with other content."""
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for path in sorted(folder.iterdir()):
+            file.writestr(path.name, instead.get(path.name) or path.read_bytes())
+    return buffer.getvalue()
+
+
+def upload_seeds(_folder: Path) -> Iterator[bytes]:
+    yield b"\x00" + zipped(SHIPPED / "track-mlp")
+    yield b"\xff" + (SHIPPED / "track-mlp" / package.MANIFEST).read_bytes()
+
+
 def tokens(data: bytes, _folder: Path) -> None:
     """A tokens file."""
     with suppress(ConfigError):
@@ -319,6 +348,7 @@ TARGETS: dict[str, Target] = {
     "manifests": Target(manifests, manifest_seeds),
     "models": Target(models, model_seeds),
     "archives": Target(archives, archive_seeds),
+    "uploads": Target(uploads, upload_seeds),
     "tokens": Target(tokens, token_seeds),
     "keys": Target(keys, key_seeds),
 }

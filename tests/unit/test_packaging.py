@@ -134,7 +134,7 @@ DISTRIBUTIONS = {
 
 
 @pytest.mark.parametrize(
-    ("folders", "extras"), [(ROOTS, ("cuda", "sim", "validate", "train")), (("tests",), ("cuda", "sim", "validate", "test"))]
+    ("folders", "extras"), [(ROOTS, ("cuda", "sim", "validate", "train")), (("tests",), ("cuda", "sim", "validate", "test", "fuzz"))]
 )
 def test_every_import_is_a_declared_dependency(folders: tuple[str, ...], extras: tuple[str, ...]) -> None:
     """What somebody installed by hand is not there on a new machine."""
