@@ -146,6 +146,10 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int = 0
     pid: int = 0
     host: str = ""
+    canary_at: float = 0.0  # when its last good answer to a canary came, seconds since 1970; 0 if none did
+    canary_age_s: float = -1.0  # the same as an age; -1 if none did
+    canary_failures: int = 0
+    distrusted: str = ""  # why it gets no events although it could, empty for nearly all
 
 
 class Programme(msgspec.Struct, frozen=True, kw_only=True):
@@ -260,6 +264,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     lumi: int = 0  # highest lumisection of the run so far, 0 before the first event
     problems: list[str]  # why the state is RunningDegraded or Error, in words
     clients_url: str = ""  # where this ingest takes events; empty in a sum over several
+    canary_s: float = 0.0  # time between two canaries of a worker, 0 for none
     started: float = 0.0  # when this ingest did, seconds since 1970; in a sum: the latest
     last_decision: float = 0.0  # when an event was decided last, likewise; 0 if none was
     path_events: dict[str, int] = {}  # events decided by a menu that has the path: what its accepts are a share of

@@ -2,8 +2,8 @@
 
 Results have one more frame for each event whose columns were asked for and which is accepted: the body of a COLUMNS frame.
 
-    worker -> ingest   Hello, Configured, Results + ANSWER[] + columns..., Failed + ASSIGNED[], Alive, Leaving, Goodbye
-    ingest -> worker   Welcome, Configure, Retire, Work + DESCRIPTOR[], Alive, Dismissed, Unknown
+    worker -> ingest   Hello, Configured, Results + ANSWER[] + columns..., Failed + ASSIGNED[], CanaryDone, Alive, Leaving, Goodbye
+    ingest -> worker   Welcome, Configure, Retire, Work + DESCRIPTOR[], Canary, Alive, Dismissed, Unknown
 
 A worker says Hello and is told the slot ring (Welcome) and the programmes of the run (Configure, one message each), which it answers with
 Configured; then it gets Work as far as its capacity goes. `ticket` is unique for every assignment: an answer whose ticket is no longer
@@ -25,7 +25,7 @@ import numpy as np
 from hltfarm.proto.messages import ModelInfo, RunConfig
 from hltfarm.proto.results import RESULT
 
-VERSION = 5
+VERSION = 6
 
 #: An event in a slot. `size`: payload bytes. `flags`: wire.EventFlags that concern the worker (WANT_COLUMNS). `generation`: the programme
 #: that decides it; `shadow`: one that is asked as well, 0 if none.
@@ -127,6 +127,16 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     error: str
 
 
+class CanaryDone(msgspec.Struct, frozen=True, kw_only=True, tag="canary_done"):
+    """Answer to Canary: digest of the reconstructed event and the time that it took, or why it failed."""
+
+    serial: int
+    generation: int
+    digest: int = 0
+    seconds: float = 0.0
+    error: str | None = None
+
+
 class Alive(msgspec.Struct, frozen=True, kw_only=True, tag="alive"):
     """Sign of life, both ways. `busy_s`: how long the present batch has been running, 0 if none."""
 
@@ -174,6 +184,18 @@ class Work(msgspec.Struct, frozen=True, kw_only=True, tag="work"):
     alone: bool = False
 
 
+class Canary(msgspec.Struct, frozen=True, kw_only=True, tag="canary"):
+    """Reconstruct this event with this programme, alone, and say what came out. It is in nobody's books.
+
+    `fresh_s`: an answer for the same event and programme that is not older will do (a worker may be asked by several ingests).
+    """
+
+    serial: int
+    generation: int
+    payload: bytes
+    fresh_s: float = 0.0
+
+
 class Dismissed(msgspec.Struct, frozen=True, kw_only=True, tag="dismissed"):
     """No more work will come."""
 
@@ -182,8 +204,8 @@ class Unknown(msgspec.Struct, frozen=True, kw_only=True, tag="unknown"):
     """The ingest does not know you (any more)."""
 
 
-FromWorker: TypeAlias = Hello | Configured | Results | Failed | Alive | Leaving | Goodbye
-ToWorker: TypeAlias = Welcome | Configure | Retire | Work | Alive | Dismissed | Unknown
+FromWorker: TypeAlias = Hello | Configured | Results | Failed | CanaryDone | Alive | Leaving | Goodbye
+ToWorker: TypeAlias = Welcome | Configure | Retire | Work | Canary | Alive | Dismissed | Unknown
 
 encode = msgspec.msgpack.Encoder().encode
 decode_from_worker = msgspec.msgpack.Decoder(FromWorker).decode

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Protocol, TypeAlias
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +27,8 @@ WANT_COLUMNS = int(EventFlags.WANT_COLUMNS)  # the enum's & costs a microsecond 
 #: One DESCRIPTOR record as a tuple, and the number of the ingest that gave it:
 #: ticket, event, slot, size, run, lumi, bx, flags, generation, shadow, ingest
 Descriptor: TypeAlias = tuple[int, int, int, int, int, int, int, int, int, int, int]
+#: Identity of a canary, in no run.
+CANARY = EventId(0, 0, (1 << 64) - 1)
 SIZE, GENERATION, SHADOW, INGEST = 3, 8, 9, 10
 
 
@@ -94,10 +97,10 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A programme was built, or could not be: the answer for the ingest that asked for it."""
+    """A programme was built, or could not be, or a canary is done: the answer for the ingest that asked for it."""
 
     ingest: int
-    message: link.Configured
+    message: link.Configured | link.CanaryDone
 
 
 Outcome: TypeAlias = Ready | Finished
@@ -129,6 +132,7 @@ class Engine:
         self._built: dict[RunConfig, Built] = {}  # programmes of the present reconstruction, all of one run and detector
         self._programmes: dict[tuple[int, int], Built] = {}  # the two put together; replaced, never changed
         self._building = threading.Lock()  # guards changes of the three
+        self._sung: tuple[Built, bytes, float, int] | None = None  # the last canary: programme, event, when, digest
         self._started: dict[int, float] = {}  # when the batch of each thread was
         self._take = threading.Lock()  # who holds it takes the next job
         self._told = threading.Lock()  # who holds it wakes the caller
@@ -156,6 +160,11 @@ class Engine:
         """Reconstruct a batch; the outcome is a Finished."""
         self.pending += 1
         self._jobs.put(_Job(lambda: self._run(batch)))
+
+    def canary(self, ingest: int, asked: link.Canary) -> None:
+        """Reconstruct an event that is in nobody's books; the outcome is a Ready."""
+        self.pending += 1
+        self._jobs.put(_Job(lambda: self._canary(ingest, asked)))
 
     def next_outcome(self) -> Outcome | None:
         """An outcome that is there, else None."""
@@ -332,6 +341,28 @@ class Engine:
             )
             answers.append(Answer(number, message, *_share(records[source == number], parts)))
         return Finished(tuple(answers))
+
+    def _canary(self, ingest: int, asked: link.Canary) -> Ready | Finished:
+        begin = self._started[threading.get_ident()] = time.monotonic()
+        said = link.CanaryDone(serial=asked.serial, generation=asked.generation)
+        try:
+            built = self._programmes.get((ingest, asked.generation))
+            if built is None:
+                raise StateError(f"this worker has no programme {asked.generation}")
+            known = self._sung
+            if known is not None and known[0] is built and known[1] == asked.payload and begin - known[2] <= asked.fresh_s:
+                return Ready(ingest, msgspec.structs.replace(said, digest=known[3]))
+            event = RawEvent(CANARY, np.frombuffer(asked.payload, dtype=np.uint8))
+            done = built.reconstruction.run([event], columns=None, programme=built.programme)
+            digest = int(done.results["digest"][0])
+            self._sung = (built, asked.payload, begin, digest)
+            return Ready(ingest, msgspec.structs.replace(said, digest=digest, seconds=time.monotonic() - begin))
+        except Exception as error:  # the ingest counts it; events that fail as well have their own way
+            log.exception("a canary failed")
+            answer = msgspec.structs.replace(said, error=_text(error))
+            return Finished((), broken=True) if self._breaks(error) else Ready(ingest, answer)
+        finally:
+            del self._started[threading.get_ident()]
 
     def _breaks(self, error: Exception) -> bool:
         """Whether the device cannot be trusted after this: CUDA keeps failing after a fault of a kernel, but not after want of memory."""

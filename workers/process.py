@@ -197,6 +197,9 @@ class Worker:
                 if peer.ring is not None:
                     self._jobs_of[peer.number] += 1
                     self._engine.configure(peer.number, peer.ring, message)
+            elif isinstance(message, link.Canary):
+                self._jobs_of[peer.number] += 1
+                self._engine.canary(peer.number, message)
             elif isinstance(message, link.Retire):
                 self._engine.retire(peer.number, message.generation)
             elif isinstance(message, link.Unknown):

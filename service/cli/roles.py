@@ -160,6 +160,15 @@ def ingest(
     batch_timeout_s: Annotated[
         float, typer.Option(min=0.1, max=86_400, help=BATCH_TIMEOUT, envvar="HLTFARM_INGEST_BATCH_TIMEOUT_S")
     ] = 60.0,
+    canary_s: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=3600,
+            help="Time between two canary events of a worker (outside of the books); 0: none.",
+            envvar="HLTFARM_INGEST_CANARY_S",
+        ),
+    ] = 5.0,
     curve_key: CurveKeyOption = None,
     allow: AllowOption = None,
     insecure: InsecureOption = False,
@@ -189,6 +198,7 @@ def ingest(
             output=accepted,
             worker_timeout_s=worker_timeout_s,
             batch_timeout_s=batch_timeout_s,
+            canary_s=canary_s,
         )
     )
 

@@ -80,6 +80,10 @@ def _one_worker(parts: Sequence[WorkerStatus]) -> WorkerStatus:
         in_flight=sum(part.in_flight for part in parts),
         processed=sum(part.processed for part in parts),
         restarts=max(part.restarts for part in parts),
+        canary_at=max(part.canary_at for part in parts),
+        canary_age_s=min((part.canary_age_s for part in parts if part.canary_age_s >= 0), default=-1.0),
+        canary_failures=sum(part.canary_failures for part in parts),
+        distrusted=next((part.distrusted for part in parts if part.distrusted), ""),
     )
 
 
@@ -177,6 +181,7 @@ def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
         shadow=_shadow(snapshots),
         lumi=max(s.lumi for s in snapshots),
         problems=problems,
+        canary_s=max(s.canary_s for s in snapshots),
         started=max(s.started for s in snapshots),
         last_decision=max(s.last_decision for s in snapshots),
         path_events=_add_int(s.path_events for s in snapshots),

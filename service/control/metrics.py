@@ -258,6 +258,19 @@ def _workers(s: Snapshot, supervised: Supervised | None) -> Iterator[Metric]:
     yield _gauge("hlt_workers_ready", "Workers that can take events.", sum(w.up and w.ready for w in s.workers))
     yield _gauges("hlt_credits", "Events a worker can still take.", "worker", ((w.name, w.credit_events) for w in s.workers))
     yield _gauges("hlt_worker_inflight_events", "Events that are with a worker.", "worker", ((w.name, w.in_flight) for w in s.workers))
+    if s.canary_s:
+        yield _gauges(
+            "hlt_canary_timestamp_seconds", "When a worker reconstructed a canary event last, since 1970; 0 if it never did.", "worker",
+            ((w.name, w.canary_at) for w in s.workers),
+        )  # fmt: skip
+        yield _counters(
+            "hlt_canary_failures_total", "Canary events that a worker failed on, did not answer or answered with a wrong digest.", "worker",
+            ((w.name, w.canary_failures) for w in s.workers),
+        )  # fmt: skip
+    yield _gauges(
+        "hlt_worker_distrusted", "1 if the worker gets no events because its canary digest is wrong, else 0.", "worker",
+        ((w.name, float(bool(w.distrusted))) for w in s.workers),
+    )  # fmt: skip
     restarts = {w.name: w.restarts for w in s.workers} | dict(supervised.restarts if supervised else {})
     yield _counters("hlt_worker_restarts_total", "Starts of a worker process after its first.", "worker", restarts.items())
     yield _counters(

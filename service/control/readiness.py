@@ -3,7 +3,8 @@
 Ready means, at this moment:
   1. every answering ingest admits events (the farm is Running or RunningDegraded);
   2. for each of them a worker is up and has its menu and detector, and one holds credit (or is busy and made progress);
-  3. proof of work: while events are in flight, decisions came within `progress_s`.
+  3. proof of work: while events are in flight, decisions came within `progress_s`;
+  4. a canary event was reconstructed by one of the workers within `canary_s` (or four times the interval between two, if that is longer).
 A process that answers but decides nothing is therefore not ready.
 """
 
@@ -23,6 +24,11 @@ def decided(snapshot: Snapshot) -> int:
     return totals.accepted + totals.rejected + totals.error
 
 
+def _canary_limit(snapshot: Snapshot, at_least_s: float) -> float:
+    """Longest age of a canary, 0 where none are given."""
+    return max(at_least_s, 4 * snapshot.canary_s) if snapshot.canary_s else 0.0
+
+
 def has_worker(snapshot: Snapshot) -> bool:
     """Whether a worker can take events of this ingest."""
     return any(worker.up and worker.ready for worker in snapshot.workers)
@@ -30,9 +36,13 @@ def has_worker(snapshot: Snapshot) -> bool:
 
 @dataclass(slots=True)
 class Readiness:
-    """Follows the farm's progress. `progress_s`: longest time that events in flight may wait for the next decision."""
+    """Follows the farm's progress. `progress_s`: longest time that events in flight may wait for the next decision.
+
+    `canary_s`: longest time since the last good canary; ingests that give none are not asked for one.
+    """
 
     progress_s: float
+    canary_s: float = 30.0
     _decided: int | None = None
     _since: float = 0.0  # of the last progress, or of the last moment at which nothing was in flight
 
@@ -63,6 +73,8 @@ class Readiness:
             found += [f"no worker is ready for the ingest {ingest.endpoint}" for ingest in idle]
         elif snapshot.totals.in_flight and stalled > self.progress_s:
             found.append(f"{snapshot.totals.in_flight} events are in flight and none was decided for {stalled:.0f} s")
+        elif (limit := _canary_limit(snapshot, self.canary_s)) and not any(0 <= worker.canary_age_s <= limit for worker in able):
+            found.append(f"no worker has reconstructed a canary event within {limit:g} s")
         elif not any(worker.credit_events > 0 or worker.in_flight > 0 for worker in able):
             found.append("no worker holds credit")
         return found

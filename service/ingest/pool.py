@@ -13,6 +13,7 @@ import zmq
 
 from hltfarm.proto import worker_link as link
 from hltfarm.proto.messages import RunConfig, WorkerStatus
+from hltfarm.service.ingest.canary import Canaries, payload_for
 from hltfarm.service.ingest.dispatch import Dispatcher
 from hltfarm.service.ingest.flow import EventFlow
 from hltfarm.service.ingest.programmes import Entry, Programmes
@@ -39,6 +40,7 @@ class _Peer:
     busy_s: float = 0.0
     restarts: int = 0
     processed: int = 0  # before the last restart
+    able: bool = False  # has built what it was told; ready, unless its canaries say that its device is broken
 
 
 class WorkerPool:
@@ -62,6 +64,8 @@ class WorkerPool:
         self._peers: dict[str, _Peer] = {}
         self._by_identity: dict[bytes, _Peer] = {}
         self._programmes = programmes
+        self._canaries = Canaries(settings.canary_s, settings.batch_timeout_s)
+        self._distrusted: set[str] = set()  # what of their verdict was carried out
         self.fatal: str | None = None  #: why no worker can take the configuration of the run
 
     # -- programmes --------------------------------------------------------------------------------------------------------
@@ -69,6 +73,7 @@ class WorkerPool:
     def configure(self, config: RunConfig) -> None:
         """Give every worker the first programme of a run; nothing may be in flight."""
         entry, self.fatal = self._programmes.configure(config), None
+        self._canaries.begin()
         for peer in self._present():
             self._set_ready(peer, False, "configuring")
             self._tell(peer, entry)
@@ -100,8 +105,9 @@ class WorkerPool:
         self._send(peer, link.Configure(generation=entry.generation, config=entry.config, keep=keep))
 
     def _set_ready(self, peer: _Peer, ready: bool, problem: str = "") -> None:
-        peer.ready, peer.problem = ready, problem
-        self._dispatcher.set_ready(peer.hello.name, ready)
+        peer.able, peer.problem = ready, problem
+        peer.ready = ready and peer.hello.name not in self._canaries.distrusted
+        self._dispatcher.set_ready(peer.hello.name, peer.ready)
 
     # -- in ----------------------------------------------------------------------------------------------------------------
 
@@ -143,6 +149,8 @@ class WorkerPool:
             peer.busy_s = 0.0
             log.error("worker %s: a batch failed: %s", name, message.error)
             self.flow.failed(name, np.frombuffer(frames[2], dtype=link.ASSIGNED), message.error, now_ns)
+        elif isinstance(message, link.CanaryDone):
+            self._canary(peer, message, now)
         elif isinstance(message, link.Alive):
             peer.busy_s = message.busy_s
         elif isinstance(message, link.Configured):
@@ -167,6 +175,9 @@ class WorkerPool:
             return
         log.info("worker %s: %s on %s, pid %d on %s", hello.name, hello.backend, hello.device, hello.pid, hello.host)
         self._peers[hello.name] = self._by_identity[identity] = peer
+        if old is None or old.hello.pid != hello.pid:
+            self._canaries.forget(hello.name)
+            self._distrusted.discard(hello.name)
         self._dispatcher.add_worker(hello.name, hello.capacity, cpu=hello.backend == "cpu", fallback=hello.fallback)
         self._send(
             peer,
@@ -205,7 +216,7 @@ class WorkerPool:
             self._set_ready(peer, False, problem)
             if message.error is not None and message.fatal and not self._dispatcher.ready_workers:
                 self.fatal = message.error
-        elif not peer.ready and all(name in active.workers for active in self._programmes.active):
+        elif not peer.able and all(name in active.workers for active in self._programmes.active):
             self._set_ready(peer, True)
 
     def _goodbye(self, peer: _Peer, now_ns: int) -> None:
@@ -213,6 +224,8 @@ class WorkerPool:
         self.flow.lost(name, "said goodbye with work in hand", now_ns)  # nothing is in flight there if it kept the protocol
         self._by_identity.pop(peer.identity, None)
         del self._peers[name]
+        self._canaries.drop(name)
+        self._distrusted.discard(name)
         log.info("worker %s left", name)
 
     # -- out ---------------------------------------------------------------------------------------------------------------
@@ -258,7 +271,7 @@ class WorkerPool:
         name = peer.hello.name
         log.error("worker %s is lost: %s", name, why)
         peer.processed += self._dispatcher.load(name)[2]
-        peer.up = peer.ready = False
+        peer.up = peer.ready = peer.able = False
         peer.problem = f"lost: {why}"
         self._by_identity.pop(peer.identity, None)
         self.flow.lost(name, why, now_ns)
@@ -269,10 +282,13 @@ class WorkerPool:
         for generation in self._programmes.retired():
             for peer in self._present():
                 self._send(peer, link.Retire(generation=generation))
+        self._ask_canaries(now)
         for peer in list(self._peers.values()):
             if not peer.up:
                 if now - peer.heard > settings.forget_worker_s and peer.heard > 0:
                     del self._peers[peer.hello.name]
+                    self._canaries.drop(peer.hello.name)
+                    self._distrusted.discard(peer.hello.name)
                 continue
             if now - peer.heard > settings.worker_timeout_s:
                 unreachable = peer.heard == -float("inf")
@@ -285,11 +301,39 @@ class WorkerPool:
                 peer.said = now
                 self._send(peer, link.Alive())
 
+    # -- canaries ----------------------------------------------------------------------------------------------------------
+
+    def _ask_canaries(self, now: float) -> None:
+        """A canary for every worker whose turn it is, with the programme of the present lumisection."""
+        entry = self._programmes.current
+        if entry is None or not entry.built:
+            return
+        names = [peer.hello.name for peer in self._present() if peer.hello.name in entry.workers]
+        for name, serial in self._canaries.due(names, now):
+            payload, fresh_s = payload_for(entry.config.detector), self._settings.canary_s / 2
+            self._send(self._peers[name], link.Canary(serial=serial, generation=entry.generation, payload=payload, fresh_s=fresh_s))
+
+    def _canary(self, peer: _Peer, message: link.CanaryDone, now: float) -> None:
+        """Take an answer, and take out of service whom it shows to be broken (or back, if it shows that another was)."""
+        name = peer.hello.name
+        if message.error is not None:
+            log.error("worker %s: a canary failed: %s", name, message.error)
+        digest = message.digest if message.error is None else None
+        self._canaries.answered(name, message.serial, message.generation, digest, cpu=peer.backend.startswith("cpu"), now=now)
+        distrusted = self._canaries.distrusted
+        for changed in self._distrusted ^ distrusted.keys():
+            log.error("worker %s: %s", changed, distrusted.get(changed, "its canaries are right, another was wrong; it works again"))
+            present = self._peers.get(changed)
+            if present is not None and present.up:
+                self._set_ready(present, present.able, present.problem)
+        self._distrusted = set(distrusted)
+
     # -- state -------------------------------------------------------------------------------------------------------------
 
     def problems(self) -> list[str]:
         """Workers that do not work, in words."""
-        found = [f"worker {name}: {peer.problem}" for name, peer in self._peers.items() if not peer.ready and not peer.leaving]
+        idle = {name: peer.problem for name, peer in self._peers.items() if not peer.ready and not peer.leaving}
+        found = [f"worker {name}: {self._canaries.distrusted.get(name, problem)}" for name, problem in idle.items()]
         if not any(peer.ready for peer in self._peers.values()):
             found.append("no worker is ready")
         return found
@@ -305,7 +349,9 @@ class WorkerPool:
     def status(self) -> list[WorkerStatus]:
         """All workers, for a snapshot."""
         out = []
+        now, wall = time.monotonic(), time.time()
         for name, peer in self._peers.items():
+            health = self._canaries.health(name)
             credit, in_flight, processed = self._dispatcher.load(name) if peer.up else (0, 0, 0)
             out.append(
                 WorkerStatus(
@@ -320,6 +366,10 @@ class WorkerPool:
                     restarts=peer.restarts,
                     pid=peer.hello.pid,
                     host=peer.hello.host,
+                    canary_at=0.0 if health.good is None else wall - now + health.good,
+                    canary_age_s=-1.0 if health.good is None else max(0.0, now - health.good),
+                    canary_failures=health.failures,
+                    distrusted=self._canaries.distrusted.get(name, ""),
                 )
             )
         return out

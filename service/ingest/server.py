@@ -387,6 +387,7 @@ class IngestServer:
             lumi=programmes.lumi,
             problems=list(self._problems),
             clients_url=self.clients_url,
+            canary_s=self._settings.canary_s,
             started=self._started,
             last_decision=stats.last_decision,
             path_events=dict(stats.path_events),

@@ -44,6 +44,7 @@ class IngestSettings:
     worker_heartbeat_s: float = 0.5
     worker_timeout_s: float = 5.0  # silence after which a worker is taken for lost; too low calls a busy machine's workers dead
     batch_timeout_s: float = 60.0  # a batch that runs longer is taken for hung; must exceed the slowest honest batch
+    canary_s: float = 5.0  # time between two canaries of a worker, 0 for none; a tenth of a second costs a CPU worker some percent
     forget_worker_s: float = 120.0  # a lost worker that does not come back stops degrading the run
     stop_timeout_s: float = 5.0  # time that `stop` gives the workers before the rest goes to the error stream
     confirm_timeout_s: float = 1.0  # time that clients have to confirm a withdrawn licence before a run ends without them
@@ -52,5 +53,7 @@ class IngestSettings:
         """Raises ConfigError for values that contradict each other."""
         if self.slots < 1 or self.window < self.slots:
             raise ConfigError(f"slots={self.slots}, window={self.window}: at least one slot, and a window of at least as many decisions")
+        if self.canary_s < 0 or 0 < self.canary_s < 0.05:
+            raise ConfigError(f"canary_s={self.canary_s:g}: give at least 0.05 s between two canaries of a worker, or 0 for none")
         if self.worker_timeout_s <= 2 * self.worker_heartbeat_s:
             raise ConfigError(f"worker_timeout_s={self.worker_timeout_s} must exceed two heartbeats of {self.worker_heartbeat_s} s")

@@ -1,6 +1,7 @@
 """A worker process with a reconstruction that is told by the run's "menu" (JSON here) what to do; run as a script by the ingest tests.
 
-{"kill": [events on which the process dies], "raise": [events on which the batch fails], "hang": [events on which it sleeps],
+{"wrong": [names of workers whose digest of a canary is one too high], "lost_canary": [names of workers on which canaries fail],
+ "kill": [events on which the process dies], "raise": [events on which the batch fails], "hang": [events on which it sleeps],
  "refuse": "text of a ConfigError", "break": "text of a BackendError", "delay_s": seconds a batch, "rows": length of the columns,
  "models": {name of a worker: name of the model that it says it loaded}}
 """
@@ -22,7 +23,7 @@ from hltfarm.proto.events import RawEvent
 from hltfarm.proto.messages import ModelInfo, RunConfig
 from hltfarm.proto.results import RESULT
 from hltfarm.proto.worker_link import PathInfo
-from hltfarm.workers.engine import Built
+from hltfarm.workers.engine import CANARY, Built
 from hltfarm.workers.process import WorkerSettings, run_worker
 
 
@@ -37,6 +38,9 @@ class FakeReconstruction:
 
     def run(self, events: list[RawEvent], *, columns: list[bool] | None, programme: int) -> Any:
         numbers = [event.id.event for event in events]
+        canary = events[0].id == CANARY
+        if canary and sys.argv[2] in self._plan.get("lost_canary", ()):
+            raise MemoryError("no room for a canary")
         if self._kill.intersection(numbers):
             os.kill(os.getpid(), signal.SIGKILL)
         if poison := self._raise.intersection(numbers):
@@ -46,6 +50,7 @@ class FakeReconstruction:
         time.sleep(self._plan.get("delay_s", 0))
         results = np.zeros(len(events), dtype=RESULT)
         results["digest"] = [int(event.payload[-4:].view("<u4")[0]) for event in events]
+        results["digest"] += canary and sys.argv[2] in self._plan.get("wrong", ())
         results["accept"] = results["path_bits"] = results["path_raw"] = [number % 2 for number in numbers]
         tables = {"tracks": {"pt": np.arange(self._plan.get("rows", 3), dtype=np.float32)}}
         return SimpleNamespace(results=results, stage_seconds={"unpack": 1e-4}, reply=lambda i: tables)

@@ -55,7 +55,18 @@ def snapshot(**changes: object) -> Snapshot:
         totals=LedgerCounts(received=1000, accepted=200, rejected=700, error=85, in_flight=15, duplicates=3),
         workers=[
             WorkerStatus(
-                name="w0", backend="cpu", device="cpu", up=True, ready=True, credit_events=12, in_flight=15, processed=985, restarts=2
+                name="w0",
+                backend="cpu",
+                device="cpu",
+                up=True,
+                ready=True,
+                credit_events=12,
+                in_flight=15,
+                processed=985,
+                restarts=2,
+                canary_at=1_700_000_700.0,
+                canary_age_s=1.5,
+                canary_failures=3,
             ),
             WorkerStatus(name="w1", backend="cpu", device="cpu", up=False, ready=False, credit_events=0, in_flight=0, processed=0),
         ],
@@ -113,6 +124,7 @@ def snapshot(**changes: object) -> Snapshot:
                 ),
             ),
         ),
+        canary_s=5.0,
         started=1_700_000_000.5,
         last_decision=1_700_000_777.25,
         path_events={"HLT_A": 900, "HLT_B": 899},

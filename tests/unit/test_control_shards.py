@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from hltfarm.proto.messages import LedgerCounts, RunConfig, RunState, WorkerStatus
@@ -120,6 +121,20 @@ def test_every_ingest_needs_a_worker() -> None:
     view = view_of([IngestView("a", snapshot(workers=[worker()])), IngestView("b", snapshot(workers=[]))])
     readiness.observe(view, 0.0)
     assert readiness.reasons(view, 0.0) == ["no worker is ready for the ingest b"]
+
+
+@pytest.mark.parametrize(
+    ("canary_s", "age_s", "ready"),
+    [(5.0, 29.0, True), (5.0, 31.0, False), (5.0, -1.0, False), (20.0, 79.0, True), (20.0, 81.0, False), (0.0, -1.0, True)],
+)
+def test_ready_needs_a_canary_where_there_are_any(canary_s: float, age_s: float, ready: bool) -> None:
+    readiness = Readiness(10.0)
+    silent = msgspec.structs.replace(worker(), canary_age_s=age_s)
+    broken = msgspec.structs.replace(worker(pid=8), name="v", ready=False, canary_age_s=0.5)
+    view = view_of([IngestView("a", snapshot(workers=[silent, broken], canary_s=canary_s))])
+    readiness.observe(view, 0.0)
+    expected = [] if ready else [f"no worker has reconstructed a canary event within {max(30, 4 * canary_s):g} s"]
+    assert readiness.reasons(view, 0.0) == expected
 
 
 def test_mismatches_of_two_ingests_do_not_cancel() -> None:

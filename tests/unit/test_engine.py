@@ -250,3 +250,33 @@ def test_a_new_ring_takes_the_programmes_of_all_ingests_along(bench: Bench) -> N
     (answer,) = bench.run(bench.event(0, 1), bench.event(0, 2, generation=2)).answers
     assert isinstance(answer.message, link.Results)
     assert len(bench.built) == 2
+
+
+def sing(bench: Bench, ingest: int, serial: int, generation: int = 1, tag: int = 9, fresh_s: float = 0.0) -> link.CanaryDone:
+    bench.engine.canary(ingest, link.Canary(serial=serial, generation=generation, payload=bytes([tag]) * 8, fresh_s=fresh_s))
+    outcome = bench.outcome()
+    assert isinstance(outcome, Ready)
+    assert isinstance(outcome.message, link.CanaryDone)
+    assert (outcome.ingest, outcome.message.serial, outcome.message.generation) == (ingest, serial, generation)
+    return outcome.message
+
+
+def test_a_canary_says_the_digest_of_its_event(bench: Bench) -> None:
+    assert "no programme 1" in str(sing(bench, 0, 3).error)
+    bench.configure(0, bench.view(0))
+    done = sing(bench, 0, 4)
+    assert (done.digest, done.error) == (9, None)
+    assert done.seconds > 0
+    bench.built[0].broken.add(1)
+    assert "cannot compute" in str(sing(bench, 0, 5).error)
+    assert bench.engine.busy_s(1e9) == 0.0, "it is over, failed or not"
+
+
+def test_a_fresh_canary_serves_every_ingest(bench: Bench) -> None:
+    bench.configure(0, bench.view(0))
+    bench.configure(1, bench.view(1))
+    assert sing(bench, 0, 1).digest == 9
+    bench.built[0].broken.add(1)  # whoever is computed from now on fails
+    assert sing(bench, 1, 1, fresh_s=60.0).digest == 9
+    assert sing(bench, 1, 2, fresh_s=60.0, tag=7).error is not None, "another event"
+    assert sing(bench, 1, 3).error is not None, "too old"
