@@ -81,11 +81,12 @@ def models_text(models: Sequence[ModelInfo]) -> str:
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """A request of the control plane. `op` is one of OPS; `worker_lost` tells of a worker process that ended.
+    """A request of the control plane. `op` is one of OPS. Those of WORKER_OPS concern the worker of the name `worker`.
 
     `prepare` (config): the workers build another programme for the open run. `activate` (lumi): it decides from that lumisection on, 0 for
     the next one. `discard`: it is not wanted any more. `shadow` (config, fraction): a programme that decides a share of the events beside
     the active one, without effect; `shadow_end` ends that. `detach` (consumer): wait no longer for a consumer of the output.
+    `pid`: the process that ended (worker_lost), 0 if that is not known. `reason`: why a worker is put into quarantine.
     """
 
     id: str
@@ -95,11 +96,15 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     lumi: int = 0
     fraction: float = 0.0
     consumer: str | None = None
+    pid: int = 0
+    reason: str = ""
 
 
 #: Commands that change what decides in an open run.
 PROGRAMME_OPS = ("prepare", "activate", "discard", "shadow", "shadow_end")
-OPS = ("configure", "start", "pause", "resume", "drain", "stop", "reset", "snapshot", "worker_lost", "detach", *PROGRAMME_OPS)
+#: A worker's process ended; it is to finish and leave; it is to get no more work; it may have work again.
+WORKER_OPS = ("worker_lost", "worker_drain", "worker_quarantine", "worker_release")
+OPS = ("configure", "start", "pause", "resume", "drain", "stop", "reset", "snapshot", "detach", *WORKER_OPS, *PROGRAMME_OPS)
 
 
 class CommandReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,7 +139,26 @@ class LedgerCounts(msgspec.Struct, frozen=True, kw_only=True):
         return self.received - self.accepted - self.rejected - self.error - self.in_flight
 
 
+class GpuUse(msgspec.Struct, frozen=True, kw_only=True):
+    """The GPU of a worker, as its driver describes it. `index`: on its host; `utilization`: share of the last second or so."""
+
+    index: int
+    uuid: str
+    memory_used_bytes: int
+    memory_total_bytes: int
+    utilization: float
+
+
+class Resources(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker process uses. `resident_bytes` includes the pages of slot rings that it has touched."""
+
+    resident_bytes: int
+    gpu: GpuUse | None = None
+
+
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker as an ingest sees it. `quarantined`: why an operator took it out of service, empty if nobody did."""
+
     name: str
     backend: str
     device: str
@@ -150,6 +174,9 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     canary_age_s: float = -1.0  # the same as an age; -1 if none did
     canary_failures: int = 0
     distrusted: str = ""  # why it gets no events although it could, empty for nearly all
+    leaving: bool = False
+    quarantined: str = ""
+    resources: Resources | None = None
 
 
 class Programme(msgspec.Struct, frozen=True, kw_only=True):

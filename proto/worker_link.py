@@ -3,12 +3,13 @@
 Results have one more frame for each event whose columns were asked for and which is accepted: the body of a COLUMNS frame.
 
     worker -> ingest   Hello, Configured, Results + ANSWER[] + columns..., Failed + ASSIGNED[], CanaryDone, Alive, Leaving, Goodbye
-    ingest -> worker   Welcome, Configure, Retire, Work + DESCRIPTOR[], Canary, Alive, Dismissed, Unknown
+    ingest -> worker   Welcome, Configure, Retire, Work + DESCRIPTOR[], Canary, Alive, Leave, Dismissed, Unknown
 
 A worker says Hello and is told the slot ring (Welcome) and the programmes of the run (Configure, one message each), which it answers with
 Configured; then it gets Work as far as its capacity goes. `ticket` is unique for every assignment: an answer whose ticket is no longer
 valid is ignored.
-A worker that wants to go says Leaving, finishes what it has until Dismissed (after which nothing more comes) and says Goodbye.
+A worker that wants to go (or is told to: Leave) says Leaving, finishes what it has until Dismissed (after which nothing more comes) and
+says Goodbye.
 An ingest that does not know the sender answers Unknown: drop everything of this ingest, say Hello again.
 A worker may serve several ingests of its host at a time, each over a socket of its own; batches mix their events.
 Both ends are of one version of hltfarm; VERSION guards against a mixture.
@@ -22,7 +23,7 @@ from typing import TypeAlias
 import msgspec
 import numpy as np
 
-from hltfarm.proto.messages import ModelInfo, RunConfig
+from hltfarm.proto.messages import ModelInfo, Resources, RunConfig
 from hltfarm.proto.results import RESULT
 
 VERSION = 6
@@ -138,9 +139,10 @@ class CanaryDone(msgspec.Struct, frozen=True, kw_only=True, tag="canary_done"):
 
 
 class Alive(msgspec.Struct, frozen=True, kw_only=True, tag="alive"):
-    """Sign of life, both ways. `busy_s`: how long the present batch has been running, 0 if none."""
+    """Sign of life, both ways. A worker's says how long its oldest batch has been running (0 if none), and now and then what it uses."""
 
     busy_s: float = 0.0
+    resources: Resources | None = None
 
 
 class Leaving(msgspec.Struct, frozen=True, kw_only=True, tag="leaving"):
@@ -152,13 +154,16 @@ class Goodbye(msgspec.Struct, frozen=True, kw_only=True, tag="goodbye"):
 
 
 class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
-    """Where the slots are. A worker says Alive every `heartbeat_s` seconds and is taken for lost after `timeout_s` of silence."""
+    """Where the slots are. A worker says Alive every `heartbeat_s` seconds and is taken for lost after `timeout_s` of silence, and when a
+    batch takes longer than `batch_timeout_s`.
+    """
 
     ring: str
     slots: int
     slot_bytes: int
     heartbeat_s: float
     timeout_s: float
+    batch_timeout_s: float
 
 
 class Configure(msgspec.Struct, frozen=True, kw_only=True, tag="configure"):
@@ -196,6 +201,10 @@ class Canary(msgspec.Struct, frozen=True, kw_only=True, tag="canary"):
     fresh_s: float = 0.0
 
 
+class Leave(msgspec.Struct, frozen=True, kw_only=True, tag="leave"):
+    """Finish, say Leaving and go: an operator wants this worker away."""
+
+
 class Dismissed(msgspec.Struct, frozen=True, kw_only=True, tag="dismissed"):
     """No more work will come."""
 
@@ -205,7 +214,7 @@ class Unknown(msgspec.Struct, frozen=True, kw_only=True, tag="unknown"):
 
 
 FromWorker: TypeAlias = Hello | Configured | Results | Failed | CanaryDone | Alive | Leaving | Goodbye
-ToWorker: TypeAlias = Welcome | Configure | Retire | Work | Canary | Alive | Dismissed | Unknown
+ToWorker: TypeAlias = Welcome | Configure | Retire | Work | Canary | Alive | Leave | Dismissed | Unknown
 
 encode = msgspec.msgpack.Encoder().encode
 decode_from_worker = msgspec.msgpack.Decoder(FromWorker).decode

@@ -215,7 +215,10 @@ class Client:
             if left <= 0:
                 if not self._session:
                     trouble = self._handshake.trouble if self._handshake is not None else ""
-                    raise ConnectionLostError(f"no answer from an ingest at {self.url} within {timeout} s{trouble}")
+                    raise ConnectionLostError(
+                        f"no answer from an ingest at {self.url} within {timeout:g} s{trouble}; is it running (`hltfarm serve`), and is"
+                        " this the address that it printed?"
+                    )
                 raise TimeoutError(f"{self.url} gave no credit within {timeout} s (run {self.run}, open: {self.open})")
             self._receive(left)
 

@@ -6,7 +6,17 @@ ipc:///run/farm   ->  ipc:///run/farm, ipc:///run/farm-1, ...
 
 from __future__ import annotations
 
+import re
+
 from hltfarm.proto.errors import ConfigError
+
+_ENDPOINT = re.compile(r"tcp://[^\s:/]+:(\d{1,5}|\*)|tcp://\[[0-9A-Fa-f:.%\w]+\]:(\d{1,5}|\*)|ipc://\S+")
+
+
+def check_syntax(option: str, url: str) -> None:
+    """Raises ConfigError for what is no endpoint to listen on."""
+    if not _ENDPOINT.fullmatch(url):
+        raise ConfigError(f"{option} {url!r} is no endpoint; give tcp://HOST:PORT, such as tcp://127.0.0.1:7400, or ipc://PATH")
 
 
 def client_endpoints(first: str, ingests: int) -> tuple[str, ...]:

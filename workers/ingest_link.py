@@ -28,6 +28,7 @@ class IngestLink:
         self.url = url
         self.welcome: link.Welcome | None = None  #: None while the ingest does not know this worker
         self.ring: SlotView | None = None
+        self.batch_timeout_s = float("inf")  #: longest batch that the ingest allows
         self.generations: set[int] = set()  #: programmes that events may name
         self.leaving = self.dismissed = False
         self._context = context
@@ -82,6 +83,7 @@ class IngestLink:
         else:
             self.ring = ring
         self.welcome = welcome
+        self.batch_timeout_s = welcome.batch_timeout_s
 
     # -- out ---------------------------------------------------------------------------------------------------------------
 

@@ -39,7 +39,8 @@ class WorkerSettings:
     capacity: events here at a time, 0 for twice the batches that the device may take at a time, and one that is on its way.
     threads: of the CPU backend, 0 for all cores.
     fallback: take only events on which others failed, and all of them while there is no other worker.
-    hang_s: a process whose batch runs longer after an ingest gave the worker up ends, so that it can be started again.
+    hang_s: a process whose batch runs longer after an ingest gave the worker up ends, so that it can be started again; 0 for the time that
+    the ingest allows a batch.
     """
 
     name: str
@@ -51,7 +52,7 @@ class WorkerSettings:
     capacity: int = 0
     threads: int = 0
     fallback: bool = False
-    hang_s: float = 60.0
+    hang_s: float = 0.0
 
     def __post_init__(self) -> None:
         """Raises ConfigError for numbers that no worker can work with."""
@@ -68,7 +69,7 @@ class WorkerSettings:
     @property
     def at_a_time(self) -> int:
         """Batches that the device takes at a time, at most."""
-        return MOST_LANES if self.backend == "cuda" else 1
+        return 1 if self.backend == "cpu" else MOST_LANES  # auto may turn out to be a GPU
 
     @property
     def capacity_of_each(self) -> int:
@@ -154,6 +155,7 @@ class Worker:
         self._links = [IngestLink(number, url, self._context, self._poller, hello) for number, url in enumerate(settings.ingests)]
         self._jobs_of = [0] * len(self._links)  # jobs of each ingest that the engine has
         self._left_at: float | None = None
+        self._told_to_leave = False
 
     # -- loop --------------------------------------------------------------------------------------------------------------
 
@@ -171,11 +173,11 @@ class Worker:
         for peer in self._links:
             if peer.keep_alive(now, self._engine.busy_s(now), self._jobs_of[peer.number] == 0):
                 self._drop(peer)
-            if peer.welcome is None and self._engine.busy_s(now) > self._settings.hang_s:
+            if peer.welcome is None and self._engine.busy_s(now) > (self._settings.hang_s or peer.batch_timeout_s):
                 raise BackendError(
                     f"worker {self._settings.name}: a batch hangs since {self._engine.busy_s(now):.0f} s; a new process is needed"
                 )
-        return not (leave and self._gone(now))
+        return not ((leave or self._told_to_leave) and self._gone(now))
 
     def _wait_s(self, now: float) -> float:
         wait = max(0.0, min(min(peer.next_sign - now, peer.heartbeat_s) for peer in self._links))
@@ -202,6 +204,9 @@ class Worker:
                 self._engine.canary(peer.number, message)
             elif isinstance(message, link.Retire):
                 self._engine.retire(peer.number, message.generation)
+            elif isinstance(message, link.Leave):
+                log.info("worker %s: told to leave by the ingest at %s", self._settings.name, peer.url)
+                self._told_to_leave = True
             elif isinstance(message, link.Unknown):
                 self._drop(peer)
 

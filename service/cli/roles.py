@@ -19,6 +19,7 @@ from hltfarm.service.cli.options import (
     DEADLINE,
     ENGINE,
     EVENT_MODEL,
+    FALLBACK,
     HANG,
     LARGEST_BATCH,
     MODEL,
@@ -218,7 +219,8 @@ def worker(
     ] = 0,
     batch: Annotated[int, typer.Option(min=0, max=LARGEST_BATCH, help=BATCH, envvar="HLTFARM_WORKER_BATCH")] = 0,
     deadline_ms: Annotated[float, typer.Option(min=0, max=10_000, help=DEADLINE, envvar="HLTFARM_WORKER_DEADLINE_MS")] = 2.0,
-    hang_s: Annotated[float, typer.Option(min=0.1, max=86_400, help=HANG, envvar="HLTFARM_WORKER_HANG_S")] = 60.0,
+    hang_s: Annotated[float, typer.Option(min=0, max=86_400, help=HANG, envvar="HLTFARM_WORKER_HANG_S")] = 0.0,
+    fallback: Annotated[bool, typer.Option("--fallback", help=FALLBACK, envvar="HLTFARM_WORKER_FALLBACK")] = False,
 ) -> None:
     """Reconstruct events for the ingests of this machine."""
     from hltfarm.proto.errors import ConfigError
@@ -243,6 +245,7 @@ def worker(
         max_events=batch or (CUDA_BATCH if backend == "cuda" else CPU_BATCH * threads),
         max_wait_s=deadline_ms * 1e-3,
         hang_s=hang_s,
+        fallback=fallback,
     )
     build = None
     if faults := os.environ.get("HLTFARM_FAULTS"):  # never set but by `hltfarm chaos`

@@ -11,6 +11,7 @@ import typer
 
 from hltfarm.service.cli.options import (
     BATCH,
+    BATCH_TIMEOUT,
     DEADLINE,
     LARGEST_BATCH,
     SLOTS,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from hltfarm.proto.messages import RunConfig
 
 LARGEST_THREADS = 1024
+NVIDIA = Path("/dev/nvidiactl")  # is there where the driver is loaded
 
 
 def menu_text(menu: Path | None) -> str:
@@ -80,17 +82,24 @@ def detector_name(detector: str) -> str:
 def backend_name(backend: str, devices: tuple[int, ...] = ()) -> str:
     """A backend that may work here; who names devices wants cuda.
 
-    Raises ConfigError for an unknown one, and for cuda without CuPy (which is not loaded).
+    Raises ConfigError for an unknown one, BackendError for cuda without CuPy (which is not loaded).
     """
     from hltfarm.proto.errors import ConfigError
+    from hltfarm.service.supervisor.workers import check_backend
 
     if backend not in ("cpu", "cuda", "auto"):
         raise ConfigError(f"--backend {backend!r}: choose cpu, cuda or auto")
     if backend == "auto" and devices:
         backend = "cuda"
-    if backend == "cuda" and importlib.util.find_spec("cupy") is None:
-        raise ConfigError("--backend cuda (and --devices) needs CuPy, which is not installed; install hltfarm[cuda], or use cpu or auto")
+    check_backend(backend)
     return backend
+
+
+def fallback_wanted(asked: bool | None, backend: str) -> bool:
+    """Whether a farm of this backend gets a CPU worker for what GPUs fail on: as asked, else where there are GPUs."""
+    if asked is not None:
+        return asked
+    return backend == "cuda" or (backend == "auto" and importlib.util.find_spec("cupy") is not None and NVIDIA.exists())
 
 
 def check_models(run: RunConfig) -> None:
@@ -167,6 +176,11 @@ def serve(
     slots: Annotated[int, typer.Option(min=1, max=1 << 16, help=SLOTS)] = 256,
     batch: Annotated[int, typer.Option(min=0, max=LARGEST_BATCH, help=BATCH)] = 0,
     deadline_ms: Annotated[float, typer.Option(min=0, max=10_000, help=DEADLINE)] = 2.0,
+    batch_timeout_s: Annotated[float, typer.Option(min=0.1, max=86_400, help=BATCH_TIMEOUT)] = 60.0,
+    fallback: Annotated[
+        bool | None,
+        typer.Option("--fallback/--no-fallback", help="One more worker on the CPU, for what a GPU fails on (default: beside GPUs)."),
+    ] = None,
     tokens: TokensOption = None,
     open_metrics: OpenMetricsOption = False,
     curve_key: CurveKeyOption = None,
@@ -179,13 +193,15 @@ def serve(
     from hltfarm.proto.errors import ConfigError
     from hltfarm.proto.messages import RunConfig
     from hltfarm.service.cli.security import access_settings, server_curve
-    from hltfarm.service.endpoints import client_endpoints
+    from hltfarm.service.endpoints import check_syntax, client_endpoints
     from hltfarm.service.logs import log_to
     from hltfarm.service.security.binds import check_endpoint
-    from hltfarm.service.supervisor.local import LocalFarmSettings, run_local_farm
+    from hltfarm.service.supervisor.local import run_local_farm
+    from hltfarm.service.supervisor.specs import LocalFarmSettings
 
     access = access_settings(http, tokens, open_metrics=open_metrics, insecure=insecure)
     curve = server_curve(curve_key, allow)
+    check_syntax("--ingest", ingest)
     check_endpoint("--ingest", ingest, curve=curve is not None, insecure=insecure)
     if output_url is not None:
         check_endpoint("--output-url", output_url, curve=curve is not None, insecure=insecure)
@@ -205,6 +221,7 @@ def serve(
     )
     check_models(config)
     chosen = device_numbers(devices)
+    chosen_backend = backend_name(backend, chosen)
     count = worker_count(workers, chosen, backend)
     endpoints = client_endpoints(ingest, ingests)
     settings = LocalFarmSettings(
@@ -213,7 +230,9 @@ def serve(
         devices=chosen,
         batch=batch,
         deadline_ms=deadline_ms,
-        backend=backend_name(backend, chosen),
+        backend=chosen_backend,
+        fallback=fallback_wanted(fallback, chosen_backend),
+        batch_timeout_s=batch_timeout_s,
         threads=threads or max(1, cores() // count),
         http=http,
         clients_url=ingest,

@@ -38,10 +38,12 @@ def create_app(
     registry: Registry | None = None,
     supervisor: Processes | None = None,
     clock: Callable[[], float] = time.monotonic,
+    monitor_ended: Callable[[BaseException | None], None] | None = None,
 ) -> FastAPI:
     """The application for one farm. It closes `link` at its end, and the registry if it opened it itself (from `settings.database`).
 
     `supervisor`: runs this machine's processes, None where containers do. `clock`: monotonic seconds.
+    `monitor_ended`: called with its fault if the monitor of the farm ends before the application does; what is shown is old from then on.
     Raises ConfigError if the tokens file of the settings cannot be used.
     """
 
@@ -50,6 +52,8 @@ def create_app(
         runs_registry = registry or Registry(settings.database, time.time, settings.farm)
         farm = FarmControl(settings, link, runs_registry, clock)
         watch = asyncio.create_task(farm.watch(), name="watch the farm")
+        if monitor_ended is not None:
+            watch.add_done_callback(lambda done: None if done.cancelled() else monitor_ended(done.exception()))
         library = Library(farm, ModelStore(settings.models) if settings.models is not None else None)
         context = Context(farm=farm, library=library, version=version("hltfarm"), supervisor=supervisor, watching=lambda: not watch.done())
         app.state.context = context

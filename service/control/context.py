@@ -11,7 +11,8 @@ from fastapi import Depends, Request
 from hltfarm.service.control.farm import FarmControl
 from hltfarm.service.control.library import Library
 from hltfarm.service.control.metrics import ControlNumbers, Supervised
-from hltfarm.service.control.models import ProcessModel
+from hltfarm.service.control.models import AddWorker, ProcessModel
+from hltfarm.service.supervisor.policy import Phase
 
 
 class Processes(Protocol):
@@ -22,7 +23,15 @@ class Processes(Protocol):
         ...
 
     def release(self, name: str) -> bool:
-        """Start a quarantined or waiting process now; False if it is neither. Raises KeyError for a name it does not know."""
+        """Start a quarantined, drained or waiting process now; False if it is neither. Raises KeyError for a name it does not know."""
+        ...
+
+    def leave(self, name: str, then: Phase, *, reason: str = "", now: bool = False) -> None:
+        """Let a process finish and end (`now`: kill it); `then` follows. Raises KeyError, and StateError if it is leaving already."""
+        ...
+
+    def add_worker(self, asked: AddWorker) -> str:
+        """Start one more worker and return its name. Raises ConfigError, BackendError, or StateError for a name that is taken."""
         ...
 
 

@@ -19,6 +19,7 @@ from hltfarm.proto.errors import HltfarmError, StateError
 from hltfarm.proto.messages import LedgerCounts, ModelInfo, RunConfig, RunState
 from hltfarm.service.control.link import FarmView, IngestView, Link, UnreachableError
 from hltfarm.service.control.merge import without
+from hltfarm.service.control.orders import Orders
 from hltfarm.service.control.readiness import RateMeter, Rates, Readiness
 from hltfarm.service.control.restarts import IngestRestarts
 from hltfarm.service.control.run_counters import RunCounters
@@ -43,6 +44,14 @@ def strays(view: FarmView) -> list[str]:
     if not any(snapshot.state in _JOINABLE for _, snapshot in snapshots):
         return []
     return [endpoint for endpoint, snapshot in snapshots if snapshot.state in (RunState.HALTED, RunState.CONFIGURED)]
+
+
+def whole_ledger(view: FarmView, run: int) -> LedgerCounts | None:
+    """Ledger of a run that every ingest took part in and has ended; None where one is away, in another run, or not done."""
+    snapshots = [ingest.snapshot for ingest in view.ingests]
+    if view.snapshot is None or any(s is None or s.run != run or s.state in OPEN for s in snapshots):
+        return None
+    return view.snapshot.ledger
 
 
 class FarmControl:
@@ -79,6 +88,8 @@ class FarmControl:
         self._autostart = settings.autostart
         self._adopted, self._adopting = False, asyncio.Lock()
         self._replaced = False  # an ingest of the open run was restarted: what it had counted is gone
+        self._orders = Orders()
+        self._late: tuple[int, Outcome] | None = None  # a run that ended without one of its ingests, and how it was to end
 
     # ---------------------------------------------------------------- looking
 
@@ -177,6 +188,8 @@ class FarmControl:
                 await self._begin_automatically()
             elif strays(view) and self._goes_on:
                 await self._rejoin()
+            if self._orders.reminders(view):
+                await self._remind()
             interval = self.settings.poll_s / 5 if self.transitions.pending() else self.settings.poll_s
             await asyncio.sleep(interval)  # the sampling interval of the monitor, not a wait for anything
 
@@ -204,8 +217,10 @@ class FarmControl:
             run = view.snapshot.run if view.snapshot is not None else None
             if self.config is None or self.config.run != run or not self._goes_on:
                 return  # another control configured this run, or it was ended meanwhile
-            self._replaced = self._replaced or bool(strays(view))  # what they had counted is gone, whether they join or not
+            self._note_replaced(view)  # what they had counted is gone, whether they join or not
             paused = not any(ingest.snapshot is not None and ingest.snapshot.state in ADMITTING for ingest in view.ingests)
+            if paused:
+                self._orders.told("pause", run)  # one that joins and does not hear the pause is reminded of it
             for endpoint in strays(view):
                 try:
                     for op in ("configure", "start", "pause") if paused else ("configure", "start"):
@@ -216,6 +231,52 @@ class FarmControl:
                     log.warning("ingest %s came back and joined run %s", endpoint, run)
                 finally:
                     self._epoch += 1
+
+    async def _remind(self) -> None:
+        """Repeat commands to ingests that were away when they were given."""
+        async with self._commands:
+            for reminder in self._orders.reminders(await self.look()):
+                try:
+                    await self._link.tell(reminder.endpoint, reminder.op, worker=reminder.worker, reason=reminder.reason)
+                except HltfarmError as error:
+                    log.warning("ingest %s did not hear %s, and cannot be told yet: %s", reminder.endpoint, reminder.op, error)
+                else:
+                    log.warning("ingest %s did not hear %s, and was told again", reminder.endpoint, reminder.op)
+                finally:
+                    self._epoch += 1
+
+    def _note_replaced(self, view: FarmView) -> None:
+        """Remember, beyond this process, that an ingest of the open run lost what it had counted."""
+        if strays(view) and not self._replaced:
+            self._replaced = True
+            if (run := self._open_run) is not None:
+                self.recorder.write(f"lost counts of run {run}", lambda registry: registry.runs.mark_incomplete(run))
+
+    # ---------------------------------------------------------------- workers
+
+    async def worker_command(self, op: str, name: str, reason: str = "") -> None:
+        """A command about a worker, to every ingest; one that does not know the worker refuses it. Raises as `Link.worker_command`."""
+        async with self._commands:
+            await self._worker_command(op, name, reason)
+
+    async def hold(self, name: str, reason: str) -> None:
+        """Let a worker have no more work, on any ingest, also on those that are away now."""
+        async with self._commands:
+            await self._worker_command("worker_quarantine", name, reason)
+            self._orders.held[name] = reason
+
+    async def free(self, name: str) -> None:
+        """The end of `hold`."""
+        async with self._commands:
+            await self._worker_command("worker_release", name)
+            self._orders.held.pop(name, None)
+
+    async def _worker_command(self, op: str, name: str, reason: str = "") -> None:
+        try:
+            await self._link.worker_command(op, name, reason=reason)
+        finally:
+            self._epoch += 1
+        log.info("command %s", op, extra={"worker": name, "reason": reason})
 
     # ---------------------------------------------------------------- commands
 
@@ -251,7 +312,7 @@ class FarmControl:
             if op == "start":
                 run = await self._fresh_run(run)
             if op in LONG or op == "reset":
-                self._replaced = self._replaced or bool(strays(view))
+                self._note_replaced(view)
             before, before_start = self._ending, self.view
             if op in ("stop", "reset"):
                 self._ending = Outcome.STOPPED if op == "stop" else (before or Outcome.RESET)
@@ -260,6 +321,11 @@ class FarmControl:
             except HltfarmError:
                 self._ending = before
                 raise
+            self._orders.told(op, run)
+            if (ending := self._ending) is not None and (open_run := self._open_run) is not None:
+                self.recorder.write(
+                    f"the end of run {open_run} that was asked for", lambda registry: registry.runs.ending(open_run, ending)
+                )
             if op == "reset":
                 self._autostart = False
                 self.transitions.abandon("the farm was reset", self.now)
@@ -275,7 +341,7 @@ class FarmControl:
         now_s = self.recorder.registry.clock()
         self.recorder.write(f"the start of run {run}", lambda registry: registry.runs.begin(run, now_s))
         self._open_run, self._ending, self._ledger, self._models = run, None, None, None
-        self._replaced, self._allocated = False, None
+        self._replaced, self._allocated, self._late = False, None, None
         self._counters, self._counted = RunCounters(RunCounts()), self.now
         self._counters.observe(view)
 
@@ -308,9 +374,11 @@ class FarmControl:
         snapshot = view.snapshot
         if snapshot is None:
             return
+        self._orders.adopt(view)
+        self._complete(view)
         async with self._adopting:
             if not self._adopted:
-                await self._adopt(snapshot.run if snapshot.state in OPEN else None)
+                await self._adopt(view, snapshot.run if snapshot.state in OPEN else None)
         run = self._open_run
         if run is None:
             return
@@ -325,6 +393,7 @@ class FarmControl:
         self._count(run, view, write=ended or self.now - self._counted >= self.settings.counters_s)
         if ended:
             whole = not self._replaced and all(ingest.snapshot is not None for ingest in view.ingests)
+            self._late = (run, self._ending) if self._ending is Outcome.STOPPED and not self._replaced and not whole else None
             self._finish(run, (self._ending if whole else None) or Outcome.INTERRUPTED, self._ledger)
             self._open_run, self._ending, self._ledger, self._counters = None, None, None, None
 
@@ -358,6 +427,15 @@ class FarmControl:
         )
         log.info("run %d ended: %s", run, outcome, extra={"run": run, "outcome": str(outcome)})
 
+    def _complete(self, view: FarmView) -> None:
+        """A run that ended while one of its ingests was away: its record becomes whole when that one has ended it, too."""
+        if self._late is None:
+            return
+        run, outcome = self._late
+        if (ledger := whole_ledger(view, run)) is not None:
+            self._late = None
+            self._finish(run, outcome, ledger)
+
     def _keep_transitions(self) -> None:
         """Enter transitions that began or ended."""
         offset = self.recorder.registry.clock() - self.now  # from the monotonic clock to unix seconds
@@ -377,8 +455,10 @@ class FarmControl:
             )
             self.recorder.write(f"transition {record}", partial(_enter, record), key=("transition", item.id))
 
-    async def _adopt(self, present: int | None) -> None:
-        """After a restart of the control: the run that still goes on stays open, all others of this farm were interrupted."""
+    async def _adopt(self, view: FarmView, present: int | None) -> None:
+        """After a restart of the control: the run that still goes on stays open; all others of this farm were interrupted, but for one that
+        was to be stopped and that every ingest has ended meanwhile.
+        """
         try:
             records = await self.registry(lambda registry: registry.runs.open())
             counts = await self.registry(lambda registry: RunCounts() if present is None else registry.counters.get(present))
@@ -395,8 +475,13 @@ class FarmControl:
             if record.config.run == present:
                 self._open_run, self.config, self._models = present, record.config, record.models
                 self._counters = RunCounters(counts)
-            else:
-                self._finish(record.config.run, Outcome.INTERRUPTED, None)
+                self._replaced, self._ending = record.incomplete, record.ending
+                if record.ending is not None:
+                    self._orders.told("stop" if record.ending is Outcome.STOPPED else "reset", present)
+                continue
+            stopped = record.ending is Outcome.STOPPED and not record.incomplete
+            ledger = whole_ledger(view, record.config.run) if stopped else None
+            self._finish(record.config.run, Outcome.INTERRUPTED if ledger is None else Outcome.STOPPED, ledger)
 
     async def registry(self, call: Callable[[Registry], T]) -> T:
         """Ask the registry, off the event loop. Raises `DatabaseError` when it fails."""

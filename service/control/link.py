@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,11 +64,15 @@ class Link(Protocol):
         """Ask every ingest for its snapshot. Never raises for an ingest that is gone: the view says so."""
         ...
 
-    async def command(self, op: str, config: RunConfig | None = None, worker: str | None = None) -> FarmView:
+    async def command(self, op: str, config: RunConfig | None = None) -> FarmView:
         """Send a command to every ingest. Raises `UnreachableError`, `StateError` or `RefusedError`."""
         ...
 
-    async def tell(self, endpoint: str, op: str, config: RunConfig | None = None) -> None:
+    async def worker_command(self, op: str, worker: str, *, pid: int = 0, reason: str = "") -> None:
+        """Send a command that concerns one worker to every ingest. Raises as `command` does, if no ingest carried it out."""
+        ...
+
+    async def tell(self, endpoint: str, op: str, config: RunConfig | None = None, worker: str | None = None, reason: str = "") -> None:
         """Send a command to one ingest. Raises as `command` does."""
         ...
 
@@ -120,11 +124,13 @@ class IngestLink:
         self._socket.connect(endpoint)
         self._reader: asyncio.Task[None] | None = None
 
-    async def request(self, op: str, config: RunConfig | None = None, worker: str | None = None) -> CommandReply:
+    async def request(
+        self, op: str, config: RunConfig | None = None, worker: str | None = None, *, pid: int = 0, reason: str = ""
+    ) -> CommandReply:
         """One request and its reply. Raises `UnreachableError` when it does not come in time."""
         if self._reader is None:
             self._reader = asyncio.create_task(self._read(), name=f"control link {self.endpoint}")
-        command = Command(id=uuid.uuid4().hex, op=op, config=config, worker=worker)
+        command = Command(id=uuid.uuid4().hex, op=op, config=config, worker=worker, pid=pid, reason=reason)
         reply: asyncio.Future[CommandReply] = asyncio.get_running_loop().create_future()
         self._waiting[command.id] = reply
         try:
@@ -181,9 +187,9 @@ class FarmLink:
         refusal = reply.error if reply.snapshot is None else None
         return IngestView(link.endpoint, reply.snapshot, refusal)
 
-    async def command(self, op: str, config: RunConfig | None = None, worker: str | None = None) -> FarmView:
+    async def command(self, op: str, config: RunConfig | None = None) -> FarmView:
         """See `Link.command`. The command goes to all ingests, also if one refuses; see `refusal` for what is raised then."""
-        replies = await asyncio.gather(*(self._reply(link, op, config, worker) for link in self._links))
+        replies = await asyncio.gather(*(self._reply(link.endpoint, op, link.request(op, config)) for link in self._links))
         error = refusal(op, [reply for reply in replies if isinstance(reply, HltfarmError)], len(replies))
         if error is not None:
             raise error
@@ -192,24 +198,32 @@ class FarmLink:
             return await self.look()
         return view_of(views)
 
-    async def tell(self, endpoint: str, op: str, config: RunConfig | None = None) -> None:
+    async def worker_command(self, op: str, worker: str, *, pid: int = 0, reason: str = "") -> None:
+        """See `Link.worker_command`."""
+        requests = ((link.endpoint, link.request(op, worker=worker, pid=pid, reason=reason)) for link in self._links)
+        replies = await asyncio.gather(*(self._reply(endpoint, op, request) for endpoint, request in requests))
+        error = refusal(op, [reply for reply in replies if isinstance(reply, HltfarmError)], len(replies))
+        if error is not None:
+            raise error
+
+    async def tell(self, endpoint: str, op: str, config: RunConfig | None = None, worker: str | None = None, reason: str = "") -> None:
         """See `Link.tell`."""
         link = next(link for link in self._links if link.endpoint == endpoint)
-        reply = await self._reply(link, op, config, None)
+        reply = await self._reply(endpoint, op, link.request(op, config, worker, reason=reason))
         if isinstance(reply, HltfarmError):
             raise reply
 
     @staticmethod
-    async def _reply(link: IngestLink, op: str, config: RunConfig | None, worker: str | None) -> IngestView | HltfarmError:
+    async def _reply(endpoint: str, op: str, request: Coroutine[None, None, CommandReply]) -> IngestView | HltfarmError:
         try:
-            reply = await link.request(op, config, worker)
+            reply = await request
         except UnreachableError as error:
             return error
         if reply.error is None:
-            return IngestView(link.endpoint, reply.snapshot)
+            return IngestView(endpoint, reply.snapshot)
         if reply.legal:
             return StateError(reply.error, reply.legal)
-        return RefusedError(f"ingest {link.endpoint} refused {op!r}: {reply.error}")
+        return RefusedError(f"ingest {endpoint} refused {op!r}: {reply.error}")
 
     async def close(self) -> None:
         """Close every socket and the context."""

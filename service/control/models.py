@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -123,6 +123,7 @@ class TransitionModel(BaseModel):
     id: str
     command: str
     run: int | None
+    worker: str | None = Field(default=None, description="of a command that concerns one worker")
     progress: Progress
     seconds: float
     error: str | None
@@ -135,6 +136,7 @@ class TransitionModel(BaseModel):
             id=transition.id,
             command=transition.command,
             run=transition.run,
+            worker=transition.worker,
             progress=transition.progress,
             seconds=max(0.0, end - transition.began),
             error=transition.error,
@@ -304,7 +306,7 @@ class RunList(BaseModel):
 
 
 class ProcessModel(BaseModel):
-    """A process of this machine's supervisor."""
+    """A process of this machine's supervisor. `reason`: why it is quarantined, null if it is not."""
 
     model_config = ConfigDict(from_attributes=True)
     name: str
@@ -313,6 +315,37 @@ class ProcessModel(BaseModel):
     pid: int | None
     restarts: int
     last_exit: str | None
+    reason: str | None = None
+
+
+class AddWorker(BaseModel):
+    """A worker that is to be started; what is left out is as for the workers that the farm was started with."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="default: worker-N with the next free number"
+    )
+    backend: Literal["cpu", "cuda", "auto"] | None = None
+    device: int | None = Field(default=None, ge=0, le=1023, description="GPU, counted among those that the farm sees")
+    threads: int | None = Field(default=None, ge=1, le=1024, description="of the CPU backend")
+
+
+class QuarantineRequest(BaseModel):
+    """Why a worker is taken out of service."""
+
+    model_config = ConfigDict(extra="forbid")
+    reason: str = Field(default="by an operator", min_length=1, max_length=500)
+
+
+class GpuModel(BaseModel):
+    """A worker's GPU, as its driver describes it. `index`: on its host, whatever the worker may see of them."""
+
+    model_config = ConfigDict(from_attributes=True)
+    index: int
+    uuid: str
+    memory_used_bytes: int
+    memory_total_bytes: int
+    utilization: float = Field(description="share of the time, over the last second or so")
 
 
 class WorkerModel(BaseModel):
@@ -329,6 +362,10 @@ class WorkerModel(BaseModel):
     in_flight: int = 0
     processed: int = 0
     restarts: int = 0
+    leaving: bool = False
+    quarantined: str | None = Field(default=None, description="why, if it is")
+    resident_bytes: int | None = Field(default=None, description="of the process, with the pages of slot rings that it has touched")
+    gpu: GpuModel | None = None
     process: ProcessModel | None = None
 
     @classmethod
@@ -337,7 +374,8 @@ class WorkerModel(BaseModel):
         restarts = process.restarts if process is not None else 0
         if status is None:
             assert process is not None
-            return cls(name=process.name, joined=False, restarts=restarts, process=process)
+            return cls(name=process.name, joined=False, restarts=restarts, quarantined=process.reason, process=process)
+        used = status.resources
         return cls(
             name=status.name,
             joined=True,
@@ -350,6 +388,10 @@ class WorkerModel(BaseModel):
             in_flight=status.in_flight,
             processed=status.processed,
             restarts=max(restarts, status.restarts),
+            leaving=status.leaving,
+            quarantined=status.quarantined or (process.reason if process is not None else None),
+            resident_bytes=None if used is None else used.resident_bytes,
+            gpu=None if used is None or used.gpu is None else GpuModel.model_validate(used.gpu),
             process=process,
         )
 

@@ -58,7 +58,12 @@ RULES: dict[tuple[str, str], Rule] = {
     ("POST", "/v1/control/reset"): _OPERATOR,
     ("POST", "/v1/control/drain"): _OPERATOR,
     ("POST", "/v1/control/stop"): _OPERATOR,
+    ("POST", "/v1/workers"): _OPERATOR,
+    ("POST", "/v1/workers/{name}/drain"): _OPERATOR,
+    ("POST", "/v1/workers/{name}/quarantine"): _OPERATOR,
     ("POST", "/v1/workers/{name}/release"): _OPERATOR,
+    ("POST", "/v1/workers/{name}/restart"): _OPERATOR,
+    ("DELETE", "/v1/workers/{name}"): _OPERATOR,
     # Menus and models.
     ("POST", "/v1/menus"): _OPERATOR,
     ("POST", "/v1/menus/validate"): _OPERATOR,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import uuid
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TypeAlias
 
 from hltfarm.proto.messages import RunState
 from hltfarm.service.control.link import FarmView
@@ -14,6 +16,8 @@ from hltfarm.service.runcontrol import OPEN
 #: Commands that answer before they are done.
 LONG = frozenset({"configure", "drain", "stop"})
 KEPT = 256
+#: Whether a transition is done; a text if it never will be.
+Verdict: TypeAlias = bool | str
 
 
 class Progress(StrEnum):
@@ -26,7 +30,7 @@ class Progress(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
-    """One command on its way. `began`, `ended`: monotonic seconds."""
+    """One command on its way. `began`, `ended`: monotonic seconds. `worker`, `verdict`: of a command that concerns one worker."""
 
     id: str
     command: str
@@ -35,6 +39,8 @@ class Transition:
     began: float
     ended: float | None = None
     error: str | None = None
+    worker: str | None = None
+    verdict: Callable[[FarmView], Verdict] | None = field(default=None, repr=False, compare=False)
 
 
 def reached(command: str, run: int | None, view: FarmView) -> bool:
@@ -70,7 +76,23 @@ class Transitions:
 
     def begin(self, command: str, run: int | None, now: float) -> Transition:
         """A new transition; a reset ends the pending ones."""
-        transition = Transition(id=uuid.uuid4().hex[:12], command=command, run=run, progress=Progress.PENDING, began=now)
+        return self._add(Transition(id=uuid.uuid4().hex[:12], command=command, run=run, progress=Progress.PENDING, began=now))
+
+    def begin_for_worker(self, command: str, worker: str, verdict: Callable[[FarmView], Verdict], now: float) -> Transition:
+        """A new transition of one worker, which the state of the run does not touch; `verdict` judges every look at the farm."""
+        return self._add(
+            Transition(
+                id=uuid.uuid4().hex[:12],
+                command=command,
+                run=None,
+                progress=Progress.PENDING,
+                began=now,
+                worker=worker,
+                verdict=verdict,
+            )
+        )
+
+    def _add(self, transition: Transition) -> Transition:
         self._all[transition.id] = self._news[transition.id] = transition
         while len(self._all) > KEPT:
             self._all.popitem(last=False)
@@ -79,7 +101,9 @@ class Transitions:
     def observe(self, view: FarmView, now: float) -> None:
         """Complete or fail what is pending, from a look at the farm."""
         for item in self.pending():
-            if reached(item.command, item.run, view):
+            if item.verdict is not None:
+                self._judge(item, item.verdict(view), now)
+            elif reached(item.command, item.run, view):
                 self._end(item, Progress.DONE, now)
             elif view.state is RunState.ERROR and view.snapshot is not None:
                 self._end(item, Progress.FAILED, now, "; ".join(view.problems) or "the farm went into Error")
@@ -87,10 +111,19 @@ class Transitions:
                 problems = "".join(f"; {problem}" for problem in view.problems)
                 self._end(item, Progress.FAILED, now, f"not completed within {self._timeout_s:g} s; the farm is {view.state}{problems}")
 
+    def _judge(self, item: Transition, verdict: Verdict, now: float) -> None:
+        if isinstance(verdict, str):
+            self._end(item, Progress.FAILED, now, verdict)
+        elif verdict:
+            self._end(item, Progress.DONE, now)
+        elif now - item.began > self._timeout_s:
+            self._end(item, Progress.FAILED, now, f"not completed within {self._timeout_s:g} s")
+
     def abandon(self, reason: str, now: float) -> None:
-        """Fail everything that is pending."""
+        """Fail every pending transition of the run."""
         for item in self.pending():
-            self._end(item, Progress.FAILED, now, reason)
+            if item.worker is None:
+                self._end(item, Progress.FAILED, now, reason)
 
     def pending(self) -> list[Transition]:
         """Transitions that are neither done nor failed."""

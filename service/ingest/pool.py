@@ -12,7 +12,8 @@ import numpy as np
 import zmq
 
 from hltfarm.proto import worker_link as link
-from hltfarm.proto.messages import RunConfig, WorkerStatus
+from hltfarm.proto.errors import StateError
+from hltfarm.proto.messages import Resources, RunConfig, WorkerStatus
 from hltfarm.service.ingest.canary import Canaries, payload_for
 from hltfarm.service.ingest.dispatch import Dispatcher
 from hltfarm.service.ingest.flow import EventFlow
@@ -40,7 +41,8 @@ class _Peer:
     busy_s: float = 0.0
     restarts: int = 0
     processed: int = 0  # before the last restart
-    able: bool = False  # has built what it was told; ready, unless its canaries say that its device is broken
+    able: bool = False  # has built what it was told; ready, unless an operator holds it or its canaries say that its device is broken
+    resources: Resources | None = None
 
 
 class WorkerPool:
@@ -63,6 +65,7 @@ class WorkerPool:
         self._settings = settings
         self._peers: dict[str, _Peer] = {}
         self._by_identity: dict[bytes, _Peer] = {}
+        self._quarantined: dict[str, str] = {}  # names that get no work -> why; a worker that comes back finds itself there
         self._programmes = programmes
         self._canaries = Canaries(settings.canary_s, settings.batch_timeout_s)
         self._distrusted: set[str] = set()  # what of their verdict was carried out
@@ -105,8 +108,8 @@ class WorkerPool:
         self._send(peer, link.Configure(generation=entry.generation, config=entry.config, keep=keep))
 
     def _set_ready(self, peer: _Peer, ready: bool, problem: str = "") -> None:
-        peer.able, peer.problem = ready, problem
-        peer.ready = ready and peer.hello.name not in self._canaries.distrusted
+        held = peer.hello.name in self._quarantined or peer.hello.name in self._canaries.distrusted
+        peer.able, peer.ready, peer.problem = ready, ready and not held, problem
         self._dispatcher.set_ready(peer.hello.name, peer.ready)
 
     # -- in ----------------------------------------------------------------------------------------------------------------
@@ -141,18 +144,17 @@ class WorkerPool:
         peer.heard = now
         name = peer.hello.name
         if isinstance(message, link.Results):
-            peer.busy_s = 0.0
             valid = self.flow.answers(name, np.frombuffer(frames[2], dtype=link.ANSWER), now_ns, frames[3:])
             if valid and message.batch_events:
                 self._stats.batch(message.batch_events, message.seconds, message.stage_seconds)
         elif isinstance(message, link.Failed):
-            peer.busy_s = 0.0
             log.error("worker %s: a batch failed: %s", name, message.error)
             self.flow.failed(name, np.frombuffer(frames[2], dtype=link.ASSIGNED), message.error, now_ns)
         elif isinstance(message, link.CanaryDone):
             self._canary(peer, message, now)
         elif isinstance(message, link.Alive):
-            peer.busy_s = message.busy_s
+            peer.busy_s = message.busy_s  # of the oldest batch; results of a younger one say nothing about it
+            peer.resources = message.resources or peer.resources
         elif isinstance(message, link.Configured):
             self._configured(peer, message)
         elif isinstance(message, link.Leaving):
@@ -173,7 +175,7 @@ class WorkerPool:
         if hello.version != link.VERSION:
             log.error("worker %s speaks version %d of the link, not %d", hello.name, hello.version, link.VERSION)
             return
-        log.info("worker %s: %s on %s, pid %d on %s", hello.name, hello.backend, hello.device, hello.pid, hello.host)
+        log.info("worker %s: backend %s, pid %d on host %s", hello.name, hello.backend, hello.pid, hello.host)
         self._peers[hello.name] = self._by_identity[identity] = peer
         if old is None or old.hello.pid != hello.pid:
             self._canaries.forget(hello.name)
@@ -187,6 +189,7 @@ class WorkerPool:
                 slot_bytes=self._ring.slot_bytes,
                 heartbeat_s=self._settings.worker_heartbeat_s,
                 timeout_s=self._settings.worker_timeout_s,
+                batch_timeout_s=self._settings.batch_timeout_s,
             ),
         )
         wanted = self._programmes.wanted
@@ -259,10 +262,10 @@ class WorkerPool:
 
     # -- loss and time -----------------------------------------------------------------------------------------------------
 
-    def lost(self, name: str, now_ns: int) -> bool:
-        """The supervisor saw the process end. False: no such worker here, or known to be lost already."""
+    def lost(self, name: str, pid: int, now_ns: int) -> bool:
+        """The supervisor saw the process end (pid 0: whichever has the name). False: not here, known to be lost, or its successor is."""
         peer = self._peers.get(name)
-        if peer is None or not peer.up:
+        if peer is None or not peer.up or pid not in (0, peer.hello.pid):
             return False
         self._lose(peer, "its process ended", now_ns)
         return True
@@ -328,11 +331,36 @@ class WorkerPool:
                 self._set_ready(present, present.able, present.problem)
         self._distrusted = set(distrusted)
 
+    # -- operators ---------------------------------------------------------------------------------------------------------
+
+    def drain(self, name: str) -> None:
+        """Ask a worker to finish and leave. Raises StateError if it is not here."""
+        peer = self._peers.get(name)
+        if peer is None or not peer.up:
+            raise StateError(f"worker {name!r} is not connected to this ingest")
+        self._send(peer, link.Leave())
+
+    def quarantine(self, name: str, reason: str) -> None:
+        """Give the worker of this name, now or when it joins, no more work; it finishes what it has."""
+        self._quarantined[name] = reason or "by an operator"
+        peer = self._peers.get(name)
+        if peer is not None and peer.up:
+            self._set_ready(peer, peer.able, peer.problem)
+
+    def release(self, name: str) -> None:
+        """Let the worker have work again."""
+        self._quarantined.pop(name, None)
+        peer = self._peers.get(name)
+        if peer is not None and peer.up:
+            knows = all(name in active.workers for active in self._programmes.active)  # one may have become active meanwhile
+            self._set_ready(peer, peer.able and knows, peer.problem if knows else "configuring")
+
     # -- state -------------------------------------------------------------------------------------------------------------
 
     def problems(self) -> list[str]:
-        """Workers that do not work, in words."""
-        idle = {name: peer.problem for name, peer in self._peers.items() if not peer.ready and not peer.leaving}
+        """Workers that do not work although they should, in words."""
+        wanted = {name: peer for name, peer in self._peers.items() if name not in self._quarantined and not peer.leaving}
+        idle = {name: peer.problem for name, peer in wanted.items() if not peer.ready}
         found = [f"worker {name}: {self._canaries.distrusted.get(name, problem)}" for name, problem in idle.items()]
         if not any(peer.ready for peer in self._peers.values()):
             found.append("no worker is ready")
@@ -370,6 +398,9 @@ class WorkerPool:
                     canary_age_s=-1.0 if health.good is None else max(0.0, now - health.good),
                     canary_failures=health.failures,
                     distrusted=self._canaries.distrusted.get(name, ""),
+                    leaving=peer.leaving,
+                    quarantined=self._quarantined.get(name, ""),
+                    resources=peer.resources,
                 )
             )
         return out

@@ -6,6 +6,7 @@ A turn: events in, answers in, commands, time; then work out and credits out.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from types import TracebackType
 from typing import Self
@@ -17,6 +18,7 @@ from hltfarm.proto.errors import ConfigError, HltfarmError, StateError, WireCode
 from hltfarm.proto.messages import (
     OPS,
     PROGRAMME_OPS,
+    WORKER_OPS,
     Command,
     CommandReply,
     LedgerCounts,
@@ -97,7 +99,7 @@ class IngestServer:
         try:
             urls = (settings.clients_url, settings.workers_url, settings.control_url)
             self.clients_url, self.workers_url, self.control_url = (
-                _bind(socket, url) for socket, url in zip(self._sockets, urls, strict=True)
+                _bind(socket, peers, url) for socket, peers, url in zip(self._sockets, ("clients", "workers", "control"), urls, strict=True)
             )
             self._outputs, self.output_url = self._open_output()
         except ConfigError:
@@ -136,7 +138,7 @@ class IngestServer:
             self._sockets.append(socket)
             if self._settings.curve is not None and settings.url.startswith(TCP):
                 self._settings.curve.apply(socket, CLIENTS)
-            url = _bind(socket, settings.url)
+            url = _bind(socket, "output-url", settings.url)
         if not settings.active:
             return None, url
         lumisections = self._ledger.lumisections
@@ -277,10 +279,8 @@ class IngestServer:
         op = command.op
         if op == "snapshot":
             return
-        if op == "worker_lost":
-            if not command.worker:
-                raise ConfigError("worker_lost needs the name of the worker")
-            self._pool.lost(command.worker, now_ns)
+        if op in WORKER_OPS:
+            self._execute_for_worker(command, now_ns)
             return
         if op == "detach":
             if self._outputs is None or not command.consumer:
@@ -333,6 +333,20 @@ class IngestServer:
             self._pool.cast(config, command.fraction)
         elif op == "shadow_end":
             self._programmes.shadow = None
+
+    def _execute_for_worker(self, command: Command, now_ns: int) -> None:
+        """What concerns one worker."""
+        name = command.worker
+        if not name:
+            raise ConfigError(f"{command.op} needs the name of the worker")
+        if command.op == "worker_lost":
+            self._pool.lost(name, command.pid, now_ns)
+        elif command.op == "worker_drain":
+            self._pool.drain(name)
+        elif command.op == "worker_quarantine":
+            self._pool.quarantine(name, command.reason)
+        else:
+            self._pool.release(name)
 
     # -- state -------------------------------------------------------------------------------------------------------------
 
@@ -394,6 +408,7 @@ class IngestServer:
             disks={name: space(folder) for name, folder in self._folders.items()},
             outputs=() if self._outputs is None else (self._outputs.status(self._now),),
             info={
+                "ending": int(self._control.ending),
                 "stale_answers": stats.stale_answers,
                 "lost_sessions": stats.lost_sessions,
                 "columns_sent": stats.columns_sent,
@@ -430,10 +445,13 @@ class IngestServer:
         self.close()
 
 
-def _bind(socket: zmq.Socket[bytes], url: str) -> str:
-    """Bind and return the endpoint as it is (port * becomes a number)."""
+def _bind(socket: zmq.Socket[bytes], peers: str, url: str) -> str:
+    """Bind and return the endpoint as it is (port * becomes a number). `peers`: who connects; also the name of the option."""
     try:
         socket.bind(url)
     except zmq.ZMQError as error:
-        raise ConfigError(f"cannot listen on {url}: {error.strerror}") from error
+        option = f"--{peers}" + (" of the ingest, --ingest of the farm" if peers == "clients" else "")
+        raise ConfigError(
+            f"cannot listen on {url} for {peers}: {os.strerror(error.errno or 0)}; give another endpoint ({option})"
+        ) from error
     return bytes(socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()

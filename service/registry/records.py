@@ -27,7 +27,8 @@ class RunRecord:
     """One run. `ledger` is the last one known, None before the run ended (or if nobody saw its end).
 
     `farm`: name of the farm whose run it was. `config`: what was asked for; `models`: what the workers loaded, None until one of them
-    said so.
+    said so. `ending`: what was asked to end it, None while nobody did; `incomplete`: an ingest lost what it had counted. Both are for a
+    control that was restarted meanwhile.
     """
 
     farm: str
@@ -39,6 +40,8 @@ class RunRecord:
     started: datetime | None
     stopped: datetime | None
     ledger: LedgerCounts | None
+    ending: Outcome | None = None
+    incomplete: bool = False
 
 
 @dataclass(slots=True, kw_only=True)

@@ -35,6 +35,8 @@ def _record(row: Run) -> RunRecord:
         started=utc(row.started_s),
         stopped=utc(row.stopped_s),
         ledger=ledger,
+        ending=None if row.ending is None else Outcome(row.ending),
+        incomplete=bool(row.incomplete),
     )
 
 
@@ -79,6 +81,16 @@ class Runs:
         """The models that the run's workers loaded."""
         with self._database.writing() as session:
             self._row(session, number).models = msgspec.json.encode(models).decode()
+
+    def ending(self, number: int, outcome: Outcome) -> None:
+        """The end of the run was asked for; it is to be `outcome`."""
+        with self._database.writing() as session:
+            self._row(session, number).ending = outcome
+
+    def mark_incomplete(self, number: int) -> None:
+        """An ingest of the run was restarted, and what it had counted is gone."""
+        with self._database.writing() as session:
+            self._row(session, number).incomplete = 1
 
     def finish(self, number: int, outcome: Outcome, ledger: LedgerCounts | None, at_s: float) -> None:
         """The run ended at a time (unix seconds); `ledger` is its final accounting, None if nobody saw it."""

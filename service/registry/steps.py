@@ -113,8 +113,14 @@ def _what_happened(connection: Connection) -> None:
     metadata.create_all(connection, checkfirst=False)
 
 
+def _ends(connection: Connection) -> None:
+    """3: what was asked to end a run, and whether its counts are whole."""
+    connection.execute(text("ALTER TABLE runs ADD COLUMN ending VARCHAR(16)"))
+    connection.execute(text("ALTER TABLE runs ADD COLUMN incomplete INTEGER"))
+
+
 #: Step i brings a database of version i to version i + 1; 0 is an empty one.
-STEPS: tuple[Callable[[Connection], None], ...] = (_runs, _what_happened)
+STEPS: tuple[Callable[[Connection], None], ...] = (_runs, _what_happened, _ends)
 
 #: Columns by which a database of version 1 is recognised: that version did not write its number down.
 FIRST_COLUMNS = frozenset(

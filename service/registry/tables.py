@@ -36,6 +36,8 @@ class Run(Base):
     farm: Mapped[str] = mapped_column(String(64), default="")
     counted_s: Mapped[float | None]
     marks: Mapped[str | None] = mapped_column(Text)  # JSON
+    ending: Mapped[str | None] = mapped_column(String(16))
+    incomplete: Mapped[int | None]  # 1 or nothing
 
 
 class Counter(Base):

@@ -14,119 +14,31 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 
 from hltfarm.proto.errors import BackendError, ConfigError, HltfarmError, StateError
-from hltfarm.proto.messages import RunConfig
-from hltfarm.service.control.access import AccessSettings
 from hltfarm.service.control.app import create_app
-from hltfarm.service.control.context import Context
+from hltfarm.service.control.farm import FarmControl
 from hltfarm.service.control.link import FarmLink
-from hltfarm.service.control.server import ControlServer, listen, url_of
+from hltfarm.service.control.server import listen, url_of
 from hltfarm.service.control.settings import ControlSettings
-from hltfarm.service.endpoints import client_endpoints
-from hltfarm.service.output.settings import OutputSettings
+from hltfarm.service.registry import Registry
 from hltfarm.service.runcontrol import OPEN
+from hltfarm.service.supervisor.control_host import ControlHost
 from hltfarm.service.supervisor.leftovers import RuntimeFolder, remove_leftovers
-from hltfarm.service.supervisor.policy import Phase, RestartPolicy
-from hltfarm.service.supervisor.processes import HOPELESS, Exit, ProcessSpec, Supervisor, describe_exit
+from hltfarm.service.supervisor.policy import Phase
+from hltfarm.service.supervisor.processes import HOPELESS, Exit, Supervisor, describe_exit
+from hltfarm.service.supervisor.specs import LocalFarmSettings, ingest_names, process_specs
+from hltfarm.service.supervisor.watchdog import Watchdog
+from hltfarm.service.supervisor.workers import LocalProcesses
 
 log = logging.getLogger(__name__)
-HLTFARM = (sys.executable, "-P", "-c", "from hltfarm.service.cli import main; main()")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalFarmSettings:
-    """A farm on one machine. Durations in seconds.
-
-    ingests: shards side by side; clients_url is where the first listens, `client_endpoints` tells where the others do.
-    devices: a worker for each of these GPUs, then `workers` is their number; empty: the workers choose. slots: of each ingest.
-    batch, deadline_ms, threads: of each worker, as `hltfarm worker` takes them. config: of runs that are told nothing else.
-    """
-
-    workers: int
-    backend: str
-    threads: int
-    http: str
-    clients_url: str
-    config: RunConfig
-    data: Path
-    ingests: int = 1
-    devices: tuple[int, ...] = ()
-    batch: int = 0
-    deadline_ms: float = 2.0
-    first_run: int | None = None
-    autostart: bool = True
-    slots: int = 256
-    output: OutputSettings = field(default_factory=OutputSettings)
-    access: AccessSettings = field(default_factory=AccessSettings)
-    curve: tuple[Path, Path] | None = None  # secret key file and allow-list of the ingests
-    insecure: bool = False  # the ingests may listen where others reach them without keys
-    drain_s: float = 10.0  # longest wait for the run to end; the ingest forces what is left to the error stream before
-    grace_s: float = 10.0  # longest wait for a process to end after SIGTERM
-    policy: RestartPolicy = field(default_factory=RestartPolicy)
-
-
-def ingest_names(ingests: int) -> list[str]:
-    """Names of the ingests: of their processes, their sockets and their folders of the error stream."""
-    return ["ingest"] if ingests == 1 else [f"ingest-{index}" for index in range(ingests)]
-
-
-def process_specs(settings: LocalFarmSettings, folder: RuntimeFolder) -> list[ProcessSpec]:
-    """The processes of the farm, the ingests first."""
-    names = ingest_names(settings.ingests)
-    errors, output = settings.data / "errors", settings.output
-    consumers = client_endpoints(output.url, settings.ingests) if output.url is not None else [None] * settings.ingests
-    ingests = [
-        ProcessSpec(
-            name=name,
-            role="ingest",
-            command=(
-                *HLTFARM,
-                "ingest",
-                *("--clients", clients),
-                *("--workers", folder.endpoint(f"{name}-workers")),
-                *("--control", folder.endpoint(f"{name}-control")),
-                *("--ring", str(folder.ring(index))),
-                *("--slots", str(settings.slots)),
-                *(("--curve-key", str(settings.curve[0]), "--allow", str(settings.curve[1])) if settings.curve is not None else ()),
-                *(("--insecure",) if settings.insecure else ()),
-                *("--errors", str(errors if settings.ingests == 1 else errors / name)),
-                *output.arguments(_own_folder(output.folder, name, settings.ingests), consumers[index]),
-            ),
-        )
-        for index, (name, clients) in enumerate(zip(names, client_endpoints(settings.clients_url, settings.ingests), strict=True))
-    ]
-    workers = [
-        ProcessSpec(
-            name=f"worker-{index}",
-            role="worker",
-            command=(
-                *HLTFARM,
-                "worker",
-                *(option for name in names for option in ("--ingest", folder.endpoint(f"{name}-workers"))),
-                *("--name", f"worker-{index}"),
-                *("--backend", settings.backend),
-                *(("--device", str(settings.devices[index])) if settings.devices else ()),
-                *("--threads", str(settings.threads)),
-                *("--batch", str(settings.batch)),
-                *("--deadline-ms", str(settings.deadline_ms)),
-            ),
-        )
-        for index in range(settings.workers)
-    ]
-    return [*ingests, *workers]
-
-
-def _own_folder(folder: Path | None, name: str, ingests: int) -> Path | None:
-    """Folder of one ingest: each of several has its own."""
-    return folder if folder is None or ingests == 1 else folder / name
+WATCH_S = 1.0  # time between two looks of the watchdog
 
 
 @contextmanager
@@ -188,26 +100,59 @@ async def run_local_farm(settings: LocalFarmSettings, started: Callable[[str], N
                 autostart=settings.autostart,
                 access=settings.access,
             )
-            link = FarmLink(control.ingests, control.request_timeout_s)
-
-            broken: asyncio.Future[HltfarmError] = asyncio.get_running_loop().create_future()
-
-            async def on_exit(end: Exit) -> None:
-                if end.spec.role == "worker":
-                    try:
-                        await link.command("worker_lost", worker=end.spec.name)
-                    except HltfarmError as error:
-                        log.warning("the ingests were not told that %s ended: %s", end.spec.name, error)
-                elif end.phase is Phase.QUARANTINED and not broken.done():
-                    broken.set_result(_why(end))
-
-            specs = process_specs(settings, folder)
-            supervisor = Supervisor(specs, on_exit=on_exit, emit=_print_line, clock=time.monotonic, policy=settings.policy)
-            app = create_app(control, link, supervisor=supervisor)
-            await _serve(settings, app, supervisor, broken, lambda: started(url_of(listening)), listening)
+            registry = Registry(control.database, time.time, control.farm)
+            link = FarmLink(control.ingests, control.request_timeout_s)  # of the supervisor; every control plane has its own
+            try:
+                await _run(settings, control, folder, link, registry, listening, started)
+            finally:
+                await link.close()
+                registry.close()
         finally:
             listening.close()
             folder.remove()
+
+
+async def _run(
+    settings: LocalFarmSettings,
+    control: ControlSettings,
+    folder: RuntimeFolder,
+    link: FarmLink,
+    registry: Registry,
+    listening: socket.socket,
+    started: Callable[[str], None],
+) -> None:
+    broken: asyncio.Future[HltfarmError] = asyncio.get_running_loop().create_future()
+
+    async def on_exit(end: Exit) -> None:
+        if end.spec.role == "worker":
+            try:
+                await link.worker_command("worker_lost", end.spec.name, pid=end.pid)
+            except HltfarmError as error:
+                log.warning("the ingests were not told that %s ended: %s", end.spec.name, error)
+        elif end.phase is Phase.QUARANTINED and not broken.done():
+            broken.set_result(_why(end))
+
+    supervisor = Supervisor(
+        process_specs(settings, folder), on_exit=on_exit, emit=_print_line, clock=time.monotonic, policy=settings.policy
+    )
+    processes = LocalProcesses(supervisor, settings, folder)
+
+    def make(monitor_ended: Callable[[BaseException | None], None]) -> FastAPI:
+        own = FarmLink(control.ingests, control.request_timeout_s)
+        return create_app(control, own, registry, supervisor=processes, monitor_ended=monitor_ended)
+
+    host = ControlHost(make, listening, time.monotonic)
+    watchdog = Watchdog(dict(zip(ingest_names(settings.ingests), control.ingests, strict=True)), settings.watchdog)
+    await _serve(settings, host, supervisor, _watch(watchdog, supervisor, link), broken, lambda: started(url_of(listening)))
+
+
+async def _watch(watchdog: Watchdog, supervisor: Supervisor, link: FarmLink) -> None:
+    """Kill processes that live and no longer work, until cancelled."""
+    while True:
+        view = await link.look()
+        for wedged in watchdog.observe(view, supervisor.processes(), time.monotonic()):
+            supervisor.kill_wedged(wedged.name, wedged.pid, wedged.why)
+        await asyncio.sleep(WATCH_S)  # the sampling interval, not a wait for anything
 
 
 def _why(end: Exit) -> HltfarmError:
@@ -220,30 +165,31 @@ def _why(end: Exit) -> HltfarmError:
 
 async def _serve(
     settings: LocalFarmSettings,
-    app: FastAPI,
+    host: ControlHost,
     supervisor: Supervisor,
+    watchdog: Coroutine[None, None, None],
     broken: asyncio.Future[HltfarmError],
     started: Callable[[], None],
-    listening: socket.socket,
 ) -> None:
-    server = ControlServer(app)
     ending = Ending()
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGTERM, signal.SIGINT)
     for number in numbers:
         loop.add_signal_handler(number, ending.signal)
-    serving = asyncio.create_task(server.serve(sockets=[listening]), name="http server")
+    serving = asyncio.create_task(host.serve(), name="control plane")
     supervisor.start()
     started()
-    tasks = {
-        "signal": asyncio.create_task(ending.asked.wait(), name="signal"),
-        "supervisor": asyncio.create_task(supervisor.failed(), name="supervisor"),
-    }
+    tasks = [
+        asyncio.create_task(ending.asked.wait(), name="signal"),
+        asyncio.create_task(supervisor.failed(), name="supervisor"),
+        watching := asyncio.create_task(watchdog, name="watchdog"),
+    ]
     try:
-        ends: list[asyncio.Future[Any]] = [serving, broken, *tasks.values()]
+        ends: list[asyncio.Future[Any]] = [serving, broken, *tasks]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        if ending.asked.is_set():
-            await _hurry(_end_run(settings, app), ending)
+        watching.cancel()
+        if ending.asked.is_set() and host.farm is not None:
+            await _hurry(_end_run(settings, host.farm), ending)
     finally:
         stopping = asyncio.create_task(supervisor.stop(settings.grace_s), name="stop processes")
         hurried = asyncio.create_task(ending.hurried.wait(), name="second signal")
@@ -251,18 +197,23 @@ async def _serve(
         if not stopping.done():
             supervisor.kill()
         await stopping
-        server.should_exit = True
-        await asyncio.gather(serving, return_exceptions=True)
-        for task in (*tasks.values(), hurried):
+        host.end()
+        results: list[Any] = [*await asyncio.gather(serving, return_exceptions=True)]
+        for task in (*tasks, hurried):
             task.cancel()
-        results = await asyncio.gather(*tasks.values(), return_exceptions=True)
+        results += await asyncio.gather(*tasks, return_exceptions=True)
         for number in numbers:
             loop.remove_signal_handler(number)
-    if broken.done():
-        raise broken.result()
+    _raise(broken.result() if broken.done() else None, results, ending)
+
+
+def _raise(broken: HltfarmError | None, results: Sequence[object], ending: Ending) -> None:
+    """Say why the farm ended, unless it was asked to."""
+    if broken is not None:
+        raise broken
     faults = [result for result in results if isinstance(result, Exception)]
     if faults or not ending.asked.is_set():
-        raise BackendError(f"the farm ended by itself: {faults[0] if faults else 'the HTTP server stopped'}")
+        raise BackendError(f"the farm ended by itself: {faults[0] if faults else 'a task of the supervisor ended'}")
 
 
 async def _hurry(work: Coroutine[None, None, None], ending: Ending) -> None:
@@ -275,10 +226,8 @@ async def _hurry(work: Coroutine[None, None, None], ending: Ending) -> None:
     await asyncio.gather(task, hurried, return_exceptions=True)
 
 
-async def _end_run(settings: LocalFarmSettings, app: FastAPI) -> None:
+async def _end_run(settings: LocalFarmSettings, farm: FarmControl) -> None:
     """Stop an open run and wait for its closed ledger."""
-    context: Context = app.state.context
-    farm = context.farm
     if (await farm.look()).state not in OPEN:
         return
     try:

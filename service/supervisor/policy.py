@@ -1,8 +1,11 @@
 """Restart policy of one process as a pure state machine; time is an argument, in seconds of any monotonic clock.
 
     running ── exit ──> waiting (back-off) ── due ──> running
-                └── hopeless, or too many exits in the window ──> quarantined ── release ──> running
+       │        └── hopeless, or too many exits in the window ──> quarantined ── release ──> running
+       └── leave ──> leaving ── exit ──> drained, quarantined, waiting or stopped, as was asked
 
+An operator's `leave` names what is to follow the end; a process that is not running is there at once. Nothing but `release` (or another
+`leave`) starts a process that is drained or quarantined.
 The delay before restart k (k = 1, 2, ... consecutive exits) is `first_s * factor**(k-1)`, at most `longest_s`.
 A process that ran for `stable_s` counts as recovered: its next exit starts the series again.
 """
@@ -19,6 +22,8 @@ class Phase(StrEnum):
 
     RUNNING = "running"
     WAITING = "waiting"
+    LEAVING = "leaving"  # told to end
+    DRAINED = "drained"  # ended because an operator wanted it so
     QUARANTINED = "quarantined"
     STOPPED = "stopped"
 
@@ -42,12 +47,17 @@ class RestartPolicy:
 
 @dataclass(slots=True)
 class RestartState:
-    """History of one process. Drive it with `started`, `exited`, `release`, `stop`; read `phase` and `due`."""
+    """History of one process. Drive it with `started`, `exited`, `leave`, `release`, `stop`; read `phase` and `due`.
+
+    `reason`: why it is quarantined, for people; empty while it is not.
+    """
 
     policy: RestartPolicy = field(default_factory=RestartPolicy)
-    phase: Phase = Phase.STOPPED
+    phase: Phase = Phase.WAITING
     restarts: int = 0
     due: float | None = None  # when a waiting process is to be started
+    reason: str = ""
+    _then: Phase = Phase.STOPPED  # what follows LEAVING
     _exits: deque[float] = field(default_factory=deque)
     _series: int = 0  # consecutive exits without a stable stretch between them
     _since: float = 0.0
@@ -58,13 +68,15 @@ class RestartState:
         if self._begun:
             self.restarts += 1
         self._begun = True
-        self.phase, self.due, self._since = Phase.RUNNING, None, now
+        self.phase, self.due, self._since, self.reason = Phase.RUNNING, None, now, ""
 
     def exited(self, now: float, hopeless: bool = False) -> Phase:
-        """The process ended by itself (or was killed): WAITING with `due` set, or QUARANTINED.
+        """The process ended: WAITING with `due` set, or QUARANTINED; what `leave` asked for if it was told to end.
 
         hopeless: it said that its configuration cannot work; starting it again would give the same end.
         """
+        if self.phase is Phase.LEAVING:
+            return self._settle(self._then, now)
         if now - self._since >= self.policy.stable_s:
             self._series = 0
         self._series += 1
@@ -78,10 +90,27 @@ class RestartState:
             self.phase, self.due = Phase.WAITING, now + delay
         return self.phase
 
+    def leave(self, then: Phase, now: float, reason: str = "") -> bool:
+        """The process is to end, and `then` (DRAINED, QUARANTINED, WAITING for a start at once, STOPPED) to follow.
+
+        True if it runs and has to be told; False if it is away, and `then` holds already.
+        """
+        self.reason = reason
+        if self.phase in (Phase.RUNNING, Phase.LEAVING):
+            self.phase, self._then = Phase.LEAVING, then
+            return True
+        self._settle(then, now)
+        return False
+
+    def _settle(self, phase: Phase, now: float) -> Phase:
+        self.phase, self.due = phase, now if phase is Phase.WAITING else None
+        return phase
+
     def release(self, now: float) -> bool:
-        """Let a quarantined or waiting process start at once, with a clean record. False if it is neither."""
-        if self.phase not in (Phase.QUARANTINED, Phase.WAITING):
+        """Let a quarantined, drained or waiting process start at once, with a clean record. False if it is none of them."""
+        if self.phase not in (Phase.QUARANTINED, Phase.DRAINED, Phase.WAITING):
             return False
+        self.reason = ""
         self._exits.clear()
         self._series = 0
         self.phase, self.due = Phase.WAITING, now

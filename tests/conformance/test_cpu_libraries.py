@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hltfarm.loadgen.source import open_source
-from hltfarm.proto.errors import BackendError
+from hltfarm.proto.errors import BackendError, ConfigError
 from hltfarm.workers import configuration
 from hltfarm.workers.backends import cpu_library
 from hltfarm.workers.backends.cpu_library import MODULES, VARIABLE, load_library, usable
@@ -54,13 +54,13 @@ def test_the_best_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "sparc")
-    with pytest.raises(BackendError, match=r"HLTFARM_CPU asks for CPU kernels 'sparc', but there are none; use one of .*baseline"):
+    with pytest.raises(ConfigError, match=r"HLTFARM_CPU=sparc: there are no such CPU kernels; use one of .*baseline"):
         load_library()
     with monkeypatch.context() as poor:
         poor.setattr(cpu_library, "built", lambda: tuple(MODULES))
         poor.setattr(cpu_library, "usable", lambda: ("baseline",))
         poor.setenv(VARIABLE, "x86-64-v3")
-        with pytest.raises(BackendError, match="this processor cannot run them; use one of baseline"):
+        with pytest.raises(BackendError, match="this processor cannot run those CPU kernels; use one of baseline"):
             load_library()
     monkeypatch.setattr(cpu_library, "_file", lambda module: ctypes.util.find_library("c"))
     with pytest.raises(BackendError, match="older than the sources"):

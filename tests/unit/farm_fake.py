@@ -143,7 +143,9 @@ def snapshot(**changes: object) -> Snapshot:
 
 
 class FakeLink:
-    """One ingest. `gone`: it does not answer; `refusal`: what it says to the next command; `in_flight`: events it has to finish."""
+    """One ingest. `gone`: it does not answer; `refusal`: what it says to the next command; `in_flight`: events it has to finish;
+    `deaf`: how many times it does not hear a command.
+    """
 
     def __init__(self, state: RunState = RunState.HALTED, run: int | None = None) -> None:
         self.machine = RunControl(state)
@@ -155,6 +157,8 @@ class FakeLink:
         self.built = True  # whether the workers have built the configuration, and with which models
         self.models: tuple[ModelInfo, ...] = ()
         self.sent: list[tuple[str, RunConfig | None, str | None]] = []
+        self.worker_commands: list[tuple[str, str, int, str]] = []
+        self.deaf: dict[str, int] = {}
         self.closed = False
         self._watching: list[asyncio.Future[None]] = []
 
@@ -185,6 +189,9 @@ class FakeLink:
         """See `Link.command`."""
         if self.gone:
             raise UnreachableError(f"ingest {ENDPOINT} did not answer {op!r}")
+        if self.deaf.get(op, 0):
+            self.deaf[op] -= 1
+            raise UnreachableError(f"ingest {ENDPOINT} did not answer {op!r}")
         if self.refusal is not None:
             raise RefusedError(self.refusal)
         self.sent.append((op, config, worker))
@@ -197,10 +204,19 @@ class FakeLink:
         self.settle()
         return await self.look()
 
-    async def tell(self, endpoint: str, op: str, config: RunConfig | None = None) -> None:
+    async def worker_command(self, op: str, worker: str, *, pid: int = 0, reason: str = "") -> None:
+        """See `Link.worker_command`."""
+        if self.gone:
+            raise UnreachableError(f"ingest {ENDPOINT} did not answer {op!r}")
+        self.worker_commands.append((op, worker, pid, reason))
+
+    async def tell(self, endpoint: str, op: str, config: RunConfig | None = None, worker: str | None = None, reason: str = "") -> None:
         """See `Link.tell`."""
         assert endpoint == ENDPOINT
-        await self.command(op, config)
+        if worker is not None:
+            await self.worker_command(op, worker, reason=reason)
+        else:
+            await self.command(op, config)
 
     def finish_events(self) -> None:
         """Everything in flight is decided."""

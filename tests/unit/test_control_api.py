@@ -293,7 +293,8 @@ def test_workers_models_and_metadata() -> None:
         workers = (await client.get("/v1/workers")).json()["workers"]
         assert [(worker["name"], worker["up"], worker["process"]) for worker in workers] == [("w0", True, None), ("w1", False, None)]
         assert (await client.get("/v1/workers/w0")).json()["credit_events"] == 12
-        assert (await client.post("/v1/workers/w0/release")).status_code == 404, "nothing is supervised here"
+        assert (await client.post("/v1/workers/w0/release")).status_code == 409, "it is not quarantined"
+        assert (await client.post("/v1/workers/w7/release")).status_code == 404
         assert (await client.get("/v2/models")).json() == {"models": []}
         assert (await client.get("/v2")).json()["name"] == "hltfarm"
 

@@ -11,14 +11,16 @@ import httpx
 import msgspec
 import pytest
 
+from hltfarm.proto.errors import HltfarmError
 from hltfarm.proto.messages import LedgerCounts, RunConfig, RunState, WorkerStatus
 from hltfarm.service.control.app import create_app
 from hltfarm.service.control.farm import strays
-from hltfarm.service.control.link import FarmView, IngestView, view_of
+from hltfarm.service.control.link import FarmView, IngestView, refusal, view_of
 from hltfarm.service.control.merge import merge
 from hltfarm.service.control.metrics import ControlNumbers, MetricsInput, registry_of
 from hltfarm.service.control.readiness import Readiness
 from hltfarm.service.control.settings import ControlSettings
+from tests.unit.farm_fake import ENDPOINT as FAKE
 from tests.unit.farm_fake import FakeLink, snapshot
 
 ENDPOINTS = ("ipc:///a", "ipc:///b")
@@ -35,12 +37,22 @@ class TwoIngests:
         return view_of([IngestView(endpoint, view.snapshot, view.error) for endpoint, view in views])
 
     async def command(self, op: str, config: RunConfig | None = None, worker: str | None = None) -> FarmView:
+        errors: list[HltfarmError] = []
         for part in self.parts.values():
-            await part.command(op, config, worker)
+            try:
+                await part.command(op, config, worker)
+            except HltfarmError as error:
+                errors.append(error)
+        if (error := refusal(op, errors, len(self.parts))) is not None:
+            raise error
         return await self.look()
 
-    async def tell(self, endpoint: str, op: str, config: RunConfig | None = None) -> None:
-        await self.parts[endpoint].command(op, config)
+    async def worker_command(self, op: str, worker: str, *, pid: int = 0, reason: str = "") -> None:
+        for part in self.parts.values():
+            await part.worker_command(op, worker, pid=pid, reason=reason)
+
+    async def tell(self, endpoint: str, op: str, config: RunConfig | None = None, worker: str | None = None, reason: str = "") -> None:
+        await self.parts[endpoint].tell(FAKE, op, config, worker, reason)
 
     async def close(self) -> None:
         for part in self.parts.values():

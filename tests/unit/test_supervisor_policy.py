@@ -83,3 +83,39 @@ def test_stopped_is_final_until_started() -> None:
     state.stop()
     assert (state.phase, state.due) == (Phase.STOPPED, None)
     assert not state.release(2.0)
+
+
+@pytest.mark.parametrize("then", [Phase.DRAINED, Phase.QUARANTINED, Phase.STOPPED])
+def test_who_is_told_to_leave_is_there_after_its_end_and_no_crash_is_counted(then: Phase) -> None:
+    state = RestartState(POLICY)
+    state.started(0.0)
+    assert state.leave(then, 1.0, "spare")
+    assert (state.phase, state.reason) == (Phase.LEAVING, "spare")
+    assert state.exited(2.0, hopeless=True) is then
+    assert state.due is None
+    state.leave(Phase.WAITING, 3.0)
+    assert (state.phase, state.due) == (Phase.WAITING, 3.0)
+    for now in (4.0, 5.0, 6.0):
+        state.started(now)
+        assert state.exited(now) is Phase.WAITING, "the orderly end is none of the exits that lead to quarantine"
+
+
+def test_a_process_that_is_away_is_settled_at_once() -> None:
+    state = RestartState(POLICY)
+    state.started(0.0)
+    state.exited(1.0)
+    assert not state.leave(Phase.DRAINED, 1.5)
+    assert (state.phase, state.due) == (Phase.DRAINED, None)
+    assert state.release(2.0)
+    assert (state.phase, state.due) == (Phase.WAITING, 2.0)
+
+
+def test_a_start_ends_the_reason() -> None:
+    state = RestartState(POLICY)
+    state.started(0.0)
+    state.leave(Phase.QUARANTINED, 1.0, "noisy fan")
+    state.exited(2.0)
+    assert state.reason == "noisy fan"
+    state.release(3.0)
+    state.started(3.0)
+    assert state.reason == ""

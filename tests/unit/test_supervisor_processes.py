@@ -29,11 +29,11 @@ def spec(name: str, program: str, role: str = "worker") -> ProcessSpec:
 class Farm:
     """A supervisor, its output and the exits it reported."""
 
-    def __init__(self, *specs: ProcessSpec) -> None:
+    def __init__(self, *specs: ProcessSpec, leave_s: float = 10.0) -> None:
         self.lines: list[tuple[str, str]] = []
         self.exits: list[str] = []
         self.changed = asyncio.Event()
-        self.supervisor = Supervisor(specs, on_exit=self.on_exit, emit=self.emit, clock=time.monotonic, policy=QUICK)
+        self.supervisor = Supervisor(specs, on_exit=self.on_exit, emit=self.emit, clock=time.monotonic, policy=QUICK, leave_s=leave_s)
 
     async def on_exit(self, end: Exit) -> None:
         self.exits.append(end.spec.name)

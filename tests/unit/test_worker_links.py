@@ -73,7 +73,16 @@ class Ingest:
             self.heard.append(message)
             if greets:
                 self._known = True
-                self.send(link.Welcome(ring=str(self.ring.path), slots=8, slot_bytes=4096, heartbeat_s=0.05, timeout_s=DEADLINE_S))
+                self.send(
+                    link.Welcome(
+                        ring=str(self.ring.path),
+                        slots=8,
+                        slot_bytes=4096,
+                        heartbeat_s=0.05,
+                        timeout_s=DEADLINE_S,
+                        batch_timeout_s=DEADLINE_S,
+                    )
+                )
                 self.send(link.Configure(generation=1, config=RunConfig(run=1)))
 
     def forget(self) -> None:

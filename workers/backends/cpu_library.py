@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from hltfarm.proto.errors import BackendError
+from hltfarm.proto.errors import BackendError, ConfigError
 
 #: Names one of the libraries below, instead of the best one.
 VARIABLE = "HLTFARM_CPU"
@@ -44,11 +44,15 @@ def usable() -> tuple[str, ...]:
 
 
 def load_library() -> Library:
-    """The best library for this processor, or the one that HLTFARM_CPU names. Raises BackendError if there is none, or not that one."""
+    """The best library for this processor, or the one that HLTFARM_CPU names.
+
+    Raises ConfigError for a name that no library has, BackendError if there is none that this processor runs.
+    """
     names, asked = usable(), os.environ.get(VARIABLE, "")
     if asked and asked not in names:
-        why = "this processor cannot run them" if asked in built() else "there are none"
-        raise BackendError(f"{VARIABLE} asks for CPU kernels {asked!r}, but {why}; use one of {', '.join(names)}")
+        if asked not in built():
+            raise ConfigError(f"{VARIABLE}={asked}: there are no such CPU kernels; use one of {', '.join(names)}")
+        raise BackendError(f"{VARIABLE}={asked}: this processor cannot run those CPU kernels; use one of {', '.join(names)}")
     name = asked or names[0]
     code = ctypes.CDLL(_file(MODULES[name]))
     code.hlt_find.restype = ctypes.c_void_p
