@@ -8,6 +8,7 @@ from typing import Protocol
 from hltfarm.loadgen.arrays import Array
 from hltfarm.loadgen.patatrack import PatatrackEvents
 from hltfarm.loadgen.sample import Sample
+from hltfarm.loadgen.sample_folder import SampleFolder, sample_files
 from hltfarm.proto.detector import Detector
 from hltfarm.proto.errors import SampleError
 from hltfarm.proto.events import RawEvent
@@ -33,9 +34,11 @@ class EventSource(Protocol):
 
 
 def open_source(path: str | Path) -> EventSource:
-    """A `.hlt` sample file, or a data directory of pixeltrack-standalone. SampleError if it is neither."""
+    """A `.hlt` sample file, a folder that has some, or a data directory of pixeltrack-standalone. SampleError if it is none of them."""
     p = Path(path)
     if p.is_dir():
+        if sample_files(p):
+            return SampleFolder(p)
         return PatatrackEvents(p)
     if not p.exists():
         raise SampleError(f"{p}: no such sample file or data directory; make one with 'hltfarm simulate --out {p}'")

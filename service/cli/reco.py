@@ -10,9 +10,11 @@ import typer
 from hltfarm.service.cli.options import EngineOption, EventModelOption, ModelOption, WorkingPointOption
 from hltfarm.service.cli.outputs import check_file
 
+SHOWN = 10  # differences of --check that are told one by one
+
 
 def reco(
-    source: Annotated[Path, typer.Argument(help="A .hlt sample file or a pixeltrack-standalone data directory.")],
+    source: Annotated[Path, typer.Argument(help="A .hlt sample file, a folder of such files, or a pixeltrack-standalone data directory.")],
     backend: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is a device.")] = "auto",
     events: Annotated[int | None, typer.Option(min=1, help="Events to reconstruct; more than the source has: it is read again.")] = None,
     batch: Annotated[int, typer.Option(min=1, max=4096, help="Events that are reconstructed together.")] = 64,
@@ -24,11 +26,16 @@ def reco(
     engine: EngineOption = None,
     event_model: EventModelOption = None,
     profile: Annotated[bool, typer.Option(help="CUDA: time every stage of every batch (slower).")] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Output files: decide as recorded there and compare the digests; exit code 1 if one differs."),
+    ] = False,
     json: Annotated[Path | None, typer.Option(help="Write counts, decision and digest of every event to this file.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write hits, tracks and vertices to this .npz file.")] = None,
-) -> None:
+) -> int:
     """Reconstruct events and decide on them; print rates and means."""
     from hltfarm.loadgen.source import open_source
+    from hltfarm.service.output.check import differences, recorded
     from hltfarm.workers.configuration import configuration, with_models
     from hltfarm.workers.menu import DEFAULT_MENU, Menu
     from hltfarm.workers.menu.yaml_source import read_file
@@ -37,9 +44,19 @@ def reco(
     check_file("--json", json)
     check_file("--out", out)
     events_of = open_source(source)
+    before = recorded(events_of) if check else None
+    if before is not None:
+        model, working_point = model or before.config.model or None, working_point or before.config.working_point or None
+        engine, event_model = engine or before.config.engine or None, event_model or before.config.event_model or None
+    if menu is not None:
+        chosen = Menu.parse(read_file(menu), str(menu))
+    elif before is not None and before.config.menu:
+        chosen = Menu.parse(before.config.menu, f"menu of {source}")
+    else:
+        chosen = Menu.parse(DEFAULT_MENU, "built-in menu")
     job = reconstruct(
         events_of,
-        Menu.parse(DEFAULT_MENU, "built-in menu") if menu is None else Menu.parse(read_file(menu), str(menu)),
+        chosen,
         with_models(configuration(config), model, working_point, engine, event_model),
         backend=backend,
         events=events,
@@ -53,6 +70,15 @@ def reco(
     if out:
         write_npz(job, out)
     print_summary(job)
+    if before is None:
+        return 0
+    same_menu = job.menu.hash == before.menu_hash
+    found = differences(events_of, job.rows, paths=same_menu)
+    for item in found[:SHOWN]:
+        typer.echo(f"event {item.event}: {item.field} {item.now}, recorded is {item.recorded}", err=True)
+    checked = f"digests{' and paths' if same_menu else ''} of {min(len(job.rows), len(events_of))} events"
+    typer.echo(f"{checked} are as recorded" if not found else f"{checked} compared with the record: {len(found)} differences")
+    return 1 if found else 0
 
 
 def register(app: typer.Typer) -> None:

@@ -160,6 +160,17 @@ def _describe(path: Path, fsync: Fsync, cut_bytes: int) -> None:
     write_text(path.with_suffix(SUFFIX), text, sync=fsync is not Fsync.NONE)
 
 
+def check_sidecar(path: Path) -> bool:
+    """Compare a file with its sidecar; False if it has none. Raises SampleError if they do not agree."""
+    if not path.with_suffix(SUFFIX).exists():
+        return False
+    text, data = read_sidecar(path), map_file(path)
+    for name, value in (("bytes", len(data)), ("crc32c", f"{crc32c(data.data):08x}"), ("events", len(Sample(path)))):
+        if text.get(name) != value:
+            raise SampleError(f"{path}: {name} {value}, its sidecar says {text.get(name)}; one of them is damaged")
+    return True
+
+
 def read_sidecar(path: Path) -> dict[str, Any]:
     """The sidecar of an output file. Raises SampleError if it is missing or no JSON object."""
     try:
