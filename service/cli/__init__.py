@@ -41,6 +41,7 @@ COMMANDS: dict[str, str] = {
     "keys": "security",
     "registry": "registry",
     "load": "load",
+    "tap": "tap",
     "bench": "bench",
     "chaos": "chaos",
     "models": "models",

@@ -16,9 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hltfarm.loadgen.detector_block import pack_detector
-from hltfarm.proto.detector import load_detector, phase1
-from hltfarm.proto.errors import ConditionsError
+from hltfarm.service.output.detectors import DetectorBlocks
 from hltfarm.service.output.hlt_file import PART, Opening, OutputFile, Place, metadata_of
 from hltfarm.service.output.jobs import Append, Close, Job, NotWritten, Report, Summarise, Written
 from hltfarm.service.output.recovery import recover
@@ -62,7 +60,7 @@ class FileWriter:
         self._ended = False
         self._files: dict[int, OutputFile] = {}
         self._closed: dict[tuple[int, int], list[dict[str, Any]]] = {}  # sidecars of a lumisection that is not summarised yet
-        self._detectors: dict[str, tuple[dict[str, str] | None, bytes]] = {}
+        self._detectors = DetectorBlocks()
         self._retention = Retention(self._folder, settings.keep_bytes)
         self._numbers = dict.fromkeys(("files", "bytes", "fsyncs", "recovered_files", "recovered_events"), 0)
         self._free = -1
@@ -236,7 +234,7 @@ class FileWriter:
             folder = job.place.folder(self._folder)
             fresh = not folder.is_dir()
             folder.mkdir(parents=True, exist_ok=True)
-            detector, block = self._detector(job.deciders.config.detector)
+            detector, block = self._detectors.of(job.deciders.config.detector)
             metadata = metadata_of(job.place, job.deciders.description(), detector, self._settings.columns)
             file = OutputFile(_free_name(folder, job.place), Opening(job.place, metadata, block))
             self._files[job.file] = file
@@ -294,21 +292,6 @@ class FileWriter:
         status = os.statvfs(self._folder)
         self._free = status.f_bavail * status.f_frsize
         return self._free
-
-    def _detector(self, spec: str) -> tuple[dict[str, str] | None, bytes]:
-        """Name and digest of a detector, and its packed description if it is not the built-in one."""
-        known = self._detectors.get(spec)
-        if known is None:
-            try:
-                detector = load_detector(spec)
-            except ConditionsError as error:
-                log.error("output files do not name their detector: %s", error)
-                known = (None, b"")
-            else:
-                built_in = detector.digest() == phase1().digest()
-                known = ({"name": detector.name, "digest": detector.digest()}, b"" if built_in else pack_detector(detector))
-            self._detectors[spec] = known
-        return known
 
 
 def _appends(jobs: list[tuple[int, Job]]) -> Iterator[tuple[int, Append]]:
