@@ -12,7 +12,19 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from hltfarm.service.control import access_routes, health, menus, model_uploads, problems, runs, schema, scrape, served_models, workers
+from hltfarm.service.control import (
+    access_routes,
+    health,
+    menus,
+    model_uploads,
+    outputs,
+    problems,
+    runs,
+    schema,
+    scrape,
+    served_models,
+    workers,
+)
 from hltfarm.service.control.access import Access
 from hltfarm.service.control.context import Context, Processes, control_numbers
 from hltfarm.service.control.farm import FarmControl
@@ -72,7 +84,7 @@ def create_app(
     refused: Counter[int] = Counter()
     app = FastAPI(title="hltfarm control", version=version("hltfarm"), description=DESCRIPTION, lifespan=lifespan)
     problems.install(app)
-    for part in (runs, workers, health, menus, served_models, model_uploads, scrape, access_routes):
+    for part in (runs, workers, outputs, health, menus, served_models, model_uploads, scrape, access_routes):
         app.include_router(part.router)
     app.state.tokens_file = TokensFile(settings.access.tokens) if settings.access.tokens is not None else None
     app.add_middleware(Access, settings=settings.access, file=app.state.tokens_file, refused=refused)

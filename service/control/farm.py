@@ -368,6 +368,21 @@ class FarmControl:
             raise StateError("the farm did not become Configured again", ("configure", "reset"))
         return transition.run
 
+    async def detach(self, consumer: str) -> int:
+        """End the subscriptions of a consumer of the output; how many ingests had one. Raises as `command` does."""
+        view = await self.look()
+        mine = [
+            ingest.endpoint
+            for ingest in view.ingests
+            if ingest.snapshot is not None and any(consumer == one.name for output in ingest.snapshot.outputs for one in output.consumers)
+        ]
+        try:
+            for endpoint in mine:
+                await self._link.detach(endpoint, consumer)
+        finally:
+            self._epoch += 1
+        return len(mine)
+
     # ---------------------------------------------------------------- registry
 
     async def _keep_registry(self, view: FarmView) -> None:

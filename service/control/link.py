@@ -76,6 +76,10 @@ class Link(Protocol):
         """Send a command to one ingest. Raises as `command` does."""
         ...
 
+    async def detach(self, endpoint: str, consumer: str) -> None:
+        """One ingest is to wait no longer for a consumer of its output. Raises as `command` does."""
+        ...
+
     async def close(self) -> None:
         """Release sockets and tasks."""
         ...
@@ -125,12 +129,19 @@ class IngestLink:
         self._reader: asyncio.Task[None] | None = None
 
     async def request(
-        self, op: str, config: RunConfig | None = None, worker: str | None = None, *, pid: int = 0, reason: str = ""
+        self,
+        op: str,
+        config: RunConfig | None = None,
+        worker: str | None = None,
+        *,
+        pid: int = 0,
+        reason: str = "",
+        consumer: str | None = None,
     ) -> CommandReply:
         """One request and its reply. Raises `UnreachableError` when it does not come in time."""
         if self._reader is None:
             self._reader = asyncio.create_task(self._read(), name=f"control link {self.endpoint}")
-        command = Command(id=uuid.uuid4().hex, op=op, config=config, worker=worker, pid=pid, reason=reason)
+        command = Command(id=uuid.uuid4().hex, op=op, config=config, worker=worker, pid=pid, reason=reason, consumer=consumer)
         reply: asyncio.Future[CommandReply] = asyncio.get_running_loop().create_future()
         self._waiting[command.id] = reply
         try:
@@ -208,8 +219,17 @@ class FarmLink:
 
     async def tell(self, endpoint: str, op: str, config: RunConfig | None = None, worker: str | None = None, reason: str = "") -> None:
         """See `Link.tell`."""
-        link = next(link for link in self._links if link.endpoint == endpoint)
-        reply = await self._reply(endpoint, op, link.request(op, config, worker, reason=reason))
+        await self._ask(endpoint, op, self._link(endpoint).request(op, config, worker, reason=reason))
+
+    async def detach(self, endpoint: str, consumer: str) -> None:
+        """See `Link.detach`."""
+        await self._ask(endpoint, "detach", self._link(endpoint).request("detach", consumer=consumer))
+
+    def _link(self, endpoint: str) -> IngestLink:
+        return next(link for link in self._links if link.endpoint == endpoint)
+
+    async def _ask(self, endpoint: str, op: str, request: Coroutine[None, None, CommandReply]) -> None:
+        reply = await self._reply(endpoint, op, request)
         if isinstance(reply, HltfarmError):
             raise reply
 

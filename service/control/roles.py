@@ -38,6 +38,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("GET", "/v1/menus/{reference}/diff/{other}"): _VIEWER,
     ("GET", "/v1/models"): _VIEWER,
     ("GET", "/v1/models/{reference}"): _VIEWER,
+    ("GET", "/v1/outputs"): _VIEWER,
     ("GET", "/v1/runs"): _VIEWER,
     ("GET", "/v1/runs/{number}"): _VIEWER,
     ("GET", "/v1/status"): _VIEWER,
@@ -64,6 +65,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("POST", "/v1/workers/{name}/release"): _OPERATOR,
     ("POST", "/v1/workers/{name}/restart"): _OPERATOR,
     ("DELETE", "/v1/workers/{name}"): _OPERATOR,
+    ("POST", "/v1/outputs/consumers/{name}/detach"): _OPERATOR,
     # Menus and models.
     ("POST", "/v1/menus"): _OPERATOR,
     ("POST", "/v1/menus/validate"): _OPERATOR,

@@ -157,6 +157,7 @@ class FakeLink:
         self.built = True  # whether the workers have built the configuration, and with which models
         self.models: tuple[ModelInfo, ...] = ()
         self.sent: list[tuple[str, RunConfig | None, str | None]] = []
+        self.detached: list[str] = []  # consumers
         self.worker_commands: list[tuple[str, str, int, str]] = []
         self.deaf: dict[str, int] = {}
         self.closed = False
@@ -217,6 +218,11 @@ class FakeLink:
             await self.worker_command(op, worker, reason=reason)
         else:
             await self.command(op, config)
+
+    async def detach(self, endpoint: str, consumer: str) -> None:
+        """See `Link.detach`."""
+        assert endpoint == ENDPOINT
+        self.detached.append(consumer)
 
     def finish_events(self) -> None:
         """Everything in flight is decided."""

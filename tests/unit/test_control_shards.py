@@ -54,6 +54,9 @@ class TwoIngests:
     async def tell(self, endpoint: str, op: str, config: RunConfig | None = None, worker: str | None = None, reason: str = "") -> None:
         await self.parts[endpoint].tell(FAKE, op, config, worker, reason)
 
+    async def detach(self, endpoint: str, consumer: str) -> None:
+        await self.parts[endpoint].detach(FAKE, consumer)
+
     async def close(self) -> None:
         for part in self.parts.values():
             await part.close()
