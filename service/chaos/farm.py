@@ -23,8 +23,8 @@ from hltfarm.service.chaos.plan import Timing
 from hltfarm.service.chaos.proxy import Proxy
 from hltfarm.service.endpoints import client_endpoints
 from hltfarm.service.farm_process import LOOPBACK, farm_process, free_ports, watcher
-from hltfarm.service.supervisor.local import HLTFARM
 from hltfarm.service.supervisor.processes import LAUNCHER
+from hltfarm.service.supervisor.specs import HLTFARM
 from hltfarm.workers.faults import VARIABLE, give
 
 READY_S = 120.0

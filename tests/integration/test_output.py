@@ -21,7 +21,7 @@ from hltfarm.proto.messages import RunConfig, RunState
 from hltfarm.service.client import Client, Decision
 from hltfarm.service.ingest.server import IngestServer
 from hltfarm.service.output.settings import Fsync, OutputSettings
-from hltfarm.service.supervisor.local import HLTFARM
+from hltfarm.service.supervisor.specs import HLTFARM
 from tests.integration.ingest_farm import DEADLINE_S, RUN, Farm, event, payload, stream
 
 MakeFarm = Callable[..., Farm]
