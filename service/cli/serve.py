@@ -176,7 +176,9 @@ def serve(
     slots: Annotated[int, typer.Option(min=1, max=1 << 16, help=SLOTS)] = 256,
     batch: Annotated[int, typer.Option(min=0, max=LARGEST_BATCH, help=BATCH)] = 0,
     deadline_ms: Annotated[float, typer.Option(min=0, max=10_000, help=DEADLINE)] = 2.0,
-    batch_timeout_s: Annotated[float, typer.Option(min=0.1, max=86_400, help=BATCH_TIMEOUT)] = 60.0,
+    batch_timeout_s: Annotated[
+        float, typer.Option(min=0.1, max=86_400, help=BATCH_TIMEOUT, envvar="HLTFARM_INGEST_BATCH_TIMEOUT_S")
+    ] = 60.0,
     fallback: Annotated[
         bool | None,
         typer.Option("--fallback/--no-fallback", help="One more worker on the CPU, for what a GPU fails on (default: beside GPUs)."),
