@@ -18,7 +18,7 @@ Both ends are of one version of hltfarm; VERSION guards against a mixture.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 import numpy as np
@@ -86,11 +86,15 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
     version: int = VERSION
 
 
+#: As in the menu; the ingest makes files of these names.
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}\Z")]
+
+
 class PathInfo(msgspec.Struct, frozen=True):
     """A path of the menu; its bit is its place in the list."""
 
-    name: str
-    stream: str
+    name: Name
+    stream: Name
 
 
 class Configured(msgspec.Struct, frozen=True, kw_only=True, tag="configured"):

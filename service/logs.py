@@ -18,16 +18,23 @@ class LineFormatter(logging.Formatter):
         """One line; a traceback becomes part of it."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         name = record.name.removeprefix("hltfarm.")
-        parts = [time, record.levelname, name, " ".join(record.getMessage().splitlines())]
+        parts = [time, record.levelname, name, _plain(" ".join(record.getMessage().splitlines()))]
         parts += [f"{key}={_value(value)}" for key, value in vars(record).items() if key not in _STANDARD]
         if record.exc_info:
             parts.append(f"traceback={json.dumps(self.formatException(record.exc_info))}")
         return " ".join(parts)
 
 
+def _plain(text: str) -> str:
+    """Without characters that a terminal would act on: names of clients and paths of requests come from strangers."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in text)
+
+
 def _value(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return text if text and not any(character in text for character in ' "\n=') else json.dumps(text)
+    return text if text and text.isprintable() and not any(character in text for character in ' "=') else json.dumps(text)
 
 
 def log_to(stream: TextIO | None = None, level: int = logging.INFO) -> None:

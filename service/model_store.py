@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -23,9 +24,13 @@ from hltfarm.workers.models.manifest import FILES, MANIFEST, MAX_MANIFEST_BYTES,
 from hltfarm.workers.models.package import MAX_FILE_BYTES
 from hltfarm.workers.models.registry import shipped
 
+_END = struct.Struct("<4s4H2LH")  # of a zip: signature, disks, entries, bytes and offset of the directory, length of a comment
+_ZIP64_LOCATOR = b"PK\x06\x07"
+_ZIP64_LOCATOR_BYTES = 20
 #: Largest upload, and largest file in it. Too low refuses models, too high lets an upload fill the disk.
 MAX_UPLOAD_BYTES = 64 << 20
 _MOST_ENTRIES = 16
+_MOST_DIRECTORY_BYTES = _MOST_ENTRIES << 10
 _KNOWN = frozenset({MANIFEST, *(name for names in FILES.values() for name in names)})
 _READ_BYTES = 1 << 20
 
@@ -82,12 +87,31 @@ def _checked(folder: Path) -> Manifest:
 
 
 def _unpack(upload: IO[bytes], folder: Path) -> None:
+    _check_end(upload)
     try:
         with zipfile.ZipFile(upload) as archive:
             for name, info in _wanted(archive).items():
                 _write(archive, info, folder / name)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
         raise ConfigError(f"the upload is no zip of a model package: {' '.join(str(error).split()) or type(error).__name__}") from None
+
+
+def _check_end(upload: IO[bytes]) -> None:
+    """The directory of the zip is small. `zipfile` reads it whole before it can be asked: 64 MiB of empty entries take 20 s and 600 MB."""
+    size = upload.seek(0, os.SEEK_END)
+    tail = _ZIP64_LOCATOR_BYTES + _END.size
+    upload.seek(max(0, size - tail))
+    end = upload.read(tail)
+    upload.seek(0)
+    if len(end) < _END.size or not end[-_END.size :].startswith(b"PK\x05\x06"):
+        raise ConfigError("the upload is no zip of a model package: it does not end as a zip without a comment does")
+    if end.startswith(_ZIP64_LOCATOR):
+        raise ConfigError("the upload is no zip of a model package: it has the form for large archives (zip64)")
+    _, _, _, _, entries, directory_bytes, _, _ = _END.unpack(end[-_END.size :])
+    if entries > _MOST_ENTRIES or directory_bytes > _MOST_DIRECTORY_BYTES:
+        raise ConfigError(
+            f"the upload has {entries} entries in {directory_bytes:,} bytes; a model package has {MANIFEST} and at most one more file"
+        )
 
 
 def _wanted(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:

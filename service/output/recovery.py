@@ -129,7 +129,15 @@ def _decisions_behind(records: RecordFile, end: int) -> bool:
 
 
 def _describe(path: Path, fsync: Fsync, cut_bytes: int) -> None:
-    """Write the sidecar of a complete file from its content."""
+    """Write the sidecar of a complete file from its content. Raises SampleError for a sample file that is no output file."""
+    try:
+        text = _sidecar(path, fsync, cut_bytes)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise SampleError(f"{path}: neither metadata nor decisions of an output file ({type(error).__name__}: {error})") from error
+    write_text(path.with_suffix(SUFFIX), text, sync=fsync is not Fsync.NONE)
+
+
+def _sidecar(path: Path, fsync: Fsync, cut_bytes: int) -> dict[str, Any]:
     sample = Sample(path)
     sample.verify()
     counts = [0] * 64
@@ -143,7 +151,7 @@ def _describe(path: Path, fsync: Fsync, cut_bytes: int) -> None:
             counts[bit] += bits >> bit & 1
         payload_bytes += sample[i].payload.nbytes
     data = map_file(path)
-    text: dict[str, Any] = file_sidecar(
+    return file_sidecar(
         path,
         sample.metadata,
         events=len(sample),
@@ -157,7 +165,6 @@ def _describe(path: Path, fsync: Fsync, cut_bytes: int) -> None:
         recovered=True,
         cut_bytes=cut_bytes,
     )
-    write_text(path.with_suffix(SUFFIX), text, sync=fsync is not Fsync.NONE)
 
 
 def check_sidecar(path: Path) -> bool:

@@ -15,17 +15,18 @@ import msgspec
 import numpy as np
 import zmq
 
-from hltfarm.proto import wire, worker_link
+from hltfarm.proto import output_wire, wire, worker_link
 from hltfarm.proto.events import EventId
 from hltfarm.proto.limits import Limits
 from hltfarm.proto.messages import OPS, Command, CommandReply, RunConfig
 from hltfarm.service.ingest.server import IngestServer
 from hltfarm.service.ingest.settings import IngestSettings
+from hltfarm.service.output.settings import OutputSettings
 
 RUN = 7
 STEPS = 40
 PAYLOAD = np.array([1, 40, 8, 0, 0], dtype="<u4").tobytes()
-SEEDS = [*(bytes([step]) * 8 for step in range(10)), bytes([4, 0, 0, 2, 1, 1, 2, 1, 2, 5, 5, 1, 1, 3, 1, 1, 5, 6, 8, 5, 9, 4])]
+SEEDS = [*(bytes([step]) * 8 for step in range(12)), bytes([4, 0, 0, 2, 1, 1, 2, 1, 2, 5, 5, 1, 1, 3, 1, 1, 5, 6, 8, 5, 9, 4])]
 _numbers = itertools.count()
 
 
@@ -55,14 +56,16 @@ class Play:
 
     def __init__(self, server: IngestServer, settings: IngestSettings) -> None:
         self.server = server
-        urls = (settings.clients_url, settings.workers_url, settings.control_url)
-        self.client, self.worker, self.control = (server._context.socket(zmq.DEALER) for _ in urls)
-        for socket, url in zip((self.client, self.worker, self.control), urls, strict=True):
+        urls = (settings.clients_url, settings.workers_url, settings.control_url, settings.output.url or "")
+        self._sockets = [server._context.socket(zmq.DEALER) for _ in urls]
+        self.client, self.worker, self.control, self.consumer = self._sockets
+        for socket, url in zip(self._sockets, urls, strict=True):
             socket.setsockopt(zmq.LINGER, 0)
             socket.connect(url)
         self.session = 0
         self.work: list[np.void] = []  # descriptors that were handed out and not answered
         self.generation = 0
+        self.subscription = 0  # session of the consumer
 
     def send(self, socket: zmq.Socket[bytes], frames: list[bytes]) -> None:
         socket.send_multipart(frames, zmq.NOBLOCK)
@@ -82,6 +85,10 @@ class Play:
                 self.generation = message.generation
             elif isinstance(message, worker_link.Work):
                 self.work += list(np.frombuffer(frames[1], worker_link.DESCRIPTOR))
+        for frames in _all(self.consumer):
+            told = output_wire.decode_header(frames[0])
+            if isinstance(told, output_wire.Status):
+                self.subscription = told.session
 
     def command(self, op: str, config: RunConfig | None = None) -> CommandReply:
         self.control.send(msgspec.json.encode(Command(id="1", op=op, config=config, worker="w")))
@@ -100,7 +107,7 @@ class Play:
         self.send(self.worker, [encode(worker_link.Configured(generation=self.generation, menu_hash=menu_hash, paths=paths))])
 
     def close(self) -> None:
-        for socket in (self.client, self.worker, self.control):
+        for socket in self._sockets:
             socket.close()
         self.server.close()
 
@@ -130,6 +137,7 @@ def playing(folder: Path) -> Iterator[Play]:
         window=16,
         limits=Limits(max_payload_bytes=4096),
         error_dir=folder / "errors",
+        output=OutputSettings(url=f"inproc://consumers-{number}"),
     )
     play = Play(IngestServer(settings), settings)
     try:
@@ -158,7 +166,7 @@ def ingest(data: bytes, folder: Path) -> None:
 
 def step(play: Play, source: Bytes) -> None:
     """One step of the program."""
-    kind = source.byte() % 10
+    kind = source.byte() % 12
     if kind == 0:
         play.send(play.client, [source.piece() for _ in range(1 + source.byte() % 3)])
     elif kind == 1:
@@ -190,6 +198,10 @@ def step(play: Play, source: Bytes) -> None:
         play.greet()
         if source.byte() == 255:
             play.ready("no hash")
+    elif kind == 9:
+        play.send(play.consumer, [source.piece() for _ in range(1 + source.byte() % 3)])
+    elif kind == 10:
+        play.send(play.consumer, subscription(play, source))
     elif source.byte() % 4 == 3:
         play.control.send(source.piece())
         while not play.control.poll(0):
@@ -200,6 +212,20 @@ def step(play: Play, source: Bytes) -> None:
         op = OPS[source.byte() % len(OPS)]
         config = RunConfig(run=RUN + source.byte() % 2) if source.byte() % 2 else None
         play.command(op, config)
+
+
+def subscription(play: Play, source: Bytes) -> list[bytes]:
+    """What a consumer says: that it subscribes, takes events and has them, leaves."""
+    kind, session = source.byte() % 4, play.subscription + (source.byte() > 250)
+    if kind == 0:
+        names = b"\n".join(source.piece() for _ in range(1 + source.byte() % 3))
+        return [output_wire.encode(output_wire.Subscribe(source.byte() % 4), names), names]
+    if kind == 1:
+        names = output_wire.encode_names("fuzz", ("physics",)[: source.byte() % 2])
+        return [output_wire.encode(output_wire.Subscribe(1 + source.byte() % 2), names), names]
+    if kind == 2:
+        return [output_wire.encode(output_wire.Credit(session, source.byte(), source.byte())), b""]
+    return [output_wire.encode(output_wire.Bye(session)), b""]
 
 
 def answer(play: Play, source: Bytes) -> list[bytes]:

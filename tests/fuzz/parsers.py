@@ -5,6 +5,7 @@ Whatever else it raises is a finding. Where a checksum would stop it at the door
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -20,14 +21,19 @@ from crc32c import crc32c
 
 from hltfarm.loadgen.records import ALIGN, FILE_MAGIC, FOOTER_MAGIC, RECORD_MAGIC
 from hltfarm.loadgen.sample import Sample, SampleWriter
-from hltfarm.proto import wire, worker_link
+from hltfarm.proto import output_wire, wire, worker_link
 from hltfarm.proto.columns import decode_columns, encode_columns
 from hltfarm.proto.errors import ConditionsError, ConfigError, LimitError, SampleError, WireCode, WireError
 from hltfarm.proto.events import EventId, RawEvent
 from hltfarm.proto.limits import Limits
 from hltfarm.proto.messages import OPS, Command, RunConfig
 from hltfarm.proto.raw import check_payload, pack_event
+from hltfarm.proto.results import OUTPUT_DECISION
 from hltfarm.service.model_store import ModelStore
+from hltfarm.service.output.events import Deciders, OutputEvent
+from hltfarm.service.output.hlt_file import PART, Opening, OutputFile, Place, metadata_of
+from hltfarm.service.output.recovery import recover
+from hltfarm.service.output.settings import Fsync
 from hltfarm.service.security.keys import load_public, load_secret, new_keys
 from hltfarm.service.security.tokens import parse_tokens
 from hltfarm.workers.menu import DEFAULT_MENU
@@ -88,6 +94,40 @@ def frame_seeds(_folder: Path) -> Iterator[bytes]:
         wire.encode_decisions(np.zeros(2, wire.DECISION)),
         wire.encode_error(WireCode.BAD_CRC, "text"),
         wire.encode_reply_columns(7, 1, 2, 3, encode_columns(tables)),
+    ]
+    for head, body in messages:
+        yield bytes([len(head)]) + head + body
+        yield bytes([0x80 | len(head)]) + head + body
+
+
+def consumer_frames(data: bytes, _folder: Path) -> None:
+    """A header and a body of the output stream, split and sealed as in `frames`."""
+    if not data:
+        return
+    cut, sealed = data[0] & 0x7F, data[0] & 0x80
+    head, body = data[1 : 1 + cut], data[1 + cut :]
+    if sealed and len(head) >= 20:
+        head = head[:12] + crc32c(body).to_bytes(4, "little") + head[16:-4]
+        head += crc32c(head).to_bytes(4, "little")
+    with suppress(WireError):
+        header = output_wire.decode_header(head)
+        assert output_wire.HEADER_BYTES[head[5]] == len(head)
+        output_wire.check_part("body", body, header.body_bytes, header.body_crc, output_wire.MAX_TEXT_BYTES)
+        if isinstance(header, output_wire.Subscribe):
+            name, streams = output_wire.decode_names(body)
+            assert output_wire.encode_names(name, streams) == body
+
+
+def consumer_seeds(_folder: Path) -> Iterator[bytes]:
+    names = output_wire.encode_names("monitor", ("physics", "monitoring"))
+    messages = [
+        (output_wire.encode(output_wire.Subscribe(output_wire.Mode.LOSSLESS), names), names),
+        (output_wire.encode(output_wire.Credit(1, 64, 3)), b""),
+        (output_wire.encode(output_wire.Status(1, 2, 3, 4)), b""),
+        (output_wire.encode(output_wire.Description(1, 2), b"{}"), b"{}"),
+        (output_wire.encode(output_wire.Event(*range(14)), b"abc"), b"abc"),
+        (output_wire.encode(output_wire.Bye(1), b"why"), b"why"),
+        (output_wire.encode(output_wire.Error(7), b"text"), b"text"),
     ]
     for head, body in messages:
         yield bytes([len(head)]) + head + body
@@ -200,6 +240,40 @@ def sample_seeds(folder: Path) -> Iterator[bytes]:
                 writer.add(RawEvent(EventId(1, 1, number, 1), np.zeros(64, np.uint8)), {"pt": np.ones(2, np.float32)})
         yield b"\x00" + path.read_bytes()
         yield b"\xff" + path.read_bytes()
+
+
+def recovery(data: bytes, folder: Path) -> None:
+    """An output file that a dead ingest left behind, sealed as in `samples`: whatever it is, the next ingest starts."""
+    content = _sealed_records(data[1:]) if data[:1] > b"\x7f" else data[1:]
+    root = folder / "output"
+    shutil.rmtree(root, ignore_errors=True)
+    part = Place(7, 1, "physics").folder(root) / (Place(7, 1, "physics").name(1) + PART)
+    part.parent.mkdir(parents=True)
+    part.write_bytes(content)
+    for done in recover(root, Fsync.NONE):
+        with suppress(SampleError):
+            assert done.events == len(Sample(done.path)) > 0
+
+
+def recovery_seeds(folder: Path) -> Iterator[bytes]:
+    place = Place(7, 1, "physics")
+    described = Deciders(RunConfig(run=7), "0" * 16, (), (worker_link.PathInfo("HLT_A", "physics"),)).description()
+    for complete in (False, True):
+        path = folder / f"left-{complete}.hlt"
+        path.unlink(missing_ok=True)
+        path.with_name(path.name + PART).unlink(missing_ok=True)
+        file = OutputFile(path, Opening(place, metadata_of(place, described, None, columns=True)))
+        payload = np.zeros(64, np.uint8).tobytes()
+        decision = np.zeros(1, OUTPUT_DECISION).tobytes()
+        for number in range(2):
+            file.append([OutputEvent(number, EventId(7, 1, number, 1), payload, wire.checksum(payload), 1, decision)])
+        if complete:
+            file.close(sync=False)
+        else:
+            file.abandon()
+        content = (path if complete else file.part).read_bytes()
+        yield b"\x00" + content
+        yield b"\xff" + content
 
 
 def menus(data: bytes, _folder: Path) -> None:
@@ -340,10 +414,12 @@ def key_seeds(folder: Path) -> Iterator[bytes]:
 TARGETS: dict[str, Target] = {
     "frames": Target(frames, frame_seeds),
     "columns": Target(columns, column_seeds),
+    "consumer_frames": Target(consumer_frames, consumer_seeds),
     "worker_messages": Target(worker_messages, worker_seeds),
     "ingest": Target(ingest, lambda _: iter(SEEDS)),
     "feds": Target(feds, fed_seeds),
     "samples": Target(samples, sample_seeds),
+    "recovery": Target(recovery, recovery_seeds),
     "menus": Target(menus, menu_seeds),
     "manifests": Target(manifests, manifest_seeds),
     "models": Target(models, model_seeds),

@@ -1,7 +1,8 @@
 """Coverage-guided fuzzing of one target: `python -m tests.fuzz.run TARGET --seconds N [--work DIR]`, or all of them: `... all`.
 
 Each target runs in a process of its own (a finding ends it) with a corpus that is kept between runs under the work folder. What it found
-lies there as a file; `--replay FILE` runs the target once with it. The last line of each target is a JSON object with its executions.
+lies there as a file; `--replay FILE` runs the target once with it. The last line of each target is a JSON object: its executions, and what
+the corpus covers (edges of instrumented code) when its seeds have run and at the end.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 EXECUTIONS = re.compile(r"(?:Done |#)(\d+)")
+COVERAGE = re.compile(r"^#\d+\s+(\w+)\s+cov: (\d+) ft: \d+ corp: (\d+)", re.MULTILINE)
 LARGEST_INPUT = 1 << 16
 SLOWEST_S = 20
 MEMORY_MB = 4096
@@ -64,7 +66,14 @@ def parent(name: str, seconds: int, work: Path) -> bool:
     text = log.read_text(errors="replace")
     found = sorted(path.name for path in (work / "findings" / name).glob("*")) if (work / "findings" / name).exists() else []
     executions = max((int(number) for number in EXECUTIONS.findall(text)), default=0)
-    print(json.dumps({"target": name, "executions": executions, "seconds": seconds, "exit": code, "findings": found}), flush=True)
+    looks = [(what, int(covered), int(inputs)) for what, covered, inputs in COVERAGE.findall(text)]
+    begin = next((look for look in looks if look[0] == "INITED"), ("", 0, 0))
+    end = looks[-1] if looks else begin
+    report = {
+        "target": name, "executions": executions, "seconds": seconds, "coverage": [begin[1], end[1]], "inputs": [begin[2], end[2]],
+        "exit": code, "findings": found,
+    }  # fmt: skip
+    print(json.dumps(report), flush=True)
     if code and not found:
         print("\n".join(text.splitlines()[-15:]), file=sys.stderr)
     return code == 0

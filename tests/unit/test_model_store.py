@@ -145,6 +145,20 @@ def test_an_entry_that_announces_less_than_it_holds_is_refused(store: ModelStore
     assert left(store) == []
 
 
+def test_a_directory_of_many_entries_is_refused_before_it_is_read(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the number of its entries, of 16 bits, says otherwise."""
+    monkeypatch.setattr(zipfile, "ZipFile", lambda *_: pytest.fail("the directory was read"))
+    entry = struct.pack("<4s4B4HL2L5H2L", b"PK\x01\x02", 20, 0, 20, *[0] * 15)
+    for count in (17, 1 << 16):
+        end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, count & 0xFFFF, count & 0xFFFF, len(entry) * count, 0, 0)
+        with pytest.raises(ConfigError, match=rf"{count & 0xFFFF} entries in {len(entry) * count:,} bytes"):
+            store.add(io.BytesIO(entry * count + end))
+    large = struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 1) + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, 46, 0, 0)
+    with pytest.raises(ConfigError, match="zip64"):
+        store.add(io.BytesIO(large))
+    assert left(store) == []
+
+
 def test_encrypted_entries_are_refused(store: ModelStore, tmp_path: Path) -> None:
     body = bytearray(zipped(files(package(tmp_path))).getvalue())
     body[6] |= 1
