@@ -22,6 +22,7 @@ PACKAGES = [
     "hltfarm.service.ingest",
     "hltfarm.service.output",
     "hltfarm.service.registry",
+    "hltfarm.service.replay",
     "hltfarm.service.security",
     "hltfarm.service.supervisor",
     "hltfarm.workers",

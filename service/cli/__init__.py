@@ -44,6 +44,7 @@ COMMANDS: dict[str, str] = {
     "tap": "tap",
     "bench": "bench",
     "chaos": "chaos",
+    "replay": "replay",
     "models": "models",
     "train": "train",
 }
