@@ -38,6 +38,7 @@ def replay(
     import json as json_format
 
     from rich.console import Console
+    from rich.markup import escape
 
     from hltfarm.proto.errors import ConfigError, HltfarmError
     from hltfarm.service.replay.bundle import find_bundles, read_bundle
@@ -64,7 +65,7 @@ def replay(
         outcome: Replay | Unusable
         with errors.status("") as status:
             try:
-                outcome = replay_bundle(read_bundle(folder), options, status.update)
+                outcome = replay_bundle(read_bundle(folder), options, lambda text: status.update(escape(text)))
             except HltfarmError as error:
                 if len(folders) == 1 and json is None:
                     raise ConfigError(str(error)) from error

@@ -1,9 +1,9 @@
 """Error stream: events that could not be processed, on disk, in bundles that replay them.
 
 A bundle is a folder `run<run>/<serial>-<reason>-<event>/` with the events as they came, `events.hlt`, a sample file that `hltfarm reco`
-reads, and `bundle.json`: the reason, what decides the events (the run's configuration, menu and models as the workers built them, digest of
-the conditions), and for each event its identity and its failures (worker, device, versions, error). `hltfarm replay` runs a bundle again.
-It is written beside its final name, synced, and renamed, so that a bundle that exists is complete.
+reads, the menu's text, `menu.yaml`, and `bundle.json`: the reason, what decides the events (the run's configuration, menu and models as
+the workers built them, digest of the conditions), and for each event its identity and its failures (worker, device, versions, error).
+`hltfarm replay` runs a bundle again. It is written beside its final name, synced, and renamed, so that a bundle that exists is complete.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -54,7 +54,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     bundle_version: int
     reason: str
-    unix_seconds: float
+    unix_seconds: Annotated[float, msgspec.Meta(ge=0, lt=1e11)]
     run: int
     config: RunConfig
     menu_hash: str

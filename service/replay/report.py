@@ -37,7 +37,11 @@ def exit_code(outcomes: Sequence[Replay | Unusable]) -> int:
 
 
 def lines(outcome: Replay | Unusable, details: bool) -> list[str]:
-    """A bundle for people. details: with tracebacks and the last words of processes that died."""
+    """A bundle for people. details: with tracebacks and the last words of processes that died. Foreign texts have no control characters."""
+    return ["".join(c if c.isprintable() else "?" for c in line) for line in _lines(outcome, details)]
+
+
+def _lines(outcome: Replay | Unusable, details: bool) -> list[str]:
     if isinstance(outcome, Unusable):
         return [str(outcome.folder), f"  cannot be replayed: {outcome.why}"]
     record, here = outcome.bundle.record, outcome.here

@@ -65,12 +65,15 @@ class Farm:
         self.start_ingest()
 
     def start_ingest(self) -> None:
-        self.server = IngestServer(self.settings)
+        self.server = self._server()
         self._ended.clear()
         self._thread = threading.Thread(target=self._serve, name="ingest")
         self._thread.start()
         self._control = self._context.socket(zmq.DEALER)
         self._control.connect(self.server.control_url)
+
+    def _server(self) -> IngestServer:
+        return IngestServer(self.settings)
 
     def _serve(self) -> None:
         while not self._ended.is_set():
