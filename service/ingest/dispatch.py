@@ -125,7 +125,7 @@ class Dispatcher:
             worker = self._workers[name]
             credit = worker.capacity - len(worker.in_flight)
             # an even share of the queue, so that one worker with much credit does not take all
-            share = max(1, min(credit, -(-len(self._queue) // max(1, len(self._workers)))))
+            share = max(1, min(credit, -(-len(self._queue) // sum(1 for _ in self._open_to_all()))))
             slots = [self._queue.popleft() for _ in range(min(share, len(self._queue)))]
             assignments.append(self._give(name, worker, slots, alone=False))
         return assignments
