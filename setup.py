@@ -24,6 +24,7 @@ PACKAGES = [
     "hltfarm.service.registry",
     "hltfarm.service.replay",
     "hltfarm.service.security",
+    "hltfarm.service.soak",
     "hltfarm.service.supervisor",
     "hltfarm.workers",
     "hltfarm.workers.backends",

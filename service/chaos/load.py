@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -20,9 +20,11 @@ SAMPLE_S = 0.02
 class LiveLoad:
     """A load that runs from the constructor on, until its schedule ends or `stop`."""
 
-    def __init__(self, config: LoadConfig, payloads: Sequence[RawEvent]) -> None:
-        """Raises HltfarmError if the load cannot start."""
-        self._config, self._payloads = config, payloads
+    def __init__(
+        self, config: LoadConfig, payloads: Sequence[RawEvent], watch: Callable[[Sequence[Accounting]], object] = lambda _: None
+    ) -> None:
+        """watch: is given the accountings before the first event. Raises HltfarmError if the load cannot start."""
+        self._config, self._payloads, self._given = config, payloads, watch
         self._accountings: Sequence[Accounting] = ()
         self._stop, self._over, self._running = threading.Event(), threading.Event(), threading.Event()
         self._done: list[Done] = []
@@ -101,6 +103,7 @@ class LiveLoad:
     # -- threads -----------------------------------------------------------------------------------------------------------
 
     def _watch(self, accountings: Sequence[Accounting]) -> None:
+        self._given(accountings)
         self._accountings, self._began = accountings, time.monotonic()
         self._running.set()
 

@@ -45,6 +45,7 @@ COMMANDS: dict[str, str] = {
     "bench": "bench",
     "chaos": "chaos",
     "replay": "replay",
+    "soak": "soak",
     "models": "models",
     "train": "train",
 }

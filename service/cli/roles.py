@@ -161,6 +161,9 @@ def ingest(
     batch_timeout_s: Annotated[
         float, typer.Option(min=0.1, max=86_400, help=BATCH_TIMEOUT, envvar="HLTFARM_INGEST_BATCH_TIMEOUT_S")
     ] = 60.0,
+    window: Annotated[
+        int, typer.Option(min=1, max=1 << 26, help="Decisions remembered, to answer what is sent again.", envvar="HLTFARM_INGEST_WINDOW")
+    ] = 262_144,
     canary_s: Annotated[
         float,
         typer.Option(
@@ -199,6 +202,7 @@ def ingest(
             output=accepted,
             worker_timeout_s=worker_timeout_s,
             batch_timeout_s=batch_timeout_s,
+            window=max(window, slots),
             canary_s=canary_s,
         )
     )
