@@ -197,9 +197,9 @@ def test_a_full_disk_holds_events_back_until_there_is_room(make_farm: MakeFarm, 
         client.wait_open(DEADLINE_S)
         for number in range(20):
             client.send(event(number), timeout=DEADLINE_S)
-        snapshot = farm.wait(lambda s: s.outputs[0].waiting_events == 10 and s.ledger.rejected == 10, client)
+        farm.wait(lambda s: s.outputs[0].waiting_events == 10 and s.ledger.rejected == 10, client)
+        snapshot = farm.wait(lambda s: any("cannot be written" in problem for problem in s.problems), client)  # the writer has tried
         assert snapshot.state is RunState.RUNNING_DEGRADED
-        assert any("cannot be written" in problem for problem in snapshot.problems)
         farm.wait(lambda s: s.backpressure_seconds["output"] > 0, client)
         farm.command("stop")
         snapshot = farm.snapshot()
@@ -209,6 +209,7 @@ def test_a_full_disk_holds_events_back_until_there_is_room(make_farm: MakeFarm, 
         farm.command("reset")
         snapshot = farm.wait(lambda s: not s.totals.in_flight, client)
         assert (snapshot.totals.accepted, snapshot.totals.error, snapshot.failures["RESET"]) == (0, 10, 10)
+        farm.wait(lambda _: (tmp_path / "run000007/run000007_ls0001.json").exists(), client)  # the writer's last job
     assert files(tmp_path) == {}
 
 
