@@ -21,6 +21,7 @@ MAGIC = b"HLTO"
 VERSION = 1
 MAX_TEXT_BYTES = 4096  #: of the names in a SUBSCRIBE, and of a BYE or an ERROR
 MAX_DESCRIPTION_BYTES = 4 << 20
+DESCRIPTIONS = 16  #: events name one of so many latest descriptions of their session
 
 
 class FrameType(IntEnum):

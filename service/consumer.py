@@ -219,6 +219,8 @@ class Consumer:
             raise ConfigError(f"{self.url} refuses the consumer {self.name}: {frames[1].decode(errors='replace')}")
         elif isinstance(header, wire.Description):
             self._descriptions[header.number] = _description(frames[1])
+            while len(self._descriptions) > wire.DESCRIPTIONS:
+                del self._descriptions[next(iter(self._descriptions))]
         elif isinstance(header, wire.Event) and header.session == self._session:
             self._event(header, frames)
 

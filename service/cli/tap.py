@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +21,7 @@ def tap(
     out: Annotated[Path | None, typer.Option(help="Write the events to this .hlt file, which `reco` and `sample` read.")] = None,
     count: Annotated[int, typer.Option(min=0, help="End after so many events; 0: go on until interrupted.")] = 0,
     seconds: Annotated[float, typer.Option(min=0, help="End after so many seconds; 0: go on until interrupted.")] = 0,
-    name: Annotated[str, typer.Option(help="Name of the consumer.")] = "tap",
+    name: Annotated[str | None, typer.Option(help="Name of the consumer, which no other has (default: tap, host and process).")] = None,
     lossless: Annotated[
         bool, typer.Option("--lossless", help="Get every event: the farm waits for this consumer. Default: what there is time for.")
     ] = False,
@@ -27,6 +29,7 @@ def tap(
     server_key: ServerKeyOption = None,
 ) -> None:
     """Subscribe to streams of accepted events; write them to a file, print how many came and how many were missed."""
+    from hltfarm.proto.errors import ConfigError
     from hltfarm.proto.output_wire import Mode
     from hltfarm.service.cli.security import client_curve
     from hltfarm.service.consumer import Consumer
@@ -34,7 +37,10 @@ def tap(
 
     check_file("--out", out)
     mode = Mode.LOSSLESS if lossless else Mode.MONITOR
-    with Consumer(url, name, streams=tuple(stream or ()), mode=mode, curve=client_curve(key, server_key)) as consumer:
+    if lossless and name is None:
+        raise ConfigError("--lossless needs --name: the farm waits for a consumer of that name, until it comes back under it")
+    own = name or f"tap-{platform.node()}-{os.getpid()}"
+    with Consumer(url, own, streams=tuple(stream or ()), mode=mode, curve=client_curve(key, server_key)) as consumer:
         result = run_tap(consumer, out, count=count, seconds=seconds, poll_s=POLL_S)
     where = f", in {' '.join(str(path) for path in result.files)}" if result.files else ""
     typer.echo(f"{result.events} events, {result.payload_bytes / 1e6:.1f} MB of raw data; {result.missed} missed{where}")

@@ -133,16 +133,18 @@ class IngestServer:
         """Where accepted events go; the endpoint for consumers, empty without one."""
         settings, url = self._settings.output, ""
         socket: zmq.Socket[bytes] | None = None
+        gate: Gate | None = None
         if settings.url is not None:
             socket = self._context.socket(zmq.ROUTER)
             self._sockets.append(socket)
             if self._settings.curve is not None and settings.url.startswith(TCP):
                 self._settings.curve.apply(socket, CLIENTS)
+                gate = self._gate
             url = _bind(socket, "output-url", settings.url)
         if not settings.active:
             return None, url
         lumisections = self._ledger.lumisections
-        outputs = Outputs(settings, lumisections.counts, lumisections.touched, lambda run: self._ledger.counts(run).in_flight, socket)
+        outputs = Outputs(settings, lumisections.counts, lumisections.touched, lambda run: self._ledger.counts(run).in_flight, socket, gate)
         return outputs, url
 
     # -- loop --------------------------------------------------------------------------------------------------------------
@@ -174,6 +176,8 @@ class IngestServer:
         self._pool.tick(now, now_ns)
         if self._gate is not None and self._gate.look(now):
             self._door.expel()
+            if self._outputs is not None:
+                self._outputs.look_at_keys()
         self._door.tick(now)
         if self._outputs is not None:
             self._outputs.tick(now)

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import zmq
 
@@ -25,6 +26,9 @@ from hltfarm.service.output.settings import OutputSettings
 from hltfarm.service.output.stream_door import StreamDoor
 from hltfarm.service.output.subscribers import Subscribers
 from hltfarm.service.output.writer import FileWriter
+
+if TYPE_CHECKING:
+    from hltfarm.service.ingest.gate import Gate
 
 log = logging.getLogger(__name__)
 END_S = 5.0  # longest wait for the writer's thread at the end; only a disk that hangs takes that long
@@ -40,6 +44,7 @@ class Outputs:
     """Files and consumers of one ingest. `descriptor` is readable when `turn` has work.
 
     counts, touched: of the ledger's lumisections; in_flight: events of a run. socket: a ROUTER for consumers, the owner's.
+    gate: whose keys may use it, None without CURVE.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class Outputs:
         touched: Callable[[], list[tuple[int, int]]],
         in_flight: Callable[[int], int],
         socket: zmq.Socket[bytes] | None = None,
+        gate: Gate | None = None,
     ) -> None:
         """Raises ConfigError if the folder cannot be used."""
         self.settings = settings
@@ -72,7 +78,7 @@ class Outputs:
             self._book = OutputBook(grace_s=settings.grace_s, file_bytes=settings.file_bytes, open_files=settings.open_files)
             self._writer = FileWriter(settings, self._wake)
         self._subscribers = Subscribers(settings.consumer_timeout_s)
-        self._door = StreamDoor(socket, self._subscribers, self._events) if socket is not None else None
+        self._door = StreamDoor(socket, self._subscribers, self._events, gate) if socket is not None else None
 
     def _wake(self) -> None:
         if not self._rung:
@@ -103,7 +109,8 @@ class Outputs:
             claims = 0
             self._events[number] = (event, deciders)
             if self._door is not None:
-                sends, claims = self._subscribers.offer(number, deciders.streams_of(event.bits))
+                size = len(event.payload) + len(event.columns)
+                sends, claims = self._subscribers.offer(number, size, deciders.streams_of(event.bits))
                 self._door.send(sends)
             files = len(deciders.streams_of(event.bits)) if self._book is not None else 0
             self._held[number] = _Held(slot, claims + files)
@@ -163,6 +170,11 @@ class Outputs:
                 self._ending.discard(run)
                 self._writer.put(self._book.end(run, self._counts))
 
+    def look_at_keys(self) -> None:
+        """The allow-list has changed: consumers whose keys are gone are gone, too."""
+        if self._door is not None:
+            self._door.look_at_keys()
+
     # -- runs --------------------------------------------------------------------------------------------------------------
 
     def end_run(self, run: int) -> None:
@@ -192,8 +204,11 @@ class Outputs:
             raise StateError(
                 f"no consumer {name!r} of the output; there are {', '.join(s.name for s in self._subscribers.status(0)) or 'none'}"
             )
-        log.warning("consumer %s is detached; %d events waited for it", name, len(found[1]))
-        for number in found[1]:
+        identity, numbers = found
+        log.warning("consumer %s is detached; %d events waited for it", name, len(numbers))
+        if self._door is not None:
+            self._door.expel(identity, f"an operator has detached the consumer {name!r}")
+        for number in numbers:
             self._has(number)
 
     # -- state -------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from hltfarm.proto.output_wire import Mode
 
 WINDOW = 128  #: events that may be under way to a consumer, whatever credit it gives; they are copied
+WINDOW_BYTES = 32 << 20  #: their bytes; a single event may have more
 
 
 class Send(NamedTuple):
@@ -26,6 +27,14 @@ class Send(NamedTuple):
     missed: int
     number: int
     resent: bool
+
+
+class Joined(NamedTuple):
+    """A new session, events that are released by it, and the identity of the earlier session of its name, if that was there."""
+
+    session: int
+    released: list[int]
+    replaced: bytes | None
 
 
 class SubscriberStatus(NamedTuple):
@@ -41,6 +50,18 @@ class SubscriberStatus(NamedTuple):
     silent_s: float
 
 
+class _Waiting(NamedTuple):
+    number: int
+    size: int
+    resent: bool  # it was sent in an earlier session
+
+
+class _UnderWay(NamedTuple):
+    serial: int
+    number: int
+    size: int
+
+
 @dataclass(slots=True)
 class _Subscriber:
     name: str
@@ -54,11 +75,21 @@ class _Subscriber:
     sent: int = 0
     missed: int = 0
     sent_before: int = 0  # in earlier sessions, for the status
-    waiting: deque[tuple[int, bool]] = field(default_factory=deque)  # lossless: (event, sent before), without credit so far
-    unconfirmed: deque[tuple[int, int]] = field(default_factory=deque)  # lossless: (serial, event)
+    waiting: deque[_Waiting] = field(default_factory=deque)  # lossless: not sent in this session so far
+    under_way: deque[_UnderWay] = field(default_factory=deque)  # sent, not confirmed
+    bytes: int = 0  # under way
 
     def wants(self, streams: Iterable[str]) -> bool:
         return not self.streams or any(stream in self.streams for stream in streams)
+
+    def has_room(self, size: int) -> bool:
+        return self.sent < self.granted and (not self.under_way or self.bytes + size <= WINDOW_BYTES)
+
+    def claims(self) -> list[int]:
+        """Events that wait for it."""
+        if self.mode is Mode.MONITOR:
+            return []
+        return [item.number for item in self.under_way] + [item.number for item in self.waiting]
 
 
 class Subscribers:
@@ -76,33 +107,28 @@ class Subscribers:
 
     # -- sessions ----------------------------------------------------------------------------------------------------------
 
-    def subscribe(self, identity: bytes, name: str, mode: Mode, streams: tuple[str, ...], now: float) -> int | None:
+    def subscribe(self, identity: bytes, name: str, mode: Mode, streams: tuple[str, ...], now: float) -> Joined | None:
         """A new session; the earlier one of the same name ends. None: there are too many consumers.
 
         A lossless consumer that comes back as such inherits its events; with other streams, what is no longer wanted is for it, too.
+        One that comes back as a monitor has no claim to them: they are released.
         """
         former = self._by_name.get(name)
         if former is None and len(self._by_name) >= self._most:
             return None
         fresh = _Subscriber(name, mode, streams, identity, self._next, now)
         self._next += 1
+        released: list[int] = []
         if former is not None:
             self._by_session.pop(former.session, None)
             fresh.sent_before = former.sent_before + former.sent
-            if former.mode is Mode.LOSSLESS:
-                fresh.waiting.extend((number, True) for _, number in former.unconfirmed)
+            if mode is Mode.MONITOR:
+                released = former.claims()
+            elif former.mode is Mode.LOSSLESS:
+                fresh.waiting.extend(_Waiting(item.number, item.size, True) for item in former.under_way)
                 fresh.waiting.extend(former.waiting)
         self._by_name[name] = self._by_session[fresh.session] = fresh
-        return fresh.session
-
-    def inherited(self, session: int) -> list[int]:
-        """Events that a session has from the one before; a monitor has no claim to them: they are released."""
-        subscriber = self._by_session[session]
-        if subscriber.mode is Mode.LOSSLESS:
-            return []
-        released = [number for number, _ in subscriber.waiting]
-        subscriber.waiting.clear()
-        return released
+        return Joined(fresh.session, released, former.identity if former is not None and former.present else None)
 
     def credit(self, session: int, granted: int, confirmed: int, now: float) -> tuple[list[int], list[Send]] | None:
         """A consumer says what it takes and what it has. Returns the events it confirms, and what to send now; None: no such session."""
@@ -112,8 +138,11 @@ class Subscribers:
         subscriber.heard, subscriber.present = now, True
         subscriber.granted = max(subscriber.granted, min(granted, min(confirmed, subscriber.sent) + WINDOW))
         released = []
-        while subscriber.unconfirmed and subscriber.unconfirmed[0][0] <= confirmed:
-            released.append(subscriber.unconfirmed.popleft()[1])
+        while subscriber.under_way and subscriber.under_way[0].serial <= confirmed:
+            item = subscriber.under_way.popleft()
+            subscriber.bytes -= item.size
+            if subscriber.mode is Mode.LOSSLESS:
+                released.append(item.number)
         return released, self._send_waiting(subscriber)
 
     def identity(self, session: int) -> bytes | None:
@@ -131,10 +160,10 @@ class Subscribers:
         subscriber = self._by_session.get(session)
         return [] if subscriber is None else self._remove(subscriber)
 
-    def detach(self, name: str) -> tuple[int, list[int]] | None:
-        """An operator ends a subscription: its session, and the events that it held. None: nobody of that name."""
+    def detach(self, name: str) -> tuple[bytes, list[int]] | None:
+        """An operator ends a subscription: its identity, and the events that waited for it. None: nobody of that name."""
         subscriber = self._by_name.get(name)
-        return None if subscriber is None else (subscriber.session, self._remove(subscriber))
+        return None if subscriber is None else (subscriber.identity, self._remove(subscriber))
 
     def lost(self, session: int) -> None:
         """Its connection is gone; monitors are forgotten, lossless consumers awaited."""
@@ -150,8 +179,8 @@ class Subscribers:
 
     # -- events ------------------------------------------------------------------------------------------------------------
 
-    def offer(self, number: int, streams: Iterable[str]) -> tuple[list[Send], int]:
-        """An accepted event. Returns what to send now, and how many consumers have to confirm the event."""
+    def offer(self, number: int, size: int, streams: Iterable[str]) -> tuple[list[Send], int]:
+        """An accepted event of `size` bytes. Returns what to send now, and how many consumers have to confirm the event."""
         sends: list[Send] = []
         claims = 0
         for subscriber in self._by_name.values():
@@ -159,10 +188,10 @@ class Subscribers:
                 continue
             if subscriber.mode is Mode.LOSSLESS:
                 claims += 1
-                subscriber.waiting.append((number, False))
+                subscriber.waiting.append(_Waiting(number, size, False))
                 sends += self._send_waiting(subscriber)
-            elif subscriber.sent < subscriber.granted:
-                sends.append(self._send(subscriber, number, resent=False))
+            elif subscriber.has_room(size):
+                sends.append(self._send(subscriber, _Waiting(number, size, False)))
             else:
                 subscriber.missed += 1
         return sends, claims
@@ -172,9 +201,11 @@ class Subscribers:
         released: list[int] = []
         for subscriber in self._by_name.values():
             subscriber.missed += len(subscriber.waiting)
-            released += self._held(subscriber)
+            released += subscriber.claims()
             subscriber.waiting.clear()
-            subscriber.unconfirmed.clear()
+            if subscriber.mode is Mode.LOSSLESS:
+                subscriber.under_way.clear()
+                subscriber.bytes = 0
         return released
 
     # -- state -------------------------------------------------------------------------------------------------------------
@@ -182,7 +213,7 @@ class Subscribers:
     def problems(self) -> list[str]:
         """Consumers for whom the farm waits."""
         return [
-            f"consumer {s.name} of the output is gone, {len(s.waiting) + len(s.unconfirmed)} events wait for it: start or detach it"
+            f"consumer {s.name} of the output is gone, {len(s.claims())} events wait for it: start or detach it"
             for s in self._by_name.values()
             if s.mode is Mode.LOSSLESS and not s.present
         ]
@@ -192,23 +223,22 @@ class Subscribers:
         return [
             SubscriberStatus(
                 s.name, s.mode.name.lower(), s.streams, s.present, s.sent_before + s.sent, s.missed,
-                len(s.waiting) + len(s.unconfirmed), round(now - s.heard, 3),
+                len(s.claims()), round(now - s.heard, 3),
             )
             for s in self._by_name.values()
         ]  # fmt: skip
 
     def _send_waiting(self, subscriber: _Subscriber) -> list[Send]:
         sends = []
-        while subscriber.present and subscriber.waiting and subscriber.sent < subscriber.granted:
-            number, resent = subscriber.waiting.popleft()
-            sends.append(self._send(subscriber, number, resent=resent))
+        while subscriber.present and subscriber.waiting and subscriber.has_room(subscriber.waiting[0].size):
+            sends.append(self._send(subscriber, subscriber.waiting.popleft()))
         return sends
 
-    def _send(self, subscriber: _Subscriber, number: int, *, resent: bool) -> Send:
+    def _send(self, subscriber: _Subscriber, item: _Waiting) -> Send:
         subscriber.sent += 1
-        if subscriber.mode is Mode.LOSSLESS:
-            subscriber.unconfirmed.append((subscriber.sent, number))
-        return Send(subscriber.identity, subscriber.session, subscriber.sent, subscriber.missed, number, resent)
+        subscriber.under_way.append(_UnderWay(subscriber.sent, item.number, item.size))
+        subscriber.bytes += item.size
+        return Send(subscriber.identity, subscriber.session, subscriber.sent, subscriber.missed, item.number, item.resent)
 
     def _absent(self, subscriber: _Subscriber) -> None:
         subscriber.present = False
@@ -218,8 +248,4 @@ class Subscribers:
     def _remove(self, subscriber: _Subscriber) -> list[int]:
         self._by_name.pop(subscriber.name, None)
         self._by_session.pop(subscriber.session, None)
-        return self._held(subscriber)
-
-    @staticmethod
-    def _held(subscriber: _Subscriber) -> list[int]:
-        return [number for _, number in subscriber.unconfirmed] + [number for number, _ in subscriber.waiting]
+        return subscriber.claims()

@@ -14,12 +14,15 @@ import zmq
 from hltfarm.proto import wire
 from hltfarm.proto.errors import AccessError, ConfigError
 from hltfarm.proto.messages import RunState
+from hltfarm.proto.output_wire import Mode
 from hltfarm.service.client import Client, ConnectionLostError
+from hltfarm.service.consumer import Consumer
 from hltfarm.service.control.link import FarmLink
 from hltfarm.service.ingest.server import IngestServer
 from hltfarm.service.ingest.settings import IngestSettings
+from hltfarm.service.output.settings import OutputSettings
 from hltfarm.service.security.keys import ClientCurve, KeyPair, ServerCurve, load_secret, new_keys
-from tests.integration.ingest_farm import DEADLINE_S, Farm, stream
+from tests.integration.ingest_farm import DEADLINE_S, Farm, event, stream
 
 NAMES = ("farm", "reader", "shifter", "stranger")
 
@@ -155,6 +158,38 @@ def test_a_session_that_is_open_dies_with_its_key_whatever_it_says(guarded: Farm
         assert isinstance(answer, wire.Error)
         assert answer.code == 13
         assert guarded.snapshot().clients == 0
+
+
+def test_consumers_of_the_output_have_the_keys_of_clients(tmp_path: Path, pairs: dict[str, KeyPair], allow: Path) -> None:
+    output = OutputSettings(url="tcp://127.0.0.1:*", consumer_timeout_s=5.0)
+    farm = Farm(tmp_path, output=output, curve=ServerCurve(pairs["farm"], allow))  # the clients' endpoint is an ipc one
+
+    def consumer(name: str) -> Consumer:
+        curve = ClientCurve(pairs["farm"].public, pairs[name])
+        return Consumer(farm.server.output_url, name, mode=Mode.LOSSLESS, heartbeat_s=0.05, timeout_s=DEADLINE_S, curve=curve)
+
+    try:
+        farm.run(workers=1)
+        with consumer("reader") as reader, consumer("stranger") as stranger, farm.client() as sender:
+            while not reader.connected:
+                assert reader.poll(0.05) == []
+            farm.wait(lambda s: s.frames_refused["NOT_ALLOWED"] > 0)
+            assert stranger.poll(0) == []
+            assert not stranger.connected
+            assert [one.name for one in farm.snapshot().outputs[0].consumers] == ["reader"]
+            sender.wait_open(DEADLINE_S)
+            sender.send(event(1), timeout=DEADLINE_S)
+            (got,) = reader.poll(DEADLINE_S)
+            assert got.id.event == 1
+            (allow / "clients" / "reader.key").unlink()
+            with pytest.raises(ConfigError, match="key of this consumer is not allowed"):
+                reader.poll(DEADLINE_S)
+            (status,) = farm.snapshot().outputs[0].consumers
+            assert (status.present, status.waiting) == (False, 1), "what it had not confirmed waits for it, or for an operator"
+            snapshot = farm.command("detach", consumer="reader")
+            assert (snapshot.ledger.accepted, snapshot.ledger.in_flight) == (1, 0)
+    finally:
+        farm.close()
 
 
 def test_control_planes_have_keys_of_their_own(tmp_path: Path, pairs: dict[str, KeyPair], allow: Path) -> None:

@@ -12,12 +12,15 @@ import zmq
 from hltfarm.loadgen.sample import Sample
 from hltfarm.proto import output_wire as wire
 from hltfarm.proto.errors import ConfigError, StateError, WireCode
+from hltfarm.proto.events import EventId, RawEvent
 from hltfarm.proto.messages import RunState, Snapshot
 from hltfarm.proto.output_wire import Mode
+from hltfarm.service.client import Decision
 from hltfarm.service.consumer import Consumer, StreamEvent
 from hltfarm.service.output.settings import OutputSettings
+from hltfarm.service.output.subscribers import WINDOW
 from hltfarm.service.tap import run_tap
-from tests.integration.ingest_farm import DEADLINE_S, Farm, event, payload, stream
+from tests.integration.ingest_farm import DEADLINE_S, RUN, Farm, event, payload, stream
 
 MakeFarm = Callable[..., Farm]
 
@@ -85,6 +88,47 @@ def test_a_monitor_without_credit_misses_events_and_is_told(farm: Farm) -> None:
         (one,) = until(slow, 1)
         assert (one.id.event, slow.missed) == (101, 18)
         assert farm.snapshot().outputs[0].consumers[0].missed == 18
+
+
+def test_decisions_do_not_wait_for_a_monitor_that_reads_nothing(farm: Farm) -> None:
+    """It gives credit without end and lets megabytes stand: what has no room it misses, and clients do not notice."""
+    number = 400
+    with farm.client() as client, zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        for option, value in ((zmq.LINGER, 0), (zmq.RCVHWM, 1), (zmq.RCVBUF, 4096)):
+            socket.setsockopt(option, value)
+        socket.connect(farm.server.output_url)
+        client.wait_open(DEADLINE_S)
+        body = wire.encode_names("stuck", ())
+        socket.send_multipart((wire.encode(wire.Subscribe(Mode.MONITOR), body), body))
+        assert socket.poll(DEADLINE_S * 1000)
+        status = wire.decode_header(socket.recv_multipart()[0])
+        assert isinstance(status, wire.Status)
+        decisions: list[Decision] = []
+        for tag in range(number):
+            if tag % 20 == 0:
+                socket.send_multipart((wire.encode(wire.Credit(status.session, 1 << 40, 0)), b""))
+            client.send(RawEvent(EventId(RUN, 1, tag, 3), payload(tag, words=7000)), timeout=DEADLINE_S)
+            decisions += client.poll(0)
+        decisions += client.flush(DEADLINE_S)
+        assert len(decisions) == number
+        snapshot = farm.snapshot()
+        assert (snapshot.outputs[0].waiting_events, snapshot.ledger.in_flight) == (0, 0)
+        (stuck,) = snapshot.outputs[0].consumers
+        assert stuck.present
+        assert stuck.sent + stuck.missed == number // 2
+        assert stuck.missed >= number // 2 - WINDOW > 0
+
+
+def test_a_name_belongs_to_one_consumer_and_a_detached_one_does_not_come_back_by_itself(farm: Farm) -> None:
+    with consumer(farm, "dqm") as first:
+        joined(farm, first)
+        with consumer(farm, "dqm") as second:
+            with pytest.raises(ConfigError, match="another consumer has subscribed as 'dqm'"):
+                first.poll(DEADLINE_S)
+            joined(farm, second)
+            farm.command("detach", consumer="dqm")
+            with pytest.raises(ConfigError, match="an operator has detached the consumer 'dqm'"):
+                second.poll(DEADLINE_S)
 
 
 def test_a_lossless_consumer_that_comes_back_gets_what_it_had_not_confirmed(farm: Farm) -> None:

@@ -4,24 +4,46 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from hltfarm.proto.output_wire import Mode
-from hltfarm.service.output.subscribers import WINDOW, Subscribers
+from hltfarm.service.output.subscribers import WINDOW, WINDOW_BYTES, Subscribers
+
+
+def joined(machine: Subscribers, name: str, mode: Mode, identity: bytes = b"i") -> int:
+    found = machine.subscribe(identity, name, mode, (), 0.0)
+    assert found is not None
+    return found.session
 
 
 def test_the_window_bounds_what_is_under_way_whatever_the_credit() -> None:
     machine = Subscribers(10.0)
-    session = machine.subscribe(b"i", "a", Mode.MONITOR, (), 0.0)
-    assert session == 1
+    session = joined(machine, "a", Mode.MONITOR)
     machine.credit(session, 1 << 40, 0, 0.0)
-    sends = [send for number in range(WINDOW + 10) for send in machine.offer(number, ("s",))[0]]
+    sends = [send for number in range(WINDOW + 10) for send in machine.offer(number, 1, ("s",))[0]]
     assert len(sends) == WINDOW
     assert machine.totals(session) == (WINDOW, 10)
     machine.credit(session, 1 << 40, 1 << 40, 0.0)  # a consumer cannot have read more than it was sent
-    assert len([send for number in range(WINDOW + 10) for send in machine.offer(number, ("s",))[0]]) == WINDOW
+    assert len([send for number in range(WINDOW + 10) for send in machine.offer(number, 1, ("s",))[0]]) == WINDOW
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_the_window_bounds_the_bytes_that_are_under_way(mode: Mode) -> None:
+    machine = Subscribers(10.0)
+    session = joined(machine, "a", mode)
+    machine.credit(session, 100, 0, 0.0)
+    third = WINDOW_BYTES // 3
+    assert [len(machine.offer(number, third, ("s",))[0]) for number in range(5)] == [1, 1, 1, 0, 0]
+    assert machine.totals(session) == (3, 2 if mode is Mode.MONITOR else 0)
+    answer = machine.credit(session, 100, 2, 0.0)
+    assert answer is not None
+    assert len(answer[1]) == (0 if mode is Mode.MONITOR else 2), "what waited goes out when there is room"
+    machine.credit(session, 100, 5, 0.0)
+    assert len(machine.offer(9, 10 * WINDOW_BYTES, ("s",))[0]) == 1, "alone, an event may be of any size"
+    assert len(machine.offer(10, 1, ("s",))[0]) == 0
 
 
 def test_a_monitor_that_is_silent_is_forgotten_a_lossless_consumer_is_not() -> None:
@@ -30,7 +52,7 @@ def test_a_monitor_that_is_silent_is_forgotten_a_lossless_consumer_is_not() -> N
         machine.subscribe(name.encode(), name, mode, (), 0.0)
     machine.tick(10.0)
     assert [s.present for s in machine.status(10.0)] == [True, True]
-    machine.offer(1, ("s",))
+    machine.offer(1, 1, ("s",))
     machine.tick(10.1)
     (status,) = machine.status(10.1)
     assert (status.name, status.present, status.waiting) == ("l", False, 1)
@@ -47,10 +69,10 @@ def test_there_is_room_for_so_many() -> None:
 def test_who_comes_back_as_a_monitor_gives_up_its_claim() -> None:
     machine = Subscribers(10.0)
     machine.subscribe(b"a", "a", Mode.LOSSLESS, (), 0.0)
-    machine.offer(5, ("s",))
-    session = machine.subscribe(b"b", "a", Mode.MONITOR, (), 0.0)
-    assert session is not None
-    assert machine.inherited(session) == [5]
+    machine.offer(5, 1, ("s",))
+    found = machine.subscribe(b"b", "a", Mode.MONITOR, (), 0.0)
+    assert found is not None
+    assert (found.released, found.replaced) == ([5], b"a")
     assert machine.give_up() == []
 
 
@@ -79,9 +101,9 @@ class History(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from("abc"), lossless=st.booleans(), streams=st.sampled_from(((), ("s",), ("t",), ("s", "t"))))
     def subscribe(self, name, lossless, streams):
-        session = self.machine.subscribe(name.encode(), name, Mode.LOSSLESS if lossless else Mode.MONITOR, streams, self.now)
-        self.sessions[name] = session
-        self.released(self.machine.inherited(session))
+        found = self.machine.subscribe(name.encode(), name, Mode.LOSSLESS if lossless else Mode.MONITOR, streams, self.now)
+        self.sessions[name] = found.session
+        self.released(found.released)
 
     @rule(name=st.sampled_from("abc"), more=st.integers(0, 3), confirm=st.integers(0, 9))
     def credit(self, name, more, confirm):
@@ -91,10 +113,10 @@ class History(RuleBasedStateMachine):
             self.released(answer[0])
             self.sent(answer[1])
 
-    @rule(streams=st.sampled_from((("s",), ("t",), ("s", "t"))))
-    def event(self, streams):
+    @rule(streams=st.sampled_from((("s",), ("t",), ("s", "t"))), size=st.sampled_from((1, WINDOW_BYTES // 2, 2 * WINDOW_BYTES)))
+    def event(self, streams, size):
         self.number += 1
-        sends, claims = self.machine.offer(self.number, streams)
+        sends, claims = self.machine.offer(self.number, size, streams)
         self.claims[self.number] = claims
         self.sent(sends)
 
