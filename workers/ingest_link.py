@@ -43,7 +43,7 @@ class IngestLink:
         socket.setsockopt(zmq.SNDHWM, 1024)
         socket.setsockopt(zmq.RCVHWM, 4096)
         socket.setsockopt(zmq.RECONNECT_IVL, 50)
-        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 250)
         socket.connect(self.url)
         self._poller.register(socket, zmq.POLLIN)
         self._socket = socket

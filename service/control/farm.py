@@ -9,7 +9,6 @@ import asyncio
 import copy
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
@@ -22,36 +21,21 @@ from hltfarm.service.control.merge import without
 from hltfarm.service.control.orders import Orders
 from hltfarm.service.control.readiness import RateMeter, Rates, Readiness
 from hltfarm.service.control.restarts import IngestRestarts
-from hltfarm.service.control.run_counters import RunCounters
+from hltfarm.service.control.run_counters import RunCounters, completed
 from hltfarm.service.control.settings import ControlSettings
+from hltfarm.service.control.strays import Strays, commands_to_join, whole_ledger
+from hltfarm.service.control.transition_records import records_of
 from hltfarm.service.control.transitions import LONG, Transition, Transitions
 from hltfarm.service.registry import Activation, DatabaseError, Outcome, Registry, RunCounts, TransitionRecord
 from hltfarm.service.registry.counters import Counters
 from hltfarm.service.registry.recorder import Recorder
-from hltfarm.service.runcontrol import ADMITTING, OPEN, target
+from hltfarm.service.runcontrol import OPEN, target
 from hltfarm.workers.menu.menu import DEFAULT_MENU, Menu
 from hltfarm.workers.run_models import check
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-#: States in which ingests that lost the run may join it again.
-_JOINABLE = frozenset({RunState.RUNNING, RunState.RUNNING_DEGRADED, RunState.PAUSED})
-
-
-def strays(view: FarmView) -> list[str]:
-    """Endpoints of ingests without a run while others have one that goes on: they were restarted."""
-    snapshots = [(ingest.endpoint, ingest.snapshot) for ingest in view.ingests if ingest.snapshot is not None]
-    if not any(snapshot.state in _JOINABLE for _, snapshot in snapshots):
-        return []
-    return [endpoint for endpoint, snapshot in snapshots if snapshot.state in (RunState.HALTED, RunState.CONFIGURED)]
-
-
-def whole_ledger(view: FarmView, run: int) -> LedgerCounts | None:
-    """Ledger of a run that every ingest took part in and has ended; None where one is away, in another run, or not done."""
-    snapshots = [ingest.snapshot for ingest in view.ingests]
-    if view.snapshot is None or any(s is None or s.run != run or s.state in OPEN for s in snapshots):
-        return None
-    return view.snapshot.ledger
+_HELD = {RunState.PAUSED: "pause", RunState.DRAINING: "drain"}  # by which command a run came there
 
 
 class FarmControl:
@@ -89,6 +73,7 @@ class FarmControl:
         self._adopted, self._adopting = False, asyncio.Lock()
         self._replaced = False  # an ingest of the open run was restarted: what it had counted is gone
         self._orders = Orders()
+        self._strays = Strays()
         self._late: tuple[int, Outcome] | None = None  # a run that ended without one of its ingests, and how it was to end
 
     # ---------------------------------------------------------------- looking
@@ -184,10 +169,10 @@ class FarmControl:
         """Look at the farm every `poll_s` (more often while a transition is pending) until cancelled; starts runs if told to."""
         while True:
             view = await self.look()
-            if self._autostart and view.state is RunState.HALTED:
-                await self._begin_automatically()
-            elif strays(view) and self._goes_on:
+            if self._goes_on and self._strays.of(view):
                 await self._rejoin()
+            elif self._autostart and view.state is RunState.HALTED:
+                await self._begin_automatically()
             if self._orders.reminders(view):
                 await self._remind()
             interval = self.settings.poll_s / 5 if self.transitions.pending() else self.settings.poll_s
@@ -214,16 +199,18 @@ class FarmControl:
         """Bring ingests that came back without the run into it again: their clients wait there with their events."""
         async with self._commands:
             view = await self.look()
-            run = view.snapshot.run if view.snapshot is not None else None
-            if self.config is None or self.config.run != run or not self._goes_on:
+            run = self._open_run
+            if self.config is None or self.config.run != run or view.snapshot is None or view.snapshot.run not in (run, None):
                 return  # another control configured this run, or it was ended meanwhile
+            if not self._goes_on:
+                return
             self._note_replaced(view)  # what they had counted is gone, whether they join or not
-            paused = not any(ingest.snapshot is not None and ingest.snapshot.state in ADMITTING for ingest in view.ingests)
-            if paused:
+            commands = commands_to_join(view, self._orders.op if self._orders.run == run else None)
+            if "pause" in commands:
                 self._orders.told("pause", run)  # one that joins and does not hear the pause is reminded of it
-            for endpoint in strays(view):
+            for endpoint in self._strays.of(view):
                 try:
-                    for op in ("configure", "start", "pause") if paused else ("configure", "start"):
+                    for op in commands:
                         await self._link.tell(endpoint, op, self.config if op == "configure" else None)
                 except HltfarmError as error:
                     log.warning("ingest %s cannot join run %s yet: %s", endpoint, run, error)  # tried again at the next look
@@ -247,7 +234,7 @@ class FarmControl:
 
     def _note_replaced(self, view: FarmView) -> None:
         """Remember, beyond this process, that an ingest of the open run lost what it had counted."""
-        if strays(view) and not self._replaced:
+        if self._strays.of(view) and not self._replaced:
             self._replaced = True
             if (run := self._open_run) is not None:
                 self.recorder.write(f"lost counts of run {run}", lambda registry: registry.runs.mark_incomplete(run))
@@ -333,6 +320,7 @@ class FarmControl:
                 self._opened(run, before_start)
             transition = self.transitions.begin(op, run, self.now) if op in LONG else None
             await self._observe(view)
+            await self.recorder.written()  # what is promised outlives this process
             log.info("command %s", op, extra={"run": run, "state": str(view.state)})
             return None if transition is None else self.transitions.get(transition.id) or transition
 
@@ -342,7 +330,7 @@ class FarmControl:
         self.recorder.write(f"the start of run {run}", lambda registry: registry.runs.begin(run, now_s))
         self._open_run, self._ending, self._ledger, self._models = run, None, None, None
         self._replaced, self._allocated, self._late = False, None, None
-        self._counters, self._counted = RunCounters(RunCounts()), self.now
+        self._counters, self._counted = RunCounters(RunCounts()), float("-inf")  # written at once: a new control counts on from there
         self._counters.observe(view)
 
     async def _check(self, op: str) -> FarmView:
@@ -360,7 +348,7 @@ class FarmControl:
         record = None if run is None else await self.registry(lambda registry: registry.runs.get(run))
         if record is not None and record.outcome is Outcome.CONFIGURED:
             return run
-        config = self.config
+        config = self.config if self.config is not None or record is None else record.config
         if config is None:
             raise StateError("this control process did not configure the farm; configure it first", ("configure", "reset"))
         transition = await self._configure(msgspec.structs.replace(config, run=0))
@@ -404,7 +392,8 @@ class FarmControl:
                 self.recorder.write(f"the models of run {run}", lambda registry: registry.runs.decided_by(run, models))
         elif self._ending is Outcome.RESET and snapshot.run is None and snapshot.totals.received >= self._earlier.received:
             self._ledger = without(snapshot.totals, self._earlier)  # a reset ingest has no run, but what it counted last was this one
-        ended = snapshot.run != run or snapshot.state not in OPEN
+        self._strays.observe(view, run)
+        ended = (snapshot.run != run or snapshot.state not in OPEN) and not (self._goes_on and self._strays.all_lost(view))
         self._count(run, view, write=ended or self.now - self._counted >= self.settings.counters_s)
         if ended:
             whole = not self._replaced and all(ingest.snapshot is not None for ingest in view.ingests)
@@ -454,21 +443,8 @@ class FarmControl:
     def _keep_transitions(self) -> None:
         """Enter transitions that began or ended."""
         offset = self.recorder.registry.clock() - self.now  # from the monotonic clock to unix seconds
-
-        def time(seconds: float) -> datetime:
-            return datetime.fromtimestamp(seconds + offset, UTC)
-
-        for item in self.transitions.news():
-            record = TransitionRecord(
-                id=item.id,
-                run=item.run,
-                command=item.command,
-                progress=str(item.progress),
-                began=time(item.began),
-                ended=None if item.ended is None else time(item.ended),
-                error=item.error,
-            )
-            self.recorder.write(f"transition {record}", partial(_enter, record), key=("transition", item.id))
+        for record in records_of(self.transitions.news(), offset):
+            self.recorder.write(f"transition {record}", partial(_enter, record), key=("transition", record.id))
 
     async def _adopt(self, view: FarmView, present: int | None) -> None:
         """After a restart of the control: the run that still goes on stays open; all others of this farm were interrupted, but for one that
@@ -491,11 +467,15 @@ class FarmControl:
                 self._open_run, self.config, self._models = present, record.config, record.models
                 self._counters = RunCounters(counts)
                 self._replaced, self._ending = record.incomplete, record.ending
-                if record.ending is not None:
+                if record.ending is None and view.state in _HELD:
+                    self._orders.told(_HELD[view.state], present)
+                elif record.ending is not None:
                     self._orders.told("stop" if record.ending is Outcome.STOPPED else "reset", present)
                 continue
             stopped = record.ending is Outcome.STOPPED and not record.incomplete
             ledger = whole_ledger(view, record.config.run) if stopped else None
+            if ledger is not None:
+                self.recorder.write(f"the last counters of run {record.config.run}", partial(_complete, record.config.run, view, ledger))
             self._finish(record.config.run, Outcome.INTERRUPTED if ledger is None else Outcome.STOPPED, ledger)
 
     async def registry(self, call: Callable[[Registry], T]) -> T:
@@ -508,6 +488,10 @@ class FarmControl:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
         await self.recorder.close()
+
+
+def _complete(run: int, view: FarmView, ledger: LedgerCounts, registry: Registry) -> None:
+    registry.counters.put(run, completed(registry.counters.get(run), view, ledger), registry.counters.activations(run))
 
 
 def _enter(record: TransitionRecord, registry: Registry) -> None:

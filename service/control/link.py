@@ -120,7 +120,7 @@ class IngestLink:
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.SNDHWM, 16)
         self._socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing queues for an ingest that is not there: it would be carried out much later
-        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 250)
         self._hint = ""
         if curve is not None and endpoint.startswith("tcp://"):
             curve.apply(self._socket)

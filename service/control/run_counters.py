@@ -52,3 +52,11 @@ class RunCounters:
     def ledger(self, ledger: LedgerCounts) -> None:
         """The run's ledger, as the ingests keep it."""
         self.counts.values[LEDGER] = {name: getattr(ledger, name) for name in LedgerCounts.__struct_fields__}
+
+
+def completed(counts: RunCounts, view: FarmView, ledger: LedgerCounts) -> RunCounts:
+    """Counts of a run that ended while no control watched, with this ledger, and that is still the last one of every ingest."""
+    counters = RunCounters(counts)
+    counters.observe(view)
+    counters.ledger(ledger)
+    return counters.counts

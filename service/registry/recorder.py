@@ -61,10 +61,14 @@ class Recorder:
 
     async def read(self, call: Callable[[Registry], T]) -> T:
         """Ask the registry. Waits for the writes before, unless the database fails: then this may raise `DatabaseError`."""
+        await self.written()
+        return await self._run(call)
+
+    async def written(self) -> None:
+        """Wait until all that was given to `write` so far is in the registry, unless the database fails."""
         last = next(reversed(self._waiting.values()), None)
         while last is not None and self.problem is None and any(entry is last for entry in self._waiting.values()):
             await self._attempt()
-        return await self._run(call)
 
     async def close(self) -> None:
         """Write what waits, and end the thread."""

@@ -189,8 +189,11 @@ def test_an_ingest_that_dies_and_comes_back(farm: Farm) -> None:
             assert 'hlt_run_state{state="Error"} 1.0' in (await client.get("/metrics")).text
             farm.ingest()
             await until(client, "/v2/health/ready", lambda answer: bool(answer["ready"]))
-            assert (await client.get("/v1/runs/1")).json()["outcome"] == "interrupted"
-            assert (await client.get("/v1/status")).json()["run"] == 2
+            assert (await client.get("/v1/status")).json()["run"] == 1, "its clients keep events of that run"
+            assert await asyncio.to_thread(send, farm.clients, 1, 11) == 5
+            await done(client, "stop")
+            assert (await client.get("/v1/runs/1")).json()["outcome"] == "interrupted", "what the killed one had counted is gone"
+            assert (await client.post("/v1/control/start")).json()["run"] == 2
 
     asyncio.run(main())
 

@@ -154,6 +154,8 @@ class FakeLink:
         self.refusal: str | None = None
         self.in_flight = 0
         self.received = 0
+        self.started = 1_700_000_000.5
+        self.path_accepts = {"HLT_A": 150, "HLT_B": 0}
         self.built = True  # whether the workers have built the configuration, and with which models
         self.models: tuple[ModelInfo, ...] = ()
         self.sent: list[tuple[str, RunConfig | None, str | None]] = []
@@ -172,7 +174,15 @@ class FakeLink:
     def snapshot(self) -> Snapshot:
         """What the ingest says of itself."""
         ledger = LedgerCounts(received=self.received, rejected=self.received - self.in_flight, in_flight=self.in_flight)
-        given = snapshot(state=self.machine.state, run=self.run, ledger=ledger, totals=ledger, info={})
+        given = snapshot(
+            state=self.machine.state,
+            run=self.run,
+            ledger=ledger,
+            totals=ledger,
+            info={},
+            started=self.started,
+            path_accepts=self.path_accepts,
+        )
         if not self.built:
             return msgspec.structs.replace(given, menu_hash="", problems=["worker w0: configuring"])
         return msgspec.structs.replace(given, models=self.models if self.run is not None else ())
@@ -223,6 +233,11 @@ class FakeLink:
         """See `Link.detach`."""
         assert endpoint == ENDPOINT
         self.detached.append(consumer)
+
+    def kill(self) -> None:
+        """It was killed, and started again."""
+        self.machine, self.run, self.in_flight, self.received = RunControl(), None, 0, 0
+        self.started += 1.0
 
     def finish_events(self) -> None:
         """Everything in flight is decided."""

@@ -167,7 +167,49 @@ def test_a_restarted_control_adopts_the_run_that_goes_on(tmp_path: Path) -> None
     run(link, second, database=database)
 
 
-def test_an_ingest_that_restarts_interrupts_the_run() -> None:
+def test_a_new_control_starts_the_next_run_with_the_configuration_of_the_last(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/runs.db"
+    link = FakeLink()
+
+    async def first(client: httpx.AsyncClient) -> None:
+        await ended(client, await client.post("/v1/control/configure", json={"menu": MENU}))
+        await client.post("/v1/control/start")
+        await ended(client, await client.post("/v1/control/stop"))
+
+    async def second(client: httpx.AsyncClient) -> None:
+        assert (await client.post("/v1/control/start")).json()["run"] == 2
+        assert (await client.get("/v1/runs/2")).json()["menu"] == MENU
+
+    run(link, first, database=database)
+    run(link, second, database=database)
+
+
+def test_a_run_that_ended_while_no_control_watched_has_all_its_counts(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/runs.db"
+    link = FakeLink()
+
+    async def first(client: httpx.AsyncClient) -> None:
+        await ended(client, await client.post("/v1/control/configure"))
+        await client.post("/v1/control/start")
+        link.received, link.in_flight = 20, 5
+        assert (await client.post("/v1/control/stop")).json()["progress"] == "pending"
+
+    async def second(client: httpx.AsyncClient) -> None:
+        async with asyncio.timeout(10):
+            while (record := (await client.get("/v1/runs/1")).json())["outcome"] == "running":
+                await asyncio.sleep(0.01)
+        assert record["outcome"] == "stopped"
+        assert (record["ledger"]["received"], record["ledger"]["in_flight"]) == (20, 0)
+        assert record["counters"]["ledger"]["rejected"] == 20
+        assert record["counters"]["paths"] == {"HLT_A": 7, "HLT_B": 0}, "since the run began"
+
+    run(link, first, database=database)
+    link.finish_events()
+    link.path_accepts = {"HLT_A": 157, "HLT_B": 0}
+    run(link, second, database=database)
+
+
+def test_a_run_that_somebody_else_has_ended_is_interrupted() -> None:
     link = FakeLink()
 
     async def test(client: httpx.AsyncClient) -> None:
@@ -177,12 +219,67 @@ def test_an_ingest_that_restarts_interrupts_the_run() -> None:
         async with asyncio.timeout(10):
             while (await client.get("/v1/status")).json()["ledger"]["received"] != 12:
                 await asyncio.sleep(0.01)
-        link.machine, link.run = type(link.machine)(), None
+        link.machine, link.run = type(link.machine)(), None  # the same process, without its run
         async with asyncio.timeout(10):
             while (await client.get("/v1/runs/1")).json()["outcome"] == "running":
                 await client.get("/v1/status")
         record = (await client.get("/v1/runs/1")).json()
         assert (record["outcome"], record["ledger"]["received"]) == ("interrupted", 12)
+
+    run(link, test)
+
+
+@pytest.mark.parametrize("before", [(), ("pause",), ("drain",), ("pause", "resume")])
+@pytest.mark.parametrize("autostart", [False, True])
+def test_the_only_ingest_joins_its_run_again_after_a_restart(before: tuple[str, ...], autostart: bool) -> None:
+    """Its clients keep events of that run, which no other run could take."""
+    link = FakeLink()
+
+    async def test(client: httpx.AsyncClient) -> None:
+        if not autostart:
+            await ended(client, await client.post("/v1/control/configure", json={"menu": MENU}))
+            await client.post("/v1/control/start")
+        async with asyncio.timeout(10):
+            while await state(client) != "Running":
+                await asyncio.sleep(0.01)
+        for op in before:
+            assert (await client.post(f"/v1/control/{op}")).status_code < 300
+        present, held = await state(client), before[-1:] if before[-1:] != ("resume",) else ()
+        configured = [config for op, config, _ in link.sent if op == "configure"]
+        link.sent.clear()
+        link.deaf["start"] = 1  # the first attempt ends half-way
+        link.kill()
+        async with asyncio.timeout(10):
+            while link.run != 1 or await state(client) != present:
+                await asyncio.sleep(0.01)
+        assert [op for op, _, _ in link.sent] == ["configure", "configure", "start", *held]
+        assert [config for _, config, _ in link.sent if config is not None] == configured * 2
+        assert (await client.get("/v1/runs/1")).json()["outcome"] == "running"
+        await ended(client, await client.post("/v1/control/stop"))
+        async with asyncio.timeout(10):
+            while (outcome := (await client.get("/v1/runs/1")).json()["outcome"]) == "running":
+                await asyncio.sleep(0.01)
+        assert outcome == "interrupted", "what the killed one had counted is gone"
+
+    run(link, test, autostart=autostart)
+
+
+def test_a_run_that_lost_its_ingest_can_be_given_up() -> None:
+    link = FakeLink()
+
+    async def test(client: httpx.AsyncClient) -> None:
+        await ended(client, await client.post("/v1/control/configure"))
+        await client.post("/v1/control/start")
+        link.deaf["configure"] = 1 << 30  # it never joins again
+        link.kill()
+        async with asyncio.timeout(10):
+            while await state(client) != "Halted":
+                await asyncio.sleep(0.01)
+        assert (await client.get("/v1/runs/1")).json()["outcome"] == "running"
+        assert (await client.post("/v1/control/reset")).json()["state"] == "Halted"
+        async with asyncio.timeout(10):
+            while (await client.get("/v1/runs/1")).json()["outcome"] == "running":
+                await asyncio.sleep(0.01)
 
     run(link, test)
 
@@ -200,7 +297,7 @@ def test_autostart_begins_a_run_and_reset_ends_that() -> None:
         await ended(client, await client.post("/v1/control/stop"))
         await ended(client, await client.post("/v1/control/configure", json={"menu": MENU}))
         await client.post("/v1/control/start")
-        link.machine, link.run = type(link.machine)(), None  # the ingest was restarted
+        link.machine, link.run = type(link.machine)(), None  # somebody else has ended the run
         await outcome(client, 7, "running")
         await outcome(client, 6, "interrupted")
         assert (await client.get("/v1/runs/7")).json()["menu"] == MENU, "the operator's configuration, not the default"

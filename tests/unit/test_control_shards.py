@@ -14,12 +14,12 @@ import pytest
 from hltfarm.proto.errors import HltfarmError
 from hltfarm.proto.messages import LedgerCounts, RunConfig, RunState, WorkerStatus
 from hltfarm.service.control.app import create_app
-from hltfarm.service.control.farm import strays
 from hltfarm.service.control.link import FarmView, IngestView, refusal, view_of
 from hltfarm.service.control.merge import merge
 from hltfarm.service.control.metrics import ControlNumbers, MetricsInput, registry_of
 from hltfarm.service.control.readiness import Readiness
 from hltfarm.service.control.settings import ControlSettings
+from hltfarm.service.control.strays import Strays, commands_to_join
 from tests.unit.farm_fake import ENDPOINT as FAKE
 from tests.unit.farm_fake import FakeLink, snapshot
 
@@ -105,15 +105,57 @@ def test_an_ingest_that_comes_back_joins_the_run(paused: bool) -> None:
     asyncio.run(main())
 
 
+def look(*ingests: tuple[RunState, int | None, float] | None) -> FarmView:
+    """A look at ingests by state, run and start time; None for one that does not answer."""
+    parts = [None if part is None else snapshot(state=part[0], run=part[1], started=part[2]) for part in ingests]
+    return view_of([IngestView(str(i), part, "gone" if part is None else None) for i, part in enumerate(parts)])
+
+
 def test_who_has_lost_the_run() -> None:
     def found(*states: RunState) -> list[str]:
-        return strays(view_of([IngestView(str(i), snapshot(state=state)) for i, state in enumerate(states)]))
+        return Strays().of(look(*((state, None, 1.0) for state in states)))
 
     assert found(RunState.RUNNING, RunState.HALTED, RunState.CONFIGURED) == ["1", "2"]
     assert found(RunState.PAUSED, RunState.HALTED) == ["1"]
     assert found(RunState.DRAINING, RunState.HALTED) == [], "that run ends"
     assert found(RunState.HALTED, RunState.CONFIGURED) == []
     assert found(RunState.RUNNING, RunState.RUNNING_DEGRADED) == []
+
+
+@pytest.mark.parametrize(
+    ("now", "lost"),
+    [
+        ([(RunState.HALTED, None, 2.0)], True),
+        ([(RunState.CONFIGURED, 7, 2.0)], True),  # it was configured for the run, and not started yet
+        ([(RunState.HALTED, None, 1.0)], False),  # the same process: somebody has reset it
+        ([(RunState.CONFIGURED, 7, 1.0)], False),  # it ended the run
+        ([(RunState.CONFIGURED, 8, 2.0)], False),  # somebody gave it another run
+        ([(RunState.RUNNING, 7, 2.0)], False),  # it is back
+        ([None], False),
+    ],
+)
+def test_a_run_that_all_its_ingests_have_lost(now: list[tuple[RunState, int | None, float] | None], lost: bool) -> None:
+    strays = Strays()
+    strays.observe(look((RunState.RUNNING, 7, 1.0)), 7)
+    assert strays.all_lost(look(*now)) is lost
+    assert strays.of(look(*now)) == (["0"] if lost else [])
+    strays.observe(look((RunState.HALTED, None, 1.0)), 8)
+    assert not strays.all_lost(look(*now)), "of another run"
+
+
+@pytest.mark.parametrize(
+    ("states", "last", "commands"),
+    [
+        ([RunState.RUNNING, RunState.HALTED], "pause", ("configure", "start")),
+        ([RunState.PAUSED, RunState.HALTED], None, ("configure", "start", "pause")),
+        ([RunState.HALTED], None, ("configure", "start")),
+        ([RunState.HALTED], "resume", ("configure", "start")),
+        ([RunState.HALTED], "pause", ("configure", "start", "pause")),
+        ([RunState.HALTED], "drain", ("configure", "start", "drain")),
+    ],
+)
+def test_how_an_ingest_joins(states: list[RunState], last: str | None, commands: tuple[str, ...]) -> None:
+    assert commands_to_join(look(*((state, None, 1.0) for state in states)), last) == commands
 
 
 def worker(**changes: Any) -> WorkerStatus:

@@ -1,0 +1,70 @@
+"""Which ingests take part in a run: who has lost one that goes on by being started again, and whether all have ended it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hltfarm.proto.messages import LedgerCounts, RunState, Snapshot
+from hltfarm.service.control.link import FarmView
+from hltfarm.service.runcontrol import ADMITTING, OPEN
+
+#: States in which ingests that lost the run may join it again.
+_JOINABLE = frozenset({RunState.RUNNING, RunState.RUNNING_DEGRADED, RunState.PAUSED})
+_WITHOUT_RUN = frozenset({RunState.HALTED, RunState.CONFIGURED})
+
+
+@dataclass(slots=True)
+class Strays:
+    """Follows the processes that take part in a run.
+
+    An ingest without a run is a stray while others have one that goes on. Where none has, it is one if it came after the process that took
+    part, for then nobody ended the run: its clients wait with their events.
+    """
+
+    run: int | None = None
+    _part: dict[str, float] = field(default_factory=dict)  # endpoint -> start time of the process that took part
+
+    def observe(self, view: FarmView, run: int | None) -> None:
+        """Take note of a look at the farm, whose open run is `run`."""
+        if run != self.run:
+            self.run, self._part = run, {}
+        for endpoint, snapshot in _answers(view):
+            if run is not None and snapshot.run == run and snapshot.state in OPEN:
+                self._part[endpoint] = snapshot.started
+
+    def of(self, view: FarmView) -> list[str]:
+        """Endpoints of the ingests to bring into the run."""
+        answers = _answers(view)
+        if any(snapshot.state in _JOINABLE for _, snapshot in answers):
+            return [endpoint for endpoint, snapshot in answers if snapshot.state in _WITHOUT_RUN]
+        return [endpoint for endpoint, _ in answers] if self.all_lost(view) else []
+
+    def all_lost(self, view: FarmView) -> bool:
+        """Whether every ingest that answers was started again since it took part in the run, and is not back in it nor in another."""
+        answers = _answers(view)
+        return bool(answers) and all(
+            snapshot.state in _WITHOUT_RUN
+            and snapshot.run in (None, self.run)
+            and self._part.get(endpoint, snapshot.started) != snapshot.started
+            for endpoint, snapshot in answers
+        )
+
+
+def commands_to_join(view: FarmView, last: str | None) -> tuple[str, ...]:
+    """What brings a stray to where the others are; `last`: the last command of the run, if there are no others."""
+    states = [snapshot.state for _, snapshot in _answers(view) if snapshot.state in OPEN]
+    if states:
+        return ("configure", "start") if any(state in ADMITTING for state in states) else ("configure", "start", "pause")
+    return ("configure", "start", last) if last in ("pause", "drain") else ("configure", "start")
+
+
+def whole_ledger(view: FarmView, run: int) -> LedgerCounts | None:
+    """Ledger of a run that every ingest took part in and has ended; None where one is away, in another run, or not done."""
+    snapshots = [ingest.snapshot for ingest in view.ingests]
+    if view.snapshot is None or any(s is None or s.run != run or s.state in OPEN for s in snapshots):
+        return None
+    return view.snapshot.ledger
+
+
+def _answers(view: FarmView) -> list[tuple[str, Snapshot]]:
+    return [(ingest.endpoint, ingest.snapshot) for ingest in view.ingests if ingest.snapshot is not None]
