@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hltfarm.proto.detector.description import Detector
-from hltfarm.proto.errors import BackendError, ConfigError
+from hltfarm.proto.errors import BackendError, ConfigError, StateError
 from hltfarm.proto.events import RawEvent
 from hltfarm.proto.results import RESULT
 from hltfarm.proto.soa import Collection
@@ -191,6 +191,7 @@ class CpuBackend:
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown()
+        self._lanes = LanePool(())
 
 
 class Reconstructor:
@@ -228,6 +229,7 @@ class Reconstructor:
         capacity = Capacity(max_events, -(-max_batch_bytes // 128) * 32, config)
         self.selector = selector if selector is not None else load_selector(config.selection)
         self._numbers = count(1)
+        self._closed = False
         self._backend: Backend
         if backend == "cuda" or (backend == "auto" and cuda_available()):
             try:
@@ -261,8 +263,11 @@ class Reconstructor:
         """Reconstruct and decide. `keep` copies all columns of every event back to the host (see BatchResult).
 
         columns: for each event, whether its tracks and vertices are wanted if it is accepted; only those are copied. Raises ConfigError
-        if there is not one for each event. programme: what decides, a number from `prepare`; the present one if None.
+        if there is not one for each event, StateError after `close`. programme: what decides, a number from `prepare`;
+        the present one if None.
         """
+        if self._closed:
+            raise StateError("the reconstruction is closed")
         if columns is not None and len(columns) != len(events):
             raise ConfigError(f"columns has {len(columns)} entries for {len(events)} events; give one for each event")
         return self._backend.run(events, keep, columns, self.programme if programme is None else programme)
@@ -296,6 +301,8 @@ class Reconstructor:
         self._backend.register(buffer)
 
     def close(self) -> None:
+        """Give the memory back; nothing may run any more."""
+        self._closed = True
         self._backend.close()
 
     def __enter__(self) -> Reconstructor:

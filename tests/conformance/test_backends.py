@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from hltfarm.proto.errors import StateError
 from hltfarm.proto.events import EventId, RawEvent
 from hltfarm.proto.results import RESULT, EventFlag
+from hltfarm.workers.menu import DEFAULT_MENU, Menu
+from hltfarm.workers.reconstructor import Reconstructor
 from tests.reference import events
 from tests.reference.backends import BACKENDS, MAX_EVENTS, reconstructor
 from tests.reference.compare import check, expect, raw_event
@@ -200,3 +205,19 @@ def test_payload_is_left_alone(backend: str) -> None:
         view.flags.writeable = False
         np.testing.assert_array_equal(r.run([raw_event(view)]).results, expected)
         np.testing.assert_array_equal(view, payload)
+
+
+def test_a_closed_reconstruction_gave_its_memory_back(backend: str) -> None:
+    """Also while somebody still holds it; and it says so instead of waiting for a lane."""
+    d = DETECTORS["phase1"]()
+    closed = Reconstructor(d, Menu.parse(DEFAULT_MENU), backend=backend, max_events=2, threads=1, lanes=1)
+    event = raw_event(events.pattern_event(d, "one pixel"))
+    closed.run([event])
+    (lane,) = closed._backend._lanes.lanes
+    arena = weakref.ref(lane.arena)
+    del lane
+    closed.close()
+    gc.collect()
+    assert arena() is None
+    with pytest.raises(StateError, match="closed"):
+        closed.run([event])

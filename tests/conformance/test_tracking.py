@@ -41,6 +41,7 @@ def reconstructor(config: Configuration, backend: str, threads: int = 1, events_
         max_batch_bytes=1 << 20,
         threads=threads,
         events_per_task=events_per_task,
+        lanes=2,
     )
 
 

@@ -35,4 +35,5 @@ def reconstructor(detector: str, backend: str, *, max_hits: int = MAX_HITS, thre
         threads=threads,
         events_per_task=events_per_task,
         config=config,
+        lanes=2,  # of all the memory there is, several reconstructions at a time could not take their share
     )

@@ -317,3 +317,4 @@ class CudaBackend:
             with suppress(runtime.CUDARuntimeError):
                 runtime.hostUnregister(address)
         self._registered = []
+        self._lanes = LanePool(())  # arenas and graphs go with the lanes
