@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hltfarm.service.cli import bench_curve
 from hltfarm.service.cli.bench_farm import farm
 from hltfarm.service.cli.options import EngineOption, ModelOption
 from hltfarm.service.cli.outputs import check_file, check_folder
@@ -249,4 +250,5 @@ def register(app: typer.Typer) -> None:
     group.command()(kernels)
     group.command()(equality)
     group.command()(farm)
+    bench_curve.register(group)
     app.add_typer(group, name="bench")
