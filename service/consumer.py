@@ -30,6 +30,7 @@ from hltfarm.proto.events import EventId
 from hltfarm.proto.limits import Limits
 from hltfarm.proto.output_wire import Mode
 from hltfarm.proto.results import layout_dtype
+from hltfarm.service.security.handshake import Handshake
 from hltfarm.service.security.keys import ClientCurve
 
 CREDIT = 64  #: events that may be under way
@@ -62,7 +63,10 @@ class StreamEvent:
 
 
 class Consumer:
-    """A subscription. Connects in the background and anew after silence; raises ConfigError for what the ingest will never take."""
+    """A subscription. Connects in the background and anew after silence.
+
+    Calls raise ConfigError for what the ingest will never take (any more), AccessError if it wants other keys or none.
+    """
 
     def __init__(
         self,
@@ -93,6 +97,7 @@ class Consumer:
         self._own_context = context is None
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context() if context is None else context
         self._socket: zmq.Socket[bytes] | None = None
+        self._handshake: Handshake | None = None
         self._unread: deque[StreamEvent] = deque()
         self._connect()
 
@@ -108,6 +113,8 @@ class Consumer:
         end = time.monotonic() + timeout
         while True:
             self._receive()
+            if not self._session and self._handshake is not None:
+                self._handshake.check()
             self._keep_alive(time.monotonic())
             if self._unread or time.monotonic() >= end:
                 break
@@ -128,6 +135,7 @@ class Consumer:
     def close(self, *, leave: bool = True) -> None:
         """End. `leave`: the farm is not to wait for this consumer; else a lossless one keeps its claim."""
         if self._socket is not None:
+            self._end_watch()
             if leave and self._session:
                 self._send(wire.Bye(self._session))
                 self._socket.close(linger=1000)
@@ -147,6 +155,7 @@ class Consumer:
 
     def _connect(self) -> None:
         if self._socket is not None:
+            self._end_watch()
             self._socket.close(linger=0)
             self.reconnects += 1
         socket = self._socket = self._context.socket(zmq.DEALER)
@@ -154,9 +163,11 @@ class Consumer:
         socket.setsockopt(zmq.RCVHWM, 0)  # the credit bounds what comes
         if self._curve is not None:
             self._curve.apply(socket)
+        self._handshake = Handshake(socket, self.url, self._curve)
         try:
             socket.connect(self.url)
         except zmq.ZMQError as error:
+            self._end_watch()
             socket.close(linger=0)
             self._socket = None
             raise ConfigError(f"endpoint {self.url!r}: {error.strerror}") from error
@@ -165,6 +176,11 @@ class Consumer:
         self._heard = self._said = time.monotonic()
         self._unread.clear()  # not confirmed: they come again
         self._send(wire.Subscribe(self.mode), self._names)
+
+    def _end_watch(self) -> None:
+        if self._handshake is not None:
+            self._handshake.close()
+            self._handshake = None
 
     def _give_credit(self) -> None:
         if self._session:

@@ -44,6 +44,7 @@ from hltfarm.service.ingest.slots import SlotRing
 from hltfarm.service.ingest.stats import Stats
 from hltfarm.service.ingest.waiting_room import WaitingRoom
 from hltfarm.service.output.outputs import Outputs
+from hltfarm.service.output.stream_door import ROOM as CONSUMERS
 from hltfarm.service.runcontrol import ADMITTING, OPEN, RunControl, legal
 from hltfarm.service.security.keys import ServerCurve, load_allow_list
 
@@ -138,7 +139,7 @@ class IngestServer:
             socket = self._context.socket(zmq.ROUTER)
             self._sockets.append(socket)
             if self._settings.curve is not None and settings.url.startswith(TCP):
-                self._settings.curve.apply(socket, CLIENTS)
+                self._settings.curve.apply(socket, CONSUMERS)
                 gate = self._gate
             url = _bind(socket, "output-url", settings.url)
         if not settings.active:

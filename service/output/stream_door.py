@@ -18,14 +18,16 @@ from hltfarm.proto.results import OUTPUT_DECISION, layout_fields
 from hltfarm.proto.wire import FED_TABLE, checksum
 from hltfarm.service.output.events import Deciders, OutputEvent
 from hltfarm.service.output.hlt_file import ORIGIN
-from hltfarm.service.output.subscribers import Send, Subscribers
+from hltfarm.service.output.subscribers import WINDOW, Send, Subscribers
 
 if TYPE_CHECKING:
     from hltfarm.service.ingest.gate import Gate
 
 log = logging.getLogger(__name__)
 MESSAGES_A_TURN = 64
-ROOM = "clients"  # of the allow-list; consumers have the keys of clients
+ROOM = "consumers"  # theirs in the allow-list: who may send events may not read those of others
+#: Messages that wait for a consumer: its window of events, and answers to what it says. One that talks and does not read is gone beyond it.
+UNREAD_MESSAGES = 2 * WINDOW + 256
 
 
 class StreamDoor:
@@ -43,7 +45,7 @@ class StreamDoor:
     ) -> None:
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.SNDHWM, 0)  # the window of the subscribers bounds what is under way
+        socket.setsockopt(zmq.SNDHWM, UNREAD_MESSAGES)
         socket.setsockopt(zmq.RCVHWM, 64)
         socket.setsockopt(zmq.MAXMSGSIZE, Limits().socket_bytes)
         self.run = 0

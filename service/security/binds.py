@@ -41,6 +41,11 @@ def check_http(address: str, *, tokens: bool, insecure: bool) -> None:
 
 def check_endpoint(option: str, url: str, *, curve: bool, insecure: bool) -> None:
     """Raises ConfigError for a ZeroMQ endpoint that others reach, where nobody is asked for a key."""
+    if option == "--workers" and not (insecure or local_endpoint(url)):
+        raise ConfigError(
+            f"{option} {url}: workers share the memory of the ingest's machine, so that nobody else has to reach this address. Use ipc://"
+            " or 127.0.0.1, or, where something else protects the address, say --insecure"
+        )
     if not (curve or insecure or local_endpoint(url)):
         raise ConfigError(
             f"{option} {url}: anybody who reaches this address could talk to the ingest. Give --curve-key FILE and --allow DIR"

@@ -5,6 +5,7 @@ A pair of keys is two files as pyzmq and czmq write them: NAME.key, to be handed
 
     ALLOW/clients/readout-1.key      data sources
     ALLOW/control/control.key        control planes
+    ALLOW/consumers/monitor.key      consumers of accepted events
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from zmq.utils import z85
 
 from hltfarm.proto.errors import BackendError, ConfigError
 
-ROOMS = ("clients", "control")
+ROOMS = ("clients", "control", "consumers")
 HANDSHAKE_MS = 10_000  # who has not finished the handshake by then is cut off
 LARGEST_FILE = 1 << 14
 MOST_KEYS = 10_000  # of a room

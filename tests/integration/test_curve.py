@@ -24,7 +24,7 @@ from hltfarm.service.output.settings import OutputSettings
 from hltfarm.service.security.keys import ClientCurve, KeyPair, ServerCurve, load_secret, new_keys
 from tests.integration.ingest_farm import DEADLINE_S, Farm, event, stream
 
-NAMES = ("farm", "reader", "shifter", "stranger")
+NAMES = ("farm", "reader", "shifter", "monitor", "stranger")
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def pairs(tmp_path: Path) -> dict[str, KeyPair]:
 @pytest.fixture
 def allow(tmp_path: Path, pairs: dict[str, KeyPair]) -> Path:
     folder = tmp_path / "allow"
-    for room, name in (("clients", "reader"), ("control", "shifter")):
+    for room, name in (("clients", "reader"), ("control", "shifter"), ("consumers", "monitor")):
         (folder / room).mkdir(parents=True)
         (folder / room / f"{name}.key").write_bytes((tmp_path / "keys" / f"{name}.key").read_bytes())
     return folder
@@ -71,7 +71,7 @@ def test_an_allowed_client_streams(guarded: Farm, pairs: dict[str, KeyPair]) -> 
     assert guarded.snapshot().frames_refused["NOT_ALLOWED"] == 0
 
 
-@pytest.mark.parametrize("name", ["stranger", "shifter"])
+@pytest.mark.parametrize("name", ["stranger", "shifter", "monitor"])
 def test_a_key_that_is_not_in_the_room_is_refused_counted_and_told(
     guarded: Farm, pairs: dict[str, KeyPair], name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -160,7 +160,7 @@ def test_a_session_that_is_open_dies_with_its_key_whatever_it_says(guarded: Farm
         assert guarded.snapshot().clients == 0
 
 
-def test_consumers_of_the_output_have_the_keys_of_clients(tmp_path: Path, pairs: dict[str, KeyPair], allow: Path) -> None:
+def test_consumers_of_the_output_have_keys_of_their_own(tmp_path: Path, pairs: dict[str, KeyPair], allow: Path) -> None:
     output = OutputSettings(url="tcp://127.0.0.1:*", consumer_timeout_s=5.0)
     farm = Farm(tmp_path, output=output, curve=ServerCurve(pairs["farm"], allow))  # the clients' endpoint is an ipc one
 
@@ -170,23 +170,24 @@ def test_consumers_of_the_output_have_the_keys_of_clients(tmp_path: Path, pairs:
 
     try:
         farm.run(workers=1)
-        with consumer("reader") as reader, consumer("stranger") as stranger, farm.client() as sender:
+        for other in ("stranger", "reader"):  # who sends events does not read those of others
+            with consumer(other) as refused, pytest.raises(AccessError, match="refuses the key"):
+                refused.poll(DEADLINE_S)
+        assert farm.snapshot().frames_refused["NOT_ALLOWED"] == 2
+        with consumer("monitor") as reader, farm.client() as sender:
             while not reader.connected:
                 assert reader.poll(0.05) == []
-            farm.wait(lambda s: s.frames_refused["NOT_ALLOWED"] > 0)
-            assert stranger.poll(0) == []
-            assert not stranger.connected
-            assert [one.name for one in farm.snapshot().outputs[0].consumers] == ["reader"]
+            assert [one.name for one in farm.snapshot().outputs[0].consumers] == ["monitor"]
             sender.wait_open(DEADLINE_S)
             sender.send(event(1), timeout=DEADLINE_S)
             (got,) = reader.poll(DEADLINE_S)
             assert got.id.event == 1
-            (allow / "clients" / "reader.key").unlink()
+            (allow / "consumers" / "monitor.key").unlink()
             with pytest.raises(ConfigError, match="key of this consumer is not allowed"):
                 reader.poll(DEADLINE_S)
             (status,) = farm.snapshot().outputs[0].consumers
             assert (status.present, status.waiting) == (False, 1), "what it had not confirmed waits for it, or for an operator"
-            snapshot = farm.command("detach", consumer="reader")
+            snapshot = farm.command("detach", consumer="monitor")
             assert (snapshot.ledger.accepted, snapshot.ledger.in_flight) == (1, 0)
     finally:
         farm.close()

@@ -18,7 +18,8 @@ from hltfarm.proto.output_wire import Mode
 from hltfarm.service.client import Decision
 from hltfarm.service.consumer import Consumer, StreamEvent
 from hltfarm.service.output.settings import OutputSettings
-from hltfarm.service.output.subscribers import WINDOW
+from hltfarm.service.output.stream_door import StreamDoor
+from hltfarm.service.output.subscribers import WINDOW, Subscribers
 from hltfarm.service.tap import run_tap
 from tests.integration.ingest_farm import DEADLINE_S, RUN, Farm, event, payload, stream
 
@@ -52,6 +53,28 @@ def until(one: Consumer, count: int) -> list[StreamEvent]:
         if len(events) >= count:
             return events
     raise AssertionError(f"{len(events)} of {count} events")
+
+
+def test_a_stranger_who_talks_and_does_not_read_costs_a_bounded_number_of_messages(tmp_path: Path) -> None:
+    talked = 10_000
+    with zmq.Context() as context, zmq.Context() as others, context.socket(zmq.ROUTER) as socket, others.socket(zmq.DEALER) as deaf:
+        door = StreamDoor(socket, Subscribers(10.0), {})
+        socket.bind(f"ipc://{tmp_path}/door")
+        deaf.setsockopt(zmq.LINGER, 0)
+        deaf.setsockopt(zmq.RCVHWM, 1)
+        deaf.connect(f"ipc://{tmp_path}/door")
+        for _ in range(talked):
+            while not deaf.poll(0, zmq.POLLOUT):
+                door.receive(0.0)
+            deaf.send_multipart([b"nonsense", b""])
+        while door.refused < talked:
+            assert socket.poll(DEADLINE_S * 1000)
+            door.receive(0.0)
+        answers = 0
+        while deaf.poll(500):
+            assert isinstance(wire.decode_header(deaf.recv_multipart()[0]), wire.Error)
+            answers += 1
+    assert 0 < answers < talked / 2, "what is not read is not kept"
 
 
 def test_a_monitor_gets_what_is_accepted_with_all_that_belongs_to_it(farm: Farm) -> None:

@@ -49,7 +49,7 @@ def test_the_rule() -> None:
         (["control", "--http", "[::]:8080"], "--http [::]:8080: others than this machine"),
         (["ingest", "--clients", "tcp://0.0.0.0:7400"], "--clients tcp://0.0.0.0:7400: anybody"),
         (["ingest", "--control", "tcp://*:7402"], "--control tcp://*:7402: anybody"),
-        (["ingest", "--workers", "tcp://*:7401"], "--workers tcp://*:7401: "),
+        (["ingest", "--workers", "tcp://*:7401"], "--workers tcp://*:7401: workers share the memory"),
     ],
 )
 def test_commands_keep_it(arguments: list[str], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
