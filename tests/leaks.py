@@ -1,8 +1,16 @@
-"""What a test may leave behind: child processes, threads, segments in /dev/shm. Reads /proc (Linux)."""
+"""What a test may leave behind: child processes, threads, segments in /dev/shm. Reads /proc (Linux).
+
+All of a machine's processes share /dev/shm, and another test run, bench or farm may be killed, or kill its ingest, while a test of
+ours runs. A segment is not ours if somebody has mapped it, or if it belongs to a farm that lives (its folder is locked). Of what then
+remains, names with our process id are ours; the others are, too, unless another run is under way that may have left them.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -44,6 +52,54 @@ def mapped_segments() -> set[str]:
     return names
 
 
+def of_a_living_farm(name: str, folders: Path | None = None) -> bool:
+    """Whether the segment is that of a farm whose folder is locked: its ingest may just be started again."""
+    lock = (folders or Path(tempfile.gettempdir())) / name.partition(".")[0] / "lock"
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def other_runs() -> list[int]:
+    """Python processes that run tests or parts of hltfarm and neither descend from this one nor are its ancestors."""
+    parents, runs = {}, set()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            command = (entry / "cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # ended while we looked
+        if b"python" in command and (b"pytest" in command or b"hltfarm" in command):
+            runs.add(int(entry.name))
+
+    def ancestors(pid: int) -> set[int]:
+        found = set()
+        while pid in parents and pid not in found:
+            found.add(pid)
+            pid = parents[pid]
+        return found
+
+    own = ancestors(os.getpid())
+    return sorted(pid for pid in runs if pid not in own and os.getpid() not in ancestors(pid))
+
+
+def ours(names: set[str]) -> list[str]:
+    """Those of these segments, which nobody has mapped, that this test run left behind."""
+    dead = {name for name in names if not of_a_living_farm(name)}
+    named = {name for name in dead if str(os.getpid()) in re.findall(r"[0-9]+", name)}
+    return sorted(named if dead - named and other_runs() else dead)
+
+
 @dataclass(frozen=True)
 class Footprint:
     """Children, threads and shared-memory segments at one moment."""
@@ -68,10 +124,9 @@ class Footprint:
             for thread in threading.enumerate()
             if thread.ident not in self.threads and type(thread).__name__ not in TOLERATED_THREADS
         ]
-        # Other test processes use /dev/shm at the same time: a segment that somebody has mapped is in use, not left behind.
         new = set(os.listdir(SHM)) - self.segments if SHM.is_dir() else set()
         if new:
-            left += [f"/dev/shm/{name}" for name in sorted(new - mapped_segments())]
+            left += [f"/dev/shm/{name}" for name in ours(new - mapped_segments())]
         return left
 
     def left_behind(self, deadline_s: float) -> list[str]:
