@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from hltfarm.service.control import (
     access_routes,
+    audit,
     health,
     menus,
     model_uploads,
@@ -84,9 +85,10 @@ def create_app(
     refused: Counter[int] = Counter()
     app = FastAPI(title="hltfarm control", version=version("hltfarm"), description=DESCRIPTION, lifespan=lifespan)
     problems.install(app)
-    for part in (runs, workers, outputs, health, menus, served_models, model_uploads, scrape, access_routes):
+    for part in (runs, workers, outputs, health, menus, served_models, model_uploads, audit, scrape, access_routes):
         app.include_router(part.router)
     app.state.tokens_file = TokensFile(settings.access.tokens) if settings.access.tokens is not None else None
+    app.add_middleware(audit.Audit)  # behind the door, which is added after it
     app.add_middleware(Access, settings=settings.access, file=app.state.tokens_file, refused=refused)
     schema.install(app)
     return app

@@ -66,6 +66,8 @@ RULES: dict[tuple[str, str], Rule] = {
     ("POST", "/v1/workers/{name}/restart"): _OPERATOR,
     ("DELETE", "/v1/workers/{name}"): _OPERATOR,
     ("POST", "/v1/outputs/consumers/{name}/detach"): _OPERATOR,
+    # Who did what.
+    ("GET", "/v1/audit"): _OPERATOR,
     # Menus and models.
     ("POST", "/v1/menus"): _OPERATOR,
     ("POST", "/v1/menus/validate"): _OPERATOR,
