@@ -18,6 +18,7 @@ PACKAGES = [
     "hltfarm.service.bench",
     "hltfarm.service.chaos",
     "hltfarm.service.cli",
+    "hltfarm.service.cli.ctl",
     "hltfarm.service.control",
     "hltfarm.service.ingest",
     "hltfarm.service.output",

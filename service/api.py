@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,9 +26,18 @@ TOKEN_VARIABLE = "HLTFARM_TOKEN"
 
 
 class FarmError(HltfarmError):
-    """The control plane did not answer, or could not do what was asked."""
+    """The control plane did not answer, or could not do what was asked. `status`: of its answer; `faults`: line and text, of a menu."""
 
     retryable = True
+
+    def __init__(self, message: str, status: int | None = None, faults: Sequence[tuple[int, str]] = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.faults = tuple(faults)
+
+
+class NoAnswerError(FarmError):
+    """The control plane did not answer."""
 
 
 class FarmApi:
@@ -96,8 +105,11 @@ class FarmApi:
 
     def command(self, name: str, timeout_s: float, **body: object) -> None:
         """Give a run-control command and wait until it is done. StateError where the state forbids it, FarmError if it fails."""
-        answer = self._json("POST", f"/v1/control/{name}", body or None)
-        deadline = time.monotonic() + timeout_s
+        self.follow(self._json("POST", f"/v1/control/{name}", body or None), timeout_s)
+
+    def follow(self, answer: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Wait until the transition of an answer is done, and return its end; an answer without one is done. FarmError if it fails."""
+        deadline, name = time.monotonic() + timeout_s, answer.get("command")
         while "progress" in answer and answer["progress"] not in ("done", "failed"):
             if time.monotonic() > deadline:
                 raise FarmError(f"{name}: still {answer['progress']} after {timeout_s:g} s")
@@ -105,6 +117,16 @@ class FarmApi:
             answer = self._json("GET", f"/v1/transitions/{answer['id']}")
         if answer.get("progress") == "failed":
             raise FarmError(f"{name}: {answer['error']}")
+        return answer
+
+    def ask(
+        self, method: str, path: str, body: object = None, *, content: bytes | None = None, kind: str = "", **query: str | int | bool | None
+    ) -> Any:
+        """Any request of the API: its JSON answer, None without one. `body` goes as JSON, `content` as it is, of media type `kind`."""
+        headers = {"Content-Type": kind} if content is not None else {}
+        given = {name: value for name, value in query.items() if value is not None}
+        response = self._request(method, path, body, content=content, headers=headers, params=given)
+        return response.json() if response.content else None
 
     def metrics(self) -> dict[str, float]:
         """Every sample of `/metrics`; the key is the name with its labels, such as `hlt_events_decided_total{decision="accept"}`."""
@@ -116,11 +138,20 @@ class FarmApi:
                 found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
         return found
 
-    def _request(self, method: str, path: str, body: object = None) -> httpx.Response:
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str | int | bool] | None = None,
+    ) -> httpx.Response:
         try:
-            response = self._client.request(method, path, json=body)
-        except httpx.HTTPError as error:
-            raise FarmError(f"{method} {self.url}{path}: {error or type(error).__name__}") from error
+            response = self._client.request(method, path, json=body, content=content, headers=headers, params=params)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise NoAnswerError(f"{method} {self.url}{path}: {error or type(error).__name__}") from error
         if response.is_error:
             raise self._problem(response)
         return response
@@ -134,9 +165,10 @@ class FarmApi:
         try:
             problem = response.json()
             detail, legal = str(problem["detail"]), tuple(problem.get("legal") or ())
+            faults = [(int(fault["line"]), str(fault["text"])) for fault in problem.get("faults") or ()]
         except (ValueError, KeyError, TypeError):
-            detail, legal = response.text[:200], ()
+            detail, legal, faults = response.text[:200], (), []
         message = f"{response.request.method} {response.request.url.path}: {detail}"
         if response.status_code in (401, 403):
             return AccessError(f"{message} (the token is that of the environment's {TOKEN_VARIABLE}, or the argument `token`)")
-        return StateError(message, legal) if response.status_code == 409 else FarmError(message)
+        return StateError(message, legal) if response.status_code == 409 else FarmError(message, response.status_code, faults)

@@ -34,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "menu": "menu",
     "validate": "validate",
     "serve": "serve",
+    "ctl": "ctl",
     "control": "roles",
     "ingest": "roles",
     "worker": "roles",
