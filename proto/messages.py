@@ -83,9 +83,10 @@ def models_text(models: Sequence[ModelInfo]) -> str:
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """A request of the control plane. `op` is one of OPS. Those of WORKER_OPS concern the worker of the name `worker`.
 
-    `prepare` (config): the workers build another programme for the open run. `activate` (lumi): it decides from that lumisection on, 0 for
-    the next one. `discard`: it is not wanted any more. `shadow` (config, fraction): a programme that decides a share of the events beside
-    the active one, without effect; `shadow_end` ends that. `detach` (consumer): wait no longer for a consumer of the output.
+    `prepare` (config): the workers build another programme for the run. `activate` (lumi): it decides from that lumisection on, 0 for
+    the next one; repeated with its config, it moves what has not begun. `discard`: it is not wanted any more; with its config also where it
+    is active and has not begun. `shadow` (config, fraction): a programme that decides a share of the events beside the active one, without
+    effect; `shadow_end` ends that. `detach` (consumer): wait no longer for a consumer of the output.
     `pid`: the process that ended (worker_lost), 0 if that is not known. `reason`: why a worker is put into quarantine.
     """
 

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from hltfarm.service.control import (
     access_routes,
     audit,
+    exchange_routes,
     health,
     menus,
     model_uploads,
@@ -28,6 +29,7 @@ from hltfarm.service.control import (
 )
 from hltfarm.service.control.access import Access
 from hltfarm.service.control.context import Context, Processes, control_numbers
+from hltfarm.service.control.exchange import Exchange
 from hltfarm.service.control.farm import FarmControl
 from hltfarm.service.control.library import Library
 from hltfarm.service.control.link import Link
@@ -68,7 +70,15 @@ def create_app(
         if monitor_ended is not None:
             watch.add_done_callback(lambda done: None if done.cancelled() else monitor_ended(done.exception()))
         library = Library(farm, ModelStore(settings.models) if settings.models is not None else None)
-        context = Context(farm=farm, library=library, version=version("hltfarm"), supervisor=supervisor, watching=lambda: not watch.done())
+        exchange = Exchange(farm)
+        context = Context(
+            farm=farm,
+            library=library,
+            exchange=exchange,
+            version=version("hltfarm"),
+            supervisor=supervisor,
+            watching=lambda: not watch.done(),
+        )
         app.state.context = context
         numbers = partial(control_numbers, farm, time.time(), refused)
         app.state.metrics = registry_of(lambda: MetricsInput(farm.view, context.version, context.supervised(), numbers()))
@@ -77,6 +87,7 @@ def create_app(
         finally:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
+            await exchange.close()
             await link.close()
             await farm.close()
             if registry is None:
@@ -85,7 +96,7 @@ def create_app(
     refused: Counter[int] = Counter()
     app = FastAPI(title="hltfarm control", version=version("hltfarm"), description=DESCRIPTION, lifespan=lifespan)
     problems.install(app)
-    for part in (runs, workers, outputs, health, menus, served_models, model_uploads, audit, scrape, access_routes):
+    for part in (runs, workers, outputs, health, menus, served_models, model_uploads, exchange_routes, audit, scrape, access_routes):
         app.include_router(part.router)
     app.state.tokens_file = TokensFile(settings.access.tokens) if settings.access.tokens is not None else None
     app.add_middleware(audit.Audit)  # behind the door, which is added after it

@@ -8,6 +8,7 @@ from typing import Annotated, Protocol, cast
 
 from fastapi import Depends, Request
 
+from hltfarm.service.control.exchange import Exchange
 from hltfarm.service.control.farm import FarmControl
 from hltfarm.service.control.library import Library
 from hltfarm.service.control.metrics import ControlNumbers, Supervised
@@ -56,6 +57,7 @@ class Context:
 
     farm: FarmControl
     library: Library
+    exchange: Exchange
     version: str
     supervisor: Processes | None
     watching: Callable[[], bool]

@@ -16,17 +16,20 @@ import msgspec
 
 from hltfarm.proto.errors import HltfarmError, StateError
 from hltfarm.proto.messages import LedgerCounts, ModelInfo, RunConfig, RunState
+from hltfarm.service.control.catching_up import ShadowOrder
 from hltfarm.service.control.link import FarmView, IngestView, Link, UnreachableError
 from hltfarm.service.control.merge import without
 from hltfarm.service.control.orders import Orders
+from hltfarm.service.control.programmes import ActivationBook, current, needed
 from hltfarm.service.control.readiness import RateMeter, Rates, Readiness
 from hltfarm.service.control.restarts import IngestRestarts
+from hltfarm.service.control.returning import Returning
 from hltfarm.service.control.run_counters import RunCounters, completed
 from hltfarm.service.control.settings import ControlSettings
-from hltfarm.service.control.strays import Strays, commands_to_join, whole_ledger
+from hltfarm.service.control.strays import Strays, whole_ledger
 from hltfarm.service.control.transition_records import records_of
 from hltfarm.service.control.transitions import LONG, Transition, Transitions
-from hltfarm.service.registry import Activation, DatabaseError, Outcome, Registry, RunCounts, TransitionRecord
+from hltfarm.service.registry import DatabaseError, Outcome, Registry, RunCounts, TransitionRecord
 from hltfarm.service.registry.counters import Counters
 from hltfarm.service.registry.recorder import Recorder
 from hltfarm.service.runcontrol import OPEN, target
@@ -55,25 +58,29 @@ class FarmControl:
         self._link, self._clock = link, clock
         self._readiness = Readiness(settings.progress_s)
         self._meter = RateMeter(settings.rate_window_s)
-        self._commands = asyncio.Lock()
+        self.commands = asyncio.Lock()  # who holds it is the only one that gives commands
         self._looking: asyncio.Task[FarmView] | None = None
         self._seen = float("-inf")
         self._epoch = 0
         self._changed = asyncio.Event()
-        self._open_run: int | None = None  # a run that the registry holds as running
+        self.shadow: ShadowOrder | None = None  # that the ingests of the open run are to have
+        self.exchanging = False  # what is pending in the ingests belongs to an exchange on its way
+        self._exchanged: RunConfig | None = None  # what was activated last
+        self.open_run: int | None = None  # a run that the registry holds as running
         self._ending: Outcome | None = None  # what ends it, if we know
         self._ledger: LedgerCounts | None = None  # the last one seen of the open run
         self._models: tuple[ModelInfo, ...] | None = None  # the registry has them of the open run
         self._earlier = LedgerCounts()  # totals of its ingests without it
         self._allocated: int | None = None  # a run number that was given out and not started
         self._counters: RunCounters | None = None  # of the open run
+        self._activations = ActivationBook()  # of the open run
         self._counted = float("-inf")  # when they were written
         self._first_run = settings.first_run
         self._autostart = settings.autostart
         self._adopted, self._adopting = False, asyncio.Lock()
         self._replaced = False  # an ingest of the open run was restarted: what it had counted is gone
-        self._orders = Orders()
-        self._strays = Strays()
+        self.orders = Orders()
+        self.strays = Strays()
         self._late: tuple[int, Outcome] | None = None  # a run that ended without one of its ingests, and how it was to end
 
     # ---------------------------------------------------------------- looking
@@ -99,11 +106,24 @@ class FarmControl:
         snapshot = self.view.snapshot
         if self.config is None or snapshot is None or snapshot.run != self.config.run:
             return None
-        return self.config
+        programme = current(snapshot)
+        return self.config if programme is None else programme.config
 
     def in_use(self) -> list[RunConfig]:
-        """Every configuration whose menu and models the present run needs."""
-        return [] if self.deciding is None else [self.deciding]
+        """Every configuration whose menu and models the present run needs, or a later one that is started would."""
+        if self.deciding is None or self.config is None:
+            return []
+        return [self.config, *needed(self.view)]
+
+    @property
+    def defaults(self) -> RunConfig:
+        """What a run gets that is configured without saying: as the farm was told when it started, with what was activated since."""
+        told, newest = self.settings.defaults, self._exchanged
+        return told if newest is None else msgspec.structs.replace(newest, run=told.run, detector=told.detector)
+
+    def exchanged(self, config: RunConfig) -> None:
+        """This decides the open run from a lumisection on, and later runs."""
+        self.config = self._exchanged = config
 
     def not_ready(self) -> list[str]:
         """Why the farm is not ready, by the last look; empty when it is."""
@@ -132,6 +152,22 @@ class FarmControl:
         finally:
             self._epoch += 1
 
+    async def tell(self, endpoint: str, op: str, config: RunConfig | None = None, *, worker: str | None = None, reason: str = "") -> None:
+        """A command to one ingest. Raises as `Link.tell`."""
+        try:
+            await self._link.tell(endpoint, op, config, worker, reason)
+        finally:
+            self._epoch += 1
+
+    async def change_programme(
+        self, endpoint: str, op: str, config: RunConfig | None = None, *, lumi: int = 0, fraction: float = 0.0
+    ) -> None:
+        """A command about menu and models of the run, to one ingest. Raises as `Link.change_programme`."""
+        try:
+            await self._link.change_programme(endpoint, op, config, lumi=lumi, fraction=fraction)
+        finally:
+            self._epoch += 1
+
     async def _observe(self, view: FarmView, began: float | None = None) -> None:
         """Take in a view; `began`: when it was asked for, now if the answer came with a command."""
         now = self.now
@@ -152,12 +188,12 @@ class FarmControl:
         try:
             async with asyncio.timeout(timeout_s):
                 while not condition(await self.look()):
-                    await self._next(self.settings.poll_s / 5)
+                    await self.next_look(self.settings.poll_s / 5)
         except TimeoutError:
             return False
         return True
 
-    async def _next(self, longest_s: float) -> None:
+    async def next_look(self, longest_s: float) -> None:
         """The next look by somebody else, or `longest_s`."""
         try:
             async with asyncio.timeout(longest_s):
@@ -167,21 +203,19 @@ class FarmControl:
 
     async def watch(self) -> None:
         """Look at the farm every `poll_s` (more often while a transition is pending) until cancelled; starts runs if told to."""
+        returning = Returning(self)
         while True:
             view = await self.look()
-            if self._goes_on and self._strays.of(view):
-                await self._rejoin()
-            elif self._autostart and view.state is RunState.HALTED:
+            if self._autostart and view.state is RunState.HALTED and not (self.goes_on and self.strays.of(view)):
                 await self._begin_automatically()
-            if self._orders.reminders(view):
-                await self._remind()
+            await returning.see_to(view)
             interval = self.settings.poll_s / 5 if self.transitions.pending() else self.settings.poll_s
             await asyncio.sleep(interval)  # the sampling interval of the monitor, not a wait for anything
 
     @property
-    def _goes_on(self) -> bool:
+    def goes_on(self) -> bool:
         """A run is open and nobody has asked for its end."""
-        return self._open_run is not None and self._ending is None
+        return self.open_run is not None and self._ending is None
 
     async def _begin_automatically(self) -> None:
         known = self.config  # what an operator configured outlives the ingest
@@ -195,68 +229,31 @@ class FarmControl:
             self._autostart = False
             log.error("automatic start is off: %s", error)
 
-    async def _rejoin(self) -> None:
-        """Bring ingests that came back without the run into it again: their clients wait there with their events."""
-        async with self._commands:
-            view = await self.look()
-            run = self._open_run
-            if self.config is None or self.config.run != run or view.snapshot is None or view.snapshot.run not in (run, None):
-                return  # another control configured this run, or it was ended meanwhile
-            if not self._goes_on:
-                return
-            self._note_replaced(view)  # what they had counted is gone, whether they join or not
-            commands = commands_to_join(view, self._orders.op if self._orders.run == run else None)
-            if "pause" in commands:
-                self._orders.told("pause", run)  # one that joins and does not hear the pause is reminded of it
-            for endpoint in self._strays.of(view):
-                try:
-                    for op in commands:
-                        await self._link.tell(endpoint, op, self.config if op == "configure" else None)
-                except HltfarmError as error:
-                    log.warning("ingest %s cannot join run %s yet: %s", endpoint, run, error)  # tried again at the next look
-                else:
-                    log.warning("ingest %s came back and joined run %s", endpoint, run)
-                finally:
-                    self._epoch += 1
-
-    async def _remind(self) -> None:
-        """Repeat commands to ingests that were away when they were given."""
-        async with self._commands:
-            for reminder in self._orders.reminders(await self.look()):
-                try:
-                    await self._link.tell(reminder.endpoint, reminder.op, worker=reminder.worker, reason=reminder.reason)
-                except HltfarmError as error:
-                    log.warning("ingest %s did not hear %s, and cannot be told yet: %s", reminder.endpoint, reminder.op, error)
-                else:
-                    log.warning("ingest %s did not hear %s, and was told again", reminder.endpoint, reminder.op)
-                finally:
-                    self._epoch += 1
-
-    def _note_replaced(self, view: FarmView) -> None:
+    def note_replaced(self, view: FarmView) -> None:
         """Remember, beyond this process, that an ingest of the open run lost what it had counted."""
-        if self._strays.of(view) and not self._replaced:
+        if self.strays.of(view) and not self._replaced:
             self._replaced = True
-            if (run := self._open_run) is not None:
+            if (run := self.open_run) is not None:
                 self.recorder.write(f"lost counts of run {run}", lambda registry: registry.runs.mark_incomplete(run))
 
     # ---------------------------------------------------------------- workers
 
     async def worker_command(self, op: str, name: str, reason: str = "") -> None:
         """A command about a worker, to every ingest; one that does not know the worker refuses it. Raises as `Link.worker_command`."""
-        async with self._commands:
+        async with self.commands:
             await self._worker_command(op, name, reason)
 
     async def hold(self, name: str, reason: str) -> None:
         """Let a worker have no more work, on any ingest, also on those that are away now."""
-        async with self._commands:
+        async with self.commands:
             await self._worker_command("worker_quarantine", name, reason)
-            self._orders.held[name] = reason
+            self.orders.held[name] = reason
 
     async def free(self, name: str) -> None:
         """The end of `hold`."""
-        async with self._commands:
+        async with self.commands:
             await self._worker_command("worker_release", name)
-            self._orders.held.pop(name, None)
+            self.orders.held.pop(name, None)
 
     async def _worker_command(self, op: str, name: str, reason: str = "") -> None:
         try:
@@ -272,7 +269,7 @@ class FarmControl:
 
         Raises `ConfigError`, `StateError`, `UnreachableError`, `RefusedError`.
         """
-        async with self._commands:
+        async with self.commands:
             await self._check("configure")
             return await self._configure(asked)
 
@@ -293,13 +290,13 @@ class FarmControl:
 
     async def command(self, op: str) -> Transition | None:
         """A command other than configure; long ones give the transition to follow. Raises as `configure` does."""
-        async with self._commands:
+        async with self.commands:
             view = await self._check(op)
             run = view.snapshot.run if view.snapshot is not None else None
             if op == "start":
                 run = await self._fresh_run(run)
             if op in LONG or op == "reset":
-                self._note_replaced(view)
+                self.note_replaced(view)
             before, before_start = self._ending, self.view
             if op in ("stop", "reset"):
                 self._ending = Outcome.STOPPED if op == "stop" else (before or Outcome.RESET)
@@ -308,8 +305,8 @@ class FarmControl:
             except HltfarmError:
                 self._ending = before
                 raise
-            self._orders.told(op, run)
-            if (ending := self._ending) is not None and (open_run := self._open_run) is not None:
+            self.orders.told(op, run)
+            if (ending := self._ending) is not None and (open_run := self.open_run) is not None:
                 self.recorder.write(
                     f"the end of run {open_run} that was asked for", lambda registry: registry.runs.ending(open_run, ending)
                 )
@@ -328,9 +325,10 @@ class FarmControl:
         """A run was started; `view`: the farm before that."""
         now_s = self.recorder.registry.clock()
         self.recorder.write(f"the start of run {run}", lambda registry: registry.runs.begin(run, now_s))
-        self._open_run, self._ending, self._ledger, self._models = run, None, None, None
+        self.open_run, self._ending, self._ledger, self._models = run, None, None, None
         self._replaced, self._allocated, self._late = False, None, None
         self._counters, self._counted = RunCounters(RunCounts()), float("-inf")  # written at once: a new control counts on from there
+        self._activations, self.shadow = ActivationBook(), None
         self._counters.observe(view)
 
     async def _check(self, op: str) -> FarmView:
@@ -377,29 +375,29 @@ class FarmControl:
         snapshot = view.snapshot
         if snapshot is None:
             return
-        self._orders.adopt(view)
+        self.orders.adopt(view)
         self._complete(view)
         async with self._adopting:
             if not self._adopted:
                 await self._adopt(view, snapshot.run if snapshot.state in OPEN else None)
-        run = self._open_run
+        run = self.open_run
         if run is None:
             return
         if snapshot.run == run:
             self._ledger, self._earlier = snapshot.ledger, without(snapshot.totals, snapshot.ledger)
-            if snapshot.menu_hash and snapshot.models != self._models:
+            if snapshot.menu_hash and self._models is None:  # the first; `activations` has the others
                 self._models = models = snapshot.models
                 self.recorder.write(f"the models of run {run}", lambda registry: registry.runs.decided_by(run, models))
         elif self._ending is Outcome.RESET and snapshot.run is None and snapshot.totals.received >= self._earlier.received:
             self._ledger = without(snapshot.totals, self._earlier)  # a reset ingest has no run, but what it counted last was this one
-        self._strays.observe(view, run)
-        ended = (snapshot.run != run or snapshot.state not in OPEN) and not (self._goes_on and self._strays.all_lost(view))
+        self.strays.observe(view, run)
+        ended = (snapshot.run != run or snapshot.state not in OPEN) and not (self.goes_on and self.strays.all_lost(view))
         self._count(run, view, write=ended or self.now - self._counted >= self.settings.counters_s)
         if ended:
             whole = not self._replaced and all(ingest.snapshot is not None for ingest in view.ingests)
             self._late = (run, self._ending) if self._ending is Outcome.STOPPED and not self._replaced and not whole else None
             self._finish(run, (self._ending if whole else None) or Outcome.INTERRUPTED, self._ledger)
-            self._open_run, self._ending, self._ledger, self._counters = None, None, None, None
+            self.open_run, self._ending, self._ledger, self._counters = None, None, None, None
 
     def _count(self, run: int, view: FarmView, write: bool) -> None:
         """Take in the counters of the open run; `write`: into the registry too."""
@@ -407,22 +405,15 @@ class FarmControl:
         if counters is None:
             return
         counters.observe(view)
+        if view.snapshot is not None and view.snapshot.run == run:
+            self._activations.observe(view.snapshot.programmes)
         if self._ledger is not None:
             counters.ledger(self._ledger)
         if write:
             self._counted = self.now
-            counts, activations = copy.deepcopy(counters.counts), self._activations(view)
+            counts, activations = copy.deepcopy(counters.counts), self._activations.entries
             put = partial(Counters.put, run=run, counts=counts, activations=activations)
             self.recorder.write(f"the counters of run {run}", lambda registry: put(registry.counters), key=("counters", run))
-
-    def _activations(self, view: FarmView) -> list[Activation]:
-        """What decides the open run."""
-        config, ledger, snapshot = self.config, self._ledger, view.snapshot
-        if config is None or config.run != self._open_run or ledger is None or snapshot is None or self._models is None:
-            return []
-        menu_hash = snapshot.menu_hash or Menu.parse(config.menu or DEFAULT_MENU).hash
-        counts = {"accepted": ledger.accepted, "rejected": ledger.rejected}
-        return [Activation(first_lumi=1, menu=config.menu, menu_hash=menu_hash, models=self._models, **counts)]
 
     def _finish(self, run: int, outcome: Outcome, ledger: LedgerCounts | None) -> None:
         now_s = self.recorder.registry.clock()
@@ -453,6 +444,7 @@ class FarmControl:
         try:
             records = await self.registry(lambda registry: registry.runs.open())
             counts = await self.registry(lambda registry: RunCounts() if present is None else registry.counters.get(present))
+            activations = await self.registry(lambda registry: [] if present is None else registry.counters.activations(present))
         except DatabaseError as error:
             log.warning("the registry cannot be asked for open runs yet: %s", error)  # asked again at the next look
             return
@@ -461,22 +453,31 @@ class FarmControl:
             "transitions that nobody follows", lambda registry: registry.journal.abandon("the control was restarted", now_s)
         )
         for record in records:
-            if record.config.run == self._open_run:
+            if record.config.run == self.open_run:
                 continue  # started by this process while the registry could not be asked
             if record.config.run == present:
-                self._open_run, self.config, self._models = present, record.config, record.models
-                self._counters = RunCounters(counts)
+                self._take_over(view, record.config)
+                self.open_run, self._models = present, record.models
+                self._counters, self._activations = RunCounters(counts), ActivationBook(activations)
                 self._replaced, self._ending = record.incomplete, record.ending
                 if record.ending is None and view.state in _HELD:
-                    self._orders.told(_HELD[view.state], present)
+                    self.orders.told(_HELD[view.state], present)
                 elif record.ending is not None:
-                    self._orders.told("stop" if record.ending is Outcome.STOPPED else "reset", present)
+                    self.orders.told("stop" if record.ending is Outcome.STOPPED else "reset", present)
                 continue
             stopped = record.ending is Outcome.STOPPED and not record.incomplete
             ledger = whole_ledger(view, record.config.run) if stopped else None
             if ledger is not None:
                 self.recorder.write(f"the last counters of run {record.config.run}", partial(_complete, record.config.run, view, ledger))
             self._finish(record.config.run, Outcome.INTERRUPTED if ledger is None else Outcome.STOPPED, ledger)
+
+    def _take_over(self, view: FarmView, first: RunConfig) -> None:
+        """The configuration of an open run that began with `first`, and its shadow, as the ingests have them."""
+        snapshot, self.config = view.snapshot, first
+        if snapshot is not None and snapshot.programmes and snapshot.programmes[-1].config != first:
+            self.exchanged(snapshot.programmes[-1].config)
+        if snapshot is not None and (shadow := snapshot.shadow) is not None:
+            self.shadow = ShadowOrder(shadow.config, shadow.fraction)
 
     async def registry(self, call: Callable[[Registry], T]) -> T:
         """Ask the registry, off the event loop. Raises `DatabaseError` when it fails."""

@@ -19,6 +19,8 @@ from hltfarm.service.registry import MenuRecord, ModelRecord
 from hltfarm.workers.menu.menu import DEFAULT_MENU, Menu, check
 from hltfarm.workers.models.registry import shipped
 
+#: Fields of a request that are those of a configuration.
+_PROGRAMME = ("menu", "model", "working_point", "engine", "event_model")
 #: References that always stand for something: the built-in menu, and that of the present run.
 DEFAULT, ACTIVE = "default", "active"
 
@@ -141,7 +143,7 @@ class Library:
 
     async def config(self, asked: ProgrammeRequest, present: RunConfig) -> RunConfig:
         """What is asked for in full, `present` where nothing is said. Raises ConfigError for what does not stand for anything."""
-        given = asked.model_dump(exclude_none=True, exclude={"menu_ref", "run", "detector"})
+        given = asked.model_dump(exclude_none=True, include=set(_PROGRAMME))
         if isinstance(asked, ConfigureRequest):
             given |= asked.model_dump(exclude_none=True, include={"run", "detector"})
         if asked.menu_ref is not None:

@@ -80,6 +80,12 @@ class Link(Protocol):
         """One ingest is to wait no longer for a consumer of its output. Raises as `command` does."""
         ...
 
+    async def change_programme(
+        self, endpoint: str, op: str, config: RunConfig | None = None, *, lumi: int = 0, fraction: float = 0.0
+    ) -> None:
+        """Send a command about menu and models of the open run to one ingest. Raises as `command` does."""
+        ...
+
     async def close(self) -> None:
         """Release sockets and tasks."""
         ...
@@ -139,9 +145,13 @@ class IngestLink:
         consumer: str | None = None,
     ) -> CommandReply:
         """One request and its reply. Raises `UnreachableError` when it does not come in time."""
+        return await self.send(Command(id=uuid.uuid4().hex, op=op, config=config, worker=worker, pid=pid, reason=reason, consumer=consumer))
+
+    async def send(self, command: Command) -> CommandReply:
+        """A command and its reply. Raises `UnreachableError` when it does not come in time."""
         if self._reader is None:
             self._reader = asyncio.create_task(self._read(), name=f"control link {self.endpoint}")
-        command = Command(id=uuid.uuid4().hex, op=op, config=config, worker=worker, pid=pid, reason=reason, consumer=consumer)
+        op = command.op
         reply: asyncio.Future[CommandReply] = asyncio.get_running_loop().create_future()
         self._waiting[command.id] = reply
         try:
@@ -230,6 +240,16 @@ class FarmLink:
 
     async def _ask(self, endpoint: str, op: str, request: Coroutine[None, None, CommandReply]) -> None:
         reply = await self._reply(endpoint, op, request)
+        if isinstance(reply, HltfarmError):
+            raise reply
+
+    async def change_programme(
+        self, endpoint: str, op: str, config: RunConfig | None = None, *, lumi: int = 0, fraction: float = 0.0
+    ) -> None:
+        """See `Link.change_programme`."""
+        link = next(link for link in self._links if link.endpoint == endpoint)
+        command = Command(id=uuid.uuid4().hex, op=op, config=config, lumi=lumi, fraction=fraction)
+        reply = await self._reply(endpoint, op, link.send(command))
         if isinstance(reply, HltfarmError):
             raise reply
 

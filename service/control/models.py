@@ -127,6 +127,7 @@ class TransitionModel(BaseModel):
     progress: Progress
     seconds: float
     error: str | None
+    lumisection: int | None = Field(default=None, description="of an exchange: from which it counts")
 
     @classmethod
     def of(cls, transition: Transition, now: float) -> TransitionModel:
@@ -140,6 +141,7 @@ class TransitionModel(BaseModel):
             progress=transition.progress,
             seconds=max(0.0, end - transition.began),
             error=transition.error,
+            lumisection=transition.lumisection,
         )
 
     @classmethod

@@ -33,6 +33,8 @@ RULES: dict[tuple[str, str], Rule] = {
     # Looking.
     ("GET", "/metrics"): _VIEWER,
     ("GET", "/v1/access"): _VIEWER,
+    ("GET", "/v1/programmes"): _VIEWER,
+    ("GET", "/v1/shadow"): _VIEWER,
     ("GET", "/v1/menus"): _VIEWER,
     ("GET", "/v1/menus/{reference}"): _VIEWER,
     ("GET", "/v1/menus/{reference}/diff/{other}"): _VIEWER,
@@ -69,6 +71,10 @@ RULES: dict[tuple[str, str], Rule] = {
     # Who did what.
     ("GET", "/v1/audit"): _OPERATOR,
     # Menus and models.
+    ("POST", "/v1/control/activate"): _OPERATOR,
+    ("POST", "/v1/control/rollback"): _OPERATOR,
+    ("PUT", "/v1/shadow"): _OPERATOR,
+    ("DELETE", "/v1/shadow"): _OPERATOR,
     ("POST", "/v1/menus"): _OPERATOR,
     ("POST", "/v1/menus/validate"): _OPERATOR,
     ("DELETE", "/v1/menus/{reference}"): _OPERATOR,

@@ -63,7 +63,8 @@ def status_of(context: Context) -> Status:
     )
 
 
-def _accepted(context: Context, response: Response, transition: Transition) -> TransitionModel:
+def accepted(context: Context, response: Response, transition: Transition) -> TransitionModel:
+    """The answer to a command that takes a while."""
     response.headers["Location"] = f"/v1/transitions/{transition.id}"
     return TransitionModel.of(transition, context.farm.now)
 
@@ -79,8 +80,8 @@ async def status(context: ContextDep) -> Status:
 async def configure(context: ContextDep, response: Response, request: ConfigureRequest | None = None) -> TransitionModel:
     """Give the farm its configuration and the next run number. The body may be left out."""
     asked = request or ConfigureRequest()
-    transition = await context.farm.configure(await context.library.config(asked, context.farm.settings.defaults))
-    return _accepted(context, response, transition)
+    transition = await context.farm.configure(await context.library.config(asked, context.farm.defaults))
+    return accepted(context, response, transition)
 
 
 async def _quick(context: Context, command: str) -> Status:
@@ -91,7 +92,7 @@ async def _quick(context: Context, command: str) -> Status:
 async def _long(context: Context, response: Response, command: str) -> TransitionModel:
     transition = await context.farm.command(command)
     assert transition is not None, command
-    return _accepted(context, response, transition)
+    return accepted(context, response, transition)
 
 
 @router.post("/control/start", responses=PROBLEMS)

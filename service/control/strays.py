@@ -9,7 +9,7 @@ from hltfarm.service.control.link import FarmView
 from hltfarm.service.runcontrol import ADMITTING, OPEN
 
 #: States in which ingests that lost the run may join it again.
-_JOINABLE = frozenset({RunState.RUNNING, RunState.RUNNING_DEGRADED, RunState.PAUSED})
+JOINABLE = frozenset({RunState.RUNNING, RunState.RUNNING_DEGRADED, RunState.PAUSED})
 _WITHOUT_RUN = frozenset({RunState.HALTED, RunState.CONFIGURED})
 
 
@@ -35,7 +35,7 @@ class Strays:
     def of(self, view: FarmView) -> list[str]:
         """Endpoints of the ingests to bring into the run."""
         answers = _answers(view)
-        if any(snapshot.state in _JOINABLE for _, snapshot in answers):
+        if any(snapshot.state in JOINABLE for _, snapshot in answers):
             return [endpoint for endpoint, snapshot in answers if snapshot.state in _WITHOUT_RUN]
         return [endpoint for endpoint, _ in answers] if self.all_lost(view) else []
 

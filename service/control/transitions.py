@@ -41,6 +41,8 @@ class Transition:
     error: str | None = None
     worker: str | None = None
     verdict: Callable[[FarmView], Verdict] | None = field(default=None, repr=False, compare=False)
+    driven: bool = False  # looks at the farm do not tell when it is done; who began it calls `finish`
+    lumisection: int | None = None  # from which an exchange counts
 
 
 def reached(command: str, run: int | None, view: FarmView) -> bool:
@@ -74,9 +76,11 @@ class Transitions:
         news, self._news = list(self._news.values()), {}
         return news
 
-    def begin(self, command: str, run: int | None, now: float) -> Transition:
+    def begin(self, command: str, run: int | None, now: float, *, driven: bool = False) -> Transition:
         """A new transition; a reset ends the pending ones."""
-        return self._add(Transition(id=uuid.uuid4().hex[:12], command=command, run=run, progress=Progress.PENDING, began=now))
+        return self._add(
+            Transition(id=uuid.uuid4().hex[:12], command=command, run=run, progress=Progress.PENDING, began=now, driven=driven)
+        )
 
     def begin_for_worker(self, command: str, worker: str, verdict: Callable[[FarmView], Verdict], now: float) -> Transition:
         """A new transition of one worker, which the state of the run does not touch; `verdict` judges every look at the farm."""
@@ -101,6 +105,8 @@ class Transitions:
     def observe(self, view: FarmView, now: float) -> None:
         """Complete or fail what is pending, from a look at the farm."""
         for item in self.pending():
+            if item.driven:
+                continue
             if item.verdict is not None:
                 self._judge(item, item.verdict(view), now)
             elif reached(item.command, item.run, view):
@@ -118,6 +124,12 @@ class Transitions:
             self._end(item, Progress.DONE, now)
         elif now - item.began > self._timeout_s:
             self._end(item, Progress.FAILED, now, f"not completed within {self._timeout_s:g} s")
+
+    def finish(self, transition_id: str, now: float, error: str | None, lumisection: int | None = None) -> None:
+        """A driven transition ended; without effect on one that was given up."""
+        item = self._all.get(transition_id)
+        if item is not None and item.progress is Progress.PENDING:
+            self._end(replace(item, lumisection=lumisection), Progress.DONE if error is None else Progress.FAILED, now, error)
 
     def abandon(self, reason: str, now: float) -> None:
         """Fail every pending transition of the run."""

@@ -94,12 +94,15 @@ class Programmes:
         self.pending = self._new(config)
         return self.pending
 
-    def activate(self, lumi: int, waits_for: Sequence[str]) -> Entry:
-        """The pending programme decides from `lumi` on, 0: from the next one; one that was to begin and has not is replaced.
+    def activate(self, lumi: int, waits_for: Sequence[str], config: RunConfig | None = None) -> Entry:
+        """The pending programme decides from `lumi` on, 0: from the next one; those that were to begin then or later are replaced.
 
-        Raises StateError while it is not ready, ConfigError if it cannot be built or `lumi` has begun.
+        `config`: its configuration; repeated, it moves what was activated and has not begun. Raises StateError while nothing is ready,
+        ConfigError for what cannot be built, for a lumisection that has begun, and for more programmes to come than can be held.
         """
         entry = self.pending
+        if entry is None and config is not None and (last := self._coming(config)) is not None:
+            entry, waits_for = last, ()
         if entry is None:
             raise StateError("no programme is prepared; prepare one first", ("prepare",))
         if entry.error is not None:
@@ -109,15 +112,27 @@ class Programmes:
         first = lumi or self.lumi + 1
         if first <= self.lumi:
             raise ConfigError(f"lumisection {first} has begun, the present one is {self.lumi}; give a later one, or 0 for the next")
+        stays = [old for old in self.active if old is not entry and old.first_lumi < first]
+        if sum(old.first_lumi > self.lumi for old in stays) >= MOST_ACTIVE - 1:
+            raise ConfigError(
+                f"{MOST_ACTIVE - 1} programmes are to begin before lumisection {first} already; wait for one, or take an earlier one"
+            )
+        self.active = [*stays, entry]
         entry.first_lumi, self.pending = first, None
-        self.active = [old for old in self.active if old.first_lumi <= self.lumi] + [entry]
         del self.active[:-MOST_ACTIVE]
         self.active[0].first_lumi = 0 if len(self.active) == MOST_ACTIVE else self.active[0].first_lumi
         return entry
 
-    def discard(self) -> None:
-        """The pending programme is not wanted; no effect without one."""
+    def discard(self, config: RunConfig | None = None) -> None:
+        """The pending programme is not wanted; no effect without one. `config`: nor is this one, which was activated and has not begun."""
         self.pending = None
+        if config is not None and (entry := self._coming(config)) is not None:
+            self.active.remove(entry)
+
+    def _coming(self, config: RunConfig) -> Entry | None:
+        """The programme that is to decide last, if it has this configuration and has not begun."""
+        last = self.active[-1] if len(self.active) > 1 else None
+        return last if last is not None and last.config == config and last.first_lumi > self.lumi else None
 
     def cast(self, config: RunConfig, fraction: float) -> Entry:
         """A shadow for a fraction of the events, instead of the present one. Raises ConfigError."""

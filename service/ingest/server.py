@@ -321,19 +321,19 @@ class IngestServer:
             self._config = None
 
     def _change_programme(self, command: Command) -> None:
-        """Menus and models of an open run."""
-        op, config = command.op, command.config
-        if self._control.state not in OPEN:
-            raise StateError(f"{op!r} needs an open run, the state is {self._control.state}", legal(self._control.state))
+        """Menus and models of an open run, or of one that this ingest is to join."""
+        op, config, state = command.op, command.config, self._control.state
+        if state not in OPEN and state is not RunState.CONFIGURED:
+            raise StateError(f"{op!r} needs a run, the state is {state}", legal(state))
         if op in ("prepare", "shadow") and config is None:
             raise ConfigError(f"{op} needs a run configuration")
         if op == "prepare" and config is not None:
             self._pool.prepare(config)
         elif op == "activate":
-            entry = self._programmes.activate(command.lumi, self._pool.waits_for(self._programmes.pending))
+            entry = self._programmes.activate(command.lumi, self._pool.waits_for(self._programmes.pending), config)
             log.info("menu %s, models %s decide from lumisection %d on", entry.menu_hash, models_text(entry.models), entry.first_lumi)
         elif op == "discard":
-            self._programmes.discard()
+            self._programmes.discard(config)
         elif op == "shadow" and config is not None:
             self._pool.cast(config, command.fraction)
         elif op == "shadow_end":

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import msgspec
+import numpy as np
 
+from hltfarm.proto.errors import HltfarmError, StateError
 from hltfarm.proto.messages import (
     ConsumerStatus,
     Histogram,
@@ -18,8 +21,11 @@ from hltfarm.proto.messages import (
     Snapshot,
     WorkerStatus,
 )
+from hltfarm.proto.worker_link import Configured, PathInfo
 from hltfarm.service.control.link import FarmView, IngestView, RefusedError, UnreachableError, view_of
-from hltfarm.service.runcontrol import RunControl
+from hltfarm.service.ingest.programmes import Entry, Programmes
+from hltfarm.service.runcontrol import OPEN, RunControl
+from hltfarm.workers.menu.menu import DEFAULT_MENU, Menu
 
 ENDPOINT = "ipc:///fake"
 SELECTOR = ModelInfo(
@@ -162,6 +168,10 @@ class FakeLink:
         self.detached: list[str] = []  # consumers
         self.worker_commands: list[tuple[str, str, int, str]] = []
         self.deaf: dict[str, int] = {}
+        self.programmes = Programmes()  # as a real ingest keeps them; one worker builds them
+        self.programme_commands: list[tuple[str, RunConfig | None, int]] = []
+        self.builds = True  # at once; else `build` does
+        self.unable: dict[str, str] = {}  # menus (YAML text) that the worker cannot build -> why
         self.closed = False
         self._watching: list[asyncio.Future[None]] = []
 
@@ -174,6 +184,7 @@ class FakeLink:
     def snapshot(self) -> Snapshot:
         """What the ingest says of itself."""
         ledger = LedgerCounts(received=self.received, rejected=self.received - self.in_flight, in_flight=self.in_flight)
+        programmes, pending = self.programmes, self.programmes.pending
         given = snapshot(
             state=self.machine.state,
             run=self.run,
@@ -182,6 +193,10 @@ class FakeLink:
             info={},
             started=self.started,
             path_accepts=self.path_accepts,
+            programmes=programmes.told(),
+            pending=programmes.told_pending([] if pending is None or pending.workers else ["w0"]),
+            lumi=programmes.lumi,
+            shadow=self._told_shadow(),
         )
         if not self.built:
             return msgspec.structs.replace(given, menu_hash="", problems=["worker w0: configuring"])
@@ -210,10 +225,68 @@ class FakeLink:
             self.machine = self.machine.command(op)
         if op == "reset":
             self.run, self.in_flight = None, 0
+            self.programmes.forget()
         if config is not None:
             self.run = config.run
+            self.settle_programme(self.programmes.configure(config))
         self.settle()
         return await self.look()
+
+    async def change_programme(
+        self, endpoint: str, op: str, config: RunConfig | None = None, *, lumi: int = 0, fraction: float = 0.0
+    ) -> None:
+        """See `Link.change_programme`; what it means is what it means to a real ingest."""
+        if self.gone or self.deaf.get(op, 0):
+            self.deaf[op] = max(0, self.deaf.get(op, 0) - 1)
+            raise UnreachableError(f"ingest {ENDPOINT} did not answer {op!r}")
+        if self.machine.state not in OPEN and self.machine.state is not RunState.CONFIGURED:
+            raise StateError(f"{op!r} needs a run", ("configure",))
+        self.programme_commands.append((op, config, lumi))
+        programmes = self.programmes
+        try:
+            if op == "prepare" and config is not None:
+                entry = programmes.prepare(config)
+                if self.builds:
+                    self.settle_programme(entry)
+            elif op == "activate":
+                pending = programmes.pending
+                programmes.activate(lumi, [] if pending is None or pending.workers else ["w0"], config)
+            elif op == "discard":
+                programmes.discard(config)
+            elif op == "shadow" and config is not None:
+                self.settle_programme(programmes.cast(config, fraction))
+            else:
+                programmes.shadow = None
+        except StateError:
+            raise
+        except HltfarmError as error:
+            raise RefusedError(str(error)) from error
+
+    def decide(self, lumi: int, accepted: Sequence[bool]) -> str:
+        """Events of a lumisection are received and decided; the hash of the menu that did."""
+        generations = [self.programmes.admit(lumi) for _ in accepted]
+        ((entry, _),) = self.programmes.decided(np.array(generations, dtype=np.uint32), np.array(accepted, dtype=np.bool_))
+        return entry.menu_hash
+
+    def build(self) -> None:
+        """The worker has built what is being prepared."""
+        assert self.programmes.pending is not None
+        self.settle_programme(self.programmes.pending)
+
+    def settle_programme(self, entry: Entry) -> None:
+        """The worker has built a programme, or says why it cannot."""
+        menu = Menu.parse(entry.config.menu or DEFAULT_MENU)
+        if (problem := self.unable.get(entry.config.menu)) is not None:
+            entry.error = f"worker w0: {problem}"
+            return
+        paths = tuple(PathInfo(path.name, path.stream) for path in menu.paths)
+        entry.settle(Configured(generation=entry.generation, menu_hash=menu.hash, models=self.models, paths=paths))
+        entry.workers.add("w0")
+
+    def _told_shadow(self) -> Shadow | None:
+        book = self.programmes.shadow
+        entry = self.programmes.get(book.generation) if book is not None else None
+        return None if book is None or entry is None else book.told(entry.menu_hash, entry.models, [], entry.error)
 
     async def worker_command(self, op: str, worker: str, *, pid: int = 0, reason: str = "") -> None:
         """See `Link.worker_command`."""

@@ -16,6 +16,7 @@ from hltfarm.proto.messages import Snapshot
 from hltfarm.service.control.link import IngestView, view_of
 from hltfarm.service.control.run_counters import RunCounters
 from hltfarm.service.registry import RunCounts
+from hltfarm.workers.menu.menu import DEFAULT_MENU, Menu
 from tests.unit.farm_fake import ENDPOINT, SELECTOR, FakeLink, snapshot
 from tests.unit.test_control_api import ended, run, serving
 
@@ -60,6 +61,7 @@ def test_counters_of_a_run_are_its_own_and_kept_up_to_date() -> None:
         await begin(client)
         link.paths = {"HLT_A": 157, "HLT_B": 2}
         link.received = 9
+        link.decide(1, [True] * 3 + [False] * 6)
         live = await until_counted(client, 1, {"HLT_A": 7, "HLT_B": 2})
         assert (live["outcome"], live["ledger"], live["counters"]["ledger"]["received"]) == ("running", None, 9)
         assert live["counters"]["failures"] == {"WORKER_LOST": 0, "WORKER_FAILED": 0}
@@ -68,8 +70,8 @@ def test_counters_of_a_run_are_its_own_and_kept_up_to_date() -> None:
         end = await record(client, 1)
         assert end["counters"]["paths"] == {"HLT_A": 10, "HLT_B": 2, "HLT_C": 1}
         (activation,) = end["activations"]
-        assert (activation["menu_hash"], activation["models"][0]["hash"]) == ("0123456789abcdef", SELECTOR.hash)
-        assert activation["accepted"] + activation["rejected"] == 9
+        assert (activation["menu_hash"], activation["models"][0]["hash"]) == (Menu.parse(DEFAULT_MENU).hash, SELECTOR.hash)
+        assert (activation["first_lumi"], activation["accepted"], activation["rejected"]) == (0, 3, 6)
         link.received = 0
         assert (await client.post("/v1/control/start")).json()["run"] == 2
         await until_counted(client, 2, {"HLT_A": 0, "HLT_B": 0, "HLT_C": 0})

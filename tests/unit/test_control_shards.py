@@ -57,6 +57,11 @@ class TwoIngests:
     async def detach(self, endpoint: str, consumer: str) -> None:
         await self.parts[endpoint].detach(FAKE, consumer)
 
+    async def change_programme(
+        self, endpoint: str, op: str, config: RunConfig | None = None, *, lumi: int = 0, fraction: float = 0.0
+    ) -> None:
+        await self.parts[endpoint].change_programme(FAKE, op, config, lumi=lumi, fraction=fraction)
+
     async def close(self) -> None:
         for part in self.parts.values():
             await part.close()
