@@ -310,6 +310,7 @@ class FakeLink:
     def kill(self) -> None:
         """It was killed, and started again."""
         self.machine, self.run, self.in_flight, self.received = RunControl(), None, 0, 0
+        self.programmes = Programmes()
         self.started += 1.0
 
     def finish_events(self) -> None:
