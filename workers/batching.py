@@ -26,6 +26,7 @@ class Batcher(Generic[T]):
         self._waiting: deque[tuple[T, int, float]] = deque()
         self._alone: deque[list[T]] = deque()
         self._bytes = 0
+        self.oldest = 0.0  #: arrival of the first item of the batch that was taken last
 
     def __len__(self) -> int:
         return len(self._waiting) + sum(len(group) for group in self._alone)
@@ -57,9 +58,11 @@ class Batcher(Generic[T]):
         if not (self.full if only_full else self.due_in(now) == 0.0):
             return []
         if self._alone:
+            self.oldest = now  # they do not wait
             return self._alone.popleft()
         batch: list[T] = []
         total = 0
+        self.oldest = self._waiting[0][2]
         while self._waiting and len(batch) < self._max_events:
             item, size, _ = self._waiting[0]
             if batch and total + size > self._max_bytes:

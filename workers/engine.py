@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Protocol, TypeAlias
 
@@ -21,6 +21,7 @@ from hltfarm.proto.events import EventId, RawEvent
 from hltfarm.proto.messages import ModelInfo, RunConfig
 from hltfarm.proto.slots import SlotView
 from hltfarm.proto.wire import EventFlags
+from hltfarm.workers.batch_trace import BatchTimes
 
 log = logging.getLogger(__name__)
 WANT_COLUMNS = int(EventFlags.WANT_COLUMNS)  # the enum's & costs a microsecond an event
@@ -29,7 +30,7 @@ WANT_COLUMNS = int(EventFlags.WANT_COLUMNS)  # the enum's & costs a microsecond 
 Descriptor: TypeAlias = tuple[int, int, int, int, int, int, int, int, int, int, int]
 #: Identity of a canary, in no run.
 CANARY = EventId(0, 0, (1 << 64) - 1)
-SIZE, GENERATION, SHADOW, INGEST = 3, 8, 9, 10
+SIZE, RUN, GENERATION, SHADOW, INGEST = 3, 4, 8, 9, 10
 
 
 class Batch(Protocol):
@@ -89,10 +90,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A batch that is done: one answer for each ingest that has events in it. `broken`: the device cannot be trusted any more."""
+    """A batch that is done: one answer for each ingest that has events in it. `broken`: the device cannot be trusted any more.
+
+    times: of a batch of events, where the engine notes them.
+    """
 
     answers: tuple[Answer, ...]
     broken: bool = False
+    times: BatchTimes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +122,16 @@ class Engine:
     new reconstruction is built alone. `outcomes` holds what is done; `wake` is called for each, in one of the engine's threads at a time.
 
     There is one reconstruction for all ingests, whose numbers the caller chooses, with the programmes of its run. A batch may mix ingests
-    and programmes.
+    and programmes. note_times: outcomes of batches tell their times.
     """
 
-    def __init__(self, build: Build, wake: Callable[[], None], threads: int = 1) -> None:
+    def __init__(self, build: Build, wake: Callable[[], None], threads: int = 1, *, note_times: bool = False) -> None:
         self.outcomes: SimpleQueue[Outcome] = SimpleQueue()
         self.pending = 0  #: jobs given and not yet taken from `outcomes`; counted by the caller's thread
         self.parallel = 1  #: batches that the present reconstruction runs at a time, at most as many as there are threads
         self._build = build
         self._wake = wake
+        self._note_times = note_times
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._rings: dict[int, SlotView] = {}
         self._asked: dict[tuple[int, int], RunConfig] = {}  # by ingest and generation
@@ -156,10 +162,14 @@ class Engine:
         """No event of the ingest will name this programme any more. There is no outcome."""
         self._jobs.put(_Job(lambda: self._retire(ingest, generation)))
 
-    def run(self, batch: list[Descriptor]) -> None:
-        """Reconstruct a batch; the outcome is a Finished."""
+    def run(self, batch: list[Descriptor], arrived: float = 0.0) -> None:
+        """Reconstruct a batch, whose oldest event arrived at this time of the monotonic clock; the outcome is a Finished."""
         self.pending += 1
-        self._jobs.put(_Job(lambda: self._run(batch)))
+        if self._note_times:
+            given = time.monotonic()
+            self._jobs.put(_Job(lambda: self._timed(batch, arrived, given)))
+        else:
+            self._jobs.put(_Job(lambda: self._run(batch)))
 
     def canary(self, ingest: int, asked: link.Canary) -> None:
         """Reconstruct an event that is in nobody's books; the outcome is a Ready."""
@@ -309,6 +319,28 @@ class Engine:
             if len(self._built) > 1:
                 built = self._built.pop(config)
                 built.reconstruction.forget(built.programme)
+
+    def _timed(self, batch: list[Descriptor], arrived: float, given: float) -> Finished:
+        """`_run`, with its times."""
+        begin = time.monotonic()
+        finished = self._run(batch)
+        present = next(iter(self._built.values()), None)
+        messages = [answer.message for answer in finished.answers]
+        times = BatchTimes(
+            arrived=arrived,
+            given=given,
+            begin=begin,
+            end=time.monotonic(),
+            events=len(batch),
+            payload_bytes=sum(item[SIZE] for item in batch),
+            runs=tuple(sorted({item[RUN] for item in batch})),
+            generations=tuple(sorted({item[GENERATION] for item in batch})),
+            backend="" if present is None else present.reconstruction.backend,
+            device="" if present is None else present.reconstruction.device,
+            stage_seconds=next((message.stage_seconds for message in messages if isinstance(message, link.Results)), {}),
+            error=next((message.error for message in messages if isinstance(message, link.Failed)), None),
+        )
+        return replace(finished, times=times)
 
     def _run(self, batch: list[Descriptor]) -> Finished:
         begin = self._started[threading.get_ident()] = time.monotonic()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import zmq
 
@@ -19,11 +20,17 @@ from hltfarm.proto.detector import load_detector
 from hltfarm.proto.errors import BackendError, ConfigError
 from hltfarm.proto.messages import RunConfig
 from hltfarm.proto.versions import versions
+from hltfarm.workers.batch_trace import BatchTimes, TraceSettings
 from hltfarm.workers.batching import MOST_LANES, Batcher
 from hltfarm.workers.engine import INGEST, SIZE, Build, Built, Descriptor, Engine, Outcome, Ready, Reconstruction
 from hltfarm.workers.ingest_link import IngestLink
 
+if TYPE_CHECKING:
+    from hltfarm.workers.tracing import Tracing
+
 log = logging.getLogger(__name__)
+#: Called with the times of a batch, and when its answers were sent.
+Trace = Callable[[BatchTimes, float], None]
 #: The threads that talk and that start batches need the interpreter for fractions of a millisecond; 5 ms is Python's default.
 SWITCH_S = 0.0005
 
@@ -41,6 +48,7 @@ class WorkerSettings:
     fallback: take only events on which others failed, and all of them while there is no other worker.
     hang_s: a process whose batch runs longer after an ingest gave the worker up ends, so that it can be started again; 0 for the time that
     the ingest allows a batch.
+    traces: where traces of batches go, None for nowhere.
     """
 
     name: str
@@ -53,6 +61,7 @@ class WorkerSettings:
     threads: int = 0
     fallback: bool = False
     hang_s: float = 0.0
+    traces: TraceSettings | None = None
 
     def __post_init__(self) -> None:
         """Raises ConfigError for numbers that no worker can work with."""
@@ -116,22 +125,37 @@ def run_worker(settings: WorkerSettings, build: Build | None = None) -> None:
         signals += 1
 
     previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    worker = Worker(settings, build or settings.build)
+    tracing = _tracing(settings)
+    worker = Worker(settings, build or settings.build, trace=None if tracing is None else tracing.batch)
     try:
         while worker.turn(leave=signals > 0) and signals < 2:
             pass
     finally:
         worker.close()
+        if tracing is not None:
+            tracing.close()
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _tracing(settings: WorkerSettings) -> Tracing | None:
+    if settings.traces is None:
+        return None
+    from hltfarm.workers.tracing import Tracing  # OpenTelemetry may not be installed, and need not be loaded
+
+    return Tracing(settings.traces, settings.name)
 
 
 class Worker:
     """The talking half of a worker: a link to each ingest, one batcher for the events of all, and the engine that computes."""
 
-    def __init__(self, settings: WorkerSettings, build: Build, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, settings: WorkerSettings, build: Build, clock: Callable[[], float] = time.monotonic, *, trace: Trace | None = None
+    ) -> None:
+        """trace: told of every batch when its answers were sent."""
         self._settings = settings
         self._clock = clock
+        self._trace = trace
         self._batcher: Batcher[Descriptor] = Batcher(settings.max_events, settings.batch_bytes, settings.max_wait_s)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._bell = self._context.socket(zmq.PAIR)
@@ -139,7 +163,7 @@ class Worker:
         ringer = self._context.socket(zmq.PAIR)
         ringer.connect("inproc://engine")
         self._ringer = ringer
-        self._engine = Engine(build, lambda: ringer.send(b""), settings.at_a_time)
+        self._engine = Engine(build, lambda: ringer.send(b""), settings.at_a_time, note_times=trace is not None)
         self._poller = zmq.Poller()
         self._poller.register(self._bell, zmq.POLLIN)
         hello = link.Hello(
@@ -222,7 +246,7 @@ class Worker:
                 return
             for number in {item[INGEST] for item in batch}:
                 self._jobs_of[number] += 1
-            self._engine.run(batch)
+            self._engine.run(batch, self._batcher.oldest)
 
     def _report(self, outcome: Outcome) -> None:
         if isinstance(outcome, Ready):
@@ -232,6 +256,8 @@ class Worker:
         for answer in outcome.answers:
             self._jobs_of[answer.ingest] -= 1
             self._links[answer.ingest].send(answer.message, answer.records.tobytes(), *answer.parts)
+        if self._trace is not None and outcome.times is not None:
+            self._trace(outcome.times, self._clock())
         if outcome.broken:
             for peer in self._links:
                 peer.send(link.Goodbye())

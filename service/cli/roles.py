@@ -45,6 +45,7 @@ from hltfarm.service.cli.output_options import (
     output_settings,
 )
 from hltfarm.service.cli.serve import LARGEST_THREADS, cores, menu_text
+from hltfarm.service.cli.trace_options import SHARE, OtlpOption, OtlpShareOption, trace_settings
 from hltfarm.service.output.settings import Fsync
 
 #: Events of a batch where nothing else is asked for. A GPU is full with some 64 events at a time, and several such parts overlap copies and
@@ -225,6 +226,8 @@ def worker(
     deadline_ms: Annotated[float, typer.Option(min=0, max=10_000, help=DEADLINE, envvar="HLTFARM_WORKER_DEADLINE_MS")] = 2.0,
     hang_s: Annotated[float, typer.Option(min=0, max=86_400, help=HANG, envvar="HLTFARM_WORKER_HANG_S")] = 0.0,
     fallback: Annotated[bool, typer.Option("--fallback", help=FALLBACK, envvar="HLTFARM_WORKER_FALLBACK")] = False,
+    otlp: OtlpOption = None,
+    otlp_share: OtlpShareOption = SHARE,
 ) -> None:
     """Reconstruct events for the ingests of this machine."""
     from hltfarm.proto.errors import ConfigError
@@ -250,6 +253,7 @@ def worker(
         max_wait_s=deadline_ms * 1e-3,
         hang_s=hang_s,
         fallback=fallback,
+        traces=trace_settings(otlp, otlp_share),
     )
     build = None
     if faults := os.environ.get("HLTFARM_FAULTS"):  # never set but by `hltfarm chaos`

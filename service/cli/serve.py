@@ -35,6 +35,7 @@ from hltfarm.service.cli.output_options import (
     UrlOption,
     output_settings,
 )
+from hltfarm.service.cli.trace_options import SHARE, OtlpOption, OtlpShareOption, trace_settings
 from hltfarm.service.output.settings import Fsync
 
 if TYPE_CHECKING:
@@ -183,6 +184,8 @@ def serve(
         bool | None,
         typer.Option("--fallback/--no-fallback", help="One more worker on the CPU, for what a GPU fails on (default: beside GPUs)."),
     ] = None,
+    otlp: OtlpOption = None,
+    otlp_share: OtlpShareOption = SHARE,
     tokens: TokensOption = None,
     open_metrics: OpenMetricsOption = False,
     curve_key: CurveKeyOption = None,
@@ -201,6 +204,8 @@ def serve(
     from hltfarm.service.supervisor.local import run_local_farm
     from hltfarm.service.supervisor.specs import LocalFarmSettings
 
+    if otlp is not None:
+        trace_settings(otlp, otlp_share)
     access = access_settings(http, tokens, open_metrics=open_metrics, insecure=insecure)
     curve = server_curve(curve_key, allow)
     check_syntax("--ingest", ingest)
@@ -247,6 +252,8 @@ def serve(
         access=access,
         curve=None if curve_key is None or allow is None else (curve_key.resolve(), allow.resolve()),
         insecure=insecure,
+        otlp=otlp or "",
+        otlp_share=otlp_share,
     )
     log_to()
 

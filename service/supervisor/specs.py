@@ -50,6 +50,8 @@ class LocalFarmSettings:
     access: AccessSettings = field(default_factory=AccessSettings)
     curve: tuple[Path, Path] | None = None  # secret key file and allow-list of the ingests
     output: OutputSettings = field(default_factory=OutputSettings)
+    otlp: str = ""  # collector of the workers' traces, empty for what the environment says
+    otlp_share: float = 0.01  # of the batches
     insecure: bool = False  # the ingests may listen where others reach them without keys
     drain_s: float = 10.0  # longest wait for the run to end; the ingest forces what is left to the error stream before
     grace_s: float = 10.0  # longest wait for a process to end after SIGTERM
@@ -120,6 +122,8 @@ def worker_spec(
             *("--batch", str(0 if fallback else settings.batch)),
             *("--deadline-ms", str(settings.deadline_ms)),
             *(("--fallback",) if fallback else ()),
+            *(("--otlp", settings.otlp) if settings.otlp else ()),
+            *("--otlp-share", str(settings.otlp_share)),
         ),
     )
 

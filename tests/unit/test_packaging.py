@@ -127,6 +127,7 @@ DISTRIBUTIONS = {
     "cupy": "cupy-cuda13x",
     "cupyx": "cupy-cuda13x",
     "hdrh": "hdrhistogram",
+    "opentelemetry": "opentelemetry-sdk",
     "starlette": "fastapi",
     "yaml": "pyyaml",
     "zmq": "pyzmq",
@@ -134,7 +135,8 @@ DISTRIBUTIONS = {
 
 
 @pytest.mark.parametrize(
-    ("folders", "extras"), [(ROOTS, ("cuda", "sim", "validate", "train")), (("tests",), ("cuda", "sim", "validate", "test", "fuzz"))]
+    ("folders", "extras"),
+    [(ROOTS, ("cuda", "sim", "validate", "train", "otel")), (("tests",), ("cuda", "sim", "validate", "test", "fuzz"))],
 )
 def test_every_import_is_a_declared_dependency(folders: tuple[str, ...], extras: tuple[str, ...]) -> None:
     """What somebody installed by hand is not there on a new machine."""
