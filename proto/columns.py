@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hltfarm.proto.errors import LayoutError, WireCode, WireError
-from hltfarm.proto.wire import Buffer
+from hltfarm.proto.framing import Buffer
 
 #: Table -> column -> array of shape (rows,) or, with more than one value a row, (rows, width).
 Tables: TypeAlias = dict[str, dict[str, NDArray[Any]]]

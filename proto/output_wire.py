@@ -1,9 +1,7 @@
 """Binary frames of the output stream, between an ingest and the consumers of its accepted events, version 1 (docs/wire-format.md).
 
-Built as the frames of `proto.wire` are: a header of fixed size and a body, little-endian and unpadded, under a magic of its own. An EVENT
-has two more frames behind its body (the payload): the decision and the columns.
-
-    magic "HLTO", version u8, type u8, header_bytes u16, body_bytes u32, body_crc32c u32, <fields of the type>, header_crc32c u32
+Headers are those of `proto.framing` under the magic "HLTO". An EVENT has two more frames behind its body (the payload): the decision and
+the columns.
 """
 
 from __future__ import annotations
@@ -12,10 +10,8 @@ import struct
 from enum import IntEnum, IntFlag
 from typing import NamedTuple, TypeAlias
 
-from crc32c import crc32c
-
 from hltfarm.proto.errors import LimitError, WireCode, WireError
-from hltfarm.proto.wire import Buffer, checksum
+from hltfarm.proto.framing import Buffer, Framing
 
 MAGIC = b"HLTO"
 VERSION = 1
@@ -123,20 +119,17 @@ class Error(NamedTuple):
 
 
 Header: TypeAlias = Subscribe | Credit | Status | Description | Event | Bye | Error
-_PREFIX = struct.Struct("<4sBBHII")
-_CRC = struct.Struct("<I")
-#: type -> (class, struct of all but the final checksum)
-_LAYOUT: dict[int, tuple[type[Header], struct.Struct]] = {
-    FrameType.SUBSCRIBE: (Subscribe, struct.Struct("<4sBBHIIHH")),
-    FrameType.CREDIT: (Credit, struct.Struct("<4sBBHIIQQQ")),
-    FrameType.STATUS: (Status, struct.Struct("<4sBBHIIQQQII")),
-    FrameType.DESCRIPTION: (Description, struct.Struct("<4sBBHIIQII")),
-    FrameType.EVENT: (Event, struct.Struct("<4sBBHIIQQQQIIIIHHIIII")),
-    FrameType.BYE: (Bye, struct.Struct("<4sBBHIIQ")),
-    FrameType.ERROR: (Error, struct.Struct("<4sBBHIIHH")),
+_LAYOUTS: dict[int, tuple[type[Header], str]] = {
+    FrameType.SUBSCRIBE: (Subscribe, "HH"),
+    FrameType.CREDIT: (Credit, "QQQ"),
+    FrameType.STATUS: (Status, "QQQII"),
+    FrameType.DESCRIPTION: (Description, "QII"),
+    FrameType.EVENT: (Event, "QQQQIIIIHHIIII"),
+    FrameType.BYE: (Bye, "Q"),
+    FrameType.ERROR: (Error, "HH"),
 }
-_TYPE = {cls: kind for kind, (cls, _) in _LAYOUT.items()}
-HEADER_BYTES: dict[int, int] = {kind: layout.size + _CRC.size for kind, (_, layout) in _LAYOUT.items()}
+FRAMING: Framing[Header] = Framing(MAGIC, VERSION, FrameType, _LAYOUTS)
+_TYPE = {cls: kind for kind, (cls, _) in _LAYOUTS.items()}
 
 
 def encode(header: Header, body: Buffer = b"", *, crc: int | None = None) -> bytes:
@@ -144,48 +137,15 @@ def encode(header: Header, body: Buffer = b"", *, crc: int | None = None) -> byt
 
     Raises LimitError if a number does not fit its field.
     """
-    kind = _TYPE[type(header)]
-    layout = _LAYOUT[kind][1]
-    fields = header[:-2]
     try:
-        head = layout.pack(MAGIC, VERSION, kind, layout.size + 4, len(body), checksum(body) if crc is None else crc, *fields)
+        return FRAMING.pack(_TYPE[type(header)], body, header[:-2], crc)
     except struct.error as error:
         raise LimitError(f"{header} does not fit the wire format ({error})") from None
-    return head + _CRC.pack(crc32c(head))
 
 
 def decode_header(frame: Buffer) -> Header:
-    """Check and unpack a header frame; raises WireError. Bodies are checked by `check_part`."""
-    size = len(frame)
-    if size < _PREFIX.size:
-        raise WireError(WireCode.TRUNCATED, f"header of {size} bytes; the shortest prefix has {_PREFIX.size}")
-    magic, version, kind, header_bytes, _, _ = _PREFIX.unpack_from(frame)
-    if magic != MAGIC:
-        raise WireError(WireCode.BAD_MAGIC, f"magic {magic.hex()}, not {MAGIC.hex()} of the output stream")
-    if version != VERSION:
-        raise WireError(WireCode.UNKNOWN_VERSION, f"version {version}; this side speaks {VERSION}")
-    entry = _LAYOUT.get(kind)
-    if entry is None:
-        raise WireError(WireCode.UNKNOWN_TYPE, f"frame type {kind}; known are {', '.join(f'{t} {t.name}' for t in FrameType)}")
-    cls, layout = entry
-    end = layout.size
-    if size != end + 4 or header_bytes != size:
-        raise WireError(WireCode.TRUNCATED, f"{FrameType(kind).name} header of {size} bytes (field: {header_bytes}), not {end + 4}")
-    (crc,) = _CRC.unpack_from(frame, end)
-    if crc32c(frame[:end]) != crc:
-        raise WireError(WireCode.BAD_CRC, f"header checksum of {FrameType(kind).name} is wrong")
-    _, _, _, _, body_bytes, body_crc, *fields = layout.unpack_from(frame)
-    return cls._make((*fields, body_bytes, body_crc))
-
-
-def check_part(what: str, part: Buffer, size: int, crc: int, most: int) -> None:
-    """Check size and checksum of a frame behind a header that names them; raises WireError."""
-    if max(size, len(part)) > most:
-        raise WireError(WireCode.OVERSIZE, f"{what} of {max(size, len(part))} bytes, the limit is {most}")
-    if len(part) != size:
-        raise WireError(WireCode.TRUNCATED, f"{what} of {len(part)} bytes, the header says {size}")
-    if checksum(part) != crc:
-        raise WireError(WireCode.BAD_CRC, f"checksum of the {what} ({size} bytes) is wrong")
+    """Check and unpack a header frame; raises WireError. Frames behind it are checked by `framing.check_body`."""
+    return FRAMING.unpack(frame)
 
 
 def encode_names(name: str, streams: tuple[str, ...]) -> bytes:

@@ -1,30 +1,25 @@
 """Binary frames between clients and an ingest, version 1. docs/wire-format.md is the specification, with test vectors.
 
-A message is two ZeroMQ frames: a header of fixed size and a body (payload, records or text; empty for some types).
-All integers are little-endian and unpadded. Every header starts with the same 16 bytes and ends with the CRC32C of all its
-other bytes:
-
-    magic "HLTF", version u8, type u8, header_bytes u16, body_bytes u32, body_crc32c u32, <fields of the type>, header_crc32c u32
-
-Checks are made in the order of `WireCode`s: length, magic, version, type, header length, header checksum, body size, body checksum.
+A message is two ZeroMQ frames: a header of fixed size (`proto.framing`) under the magic "HLTF", and a body (payload, records or text; empty
+for some types).
 """
 
 from __future__ import annotations
 
 import struct
 from enum import IntEnum, IntFlag
-from typing import NamedTuple, TypeAlias, cast
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
 
+from hltfarm.proto import framing
 from hltfarm.proto.errors import LimitError, WireCode, WireError
 from hltfarm.proto.events import EventId
+from hltfarm.proto.framing import Buffer, Framing
 from hltfarm.proto.limits import Limits
 from hltfarm.proto.results import RESULT
-
-Buffer: TypeAlias = bytes | bytearray | memoryview
 
 MAGIC = b"HLTF"
 VERSION = 1
@@ -169,33 +164,23 @@ class Columns(NamedTuple):
 Header: TypeAlias = Hello | EventHeader | Credit | Decisions | Error | Bye | Columns
 Message: TypeAlias = tuple[bytes, bytes]  # header frame, body frame
 
-_PREFIX = struct.Struct("<4sBBHII")
-_CRC = struct.Struct("<I")
-#: type -> (class, struct of all but the final checksum)
-_LAYOUT: dict[int, tuple[type[Header], struct.Struct]] = {
-    FrameType.HELLO: (Hello, struct.Struct("<4sBBHIIQIQQ")),
-    FrameType.EVENT: (EventHeader, struct.Struct("<4sBBHIIIIQIHHQ")),
-    FrameType.CREDIT: (Credit, struct.Struct("<4sBBHIIQIIQQII")),
-    FrameType.DECISION: (Decisions, struct.Struct("<4sBBHIIII")),
-    FrameType.ERROR: (Error, struct.Struct("<4sBBHIIHHIQQ")),
-    FrameType.BYE: (Bye, struct.Struct("<4sBBHIIQ")),
-    FrameType.COLUMNS: (Columns, struct.Struct("<4sBBHIIIIQQ")),
-}
+FRAMING: Framing[Header] = Framing(
+    MAGIC,
+    VERSION,
+    FrameType,
+    {
+        FrameType.HELLO: (Hello, "QIQQ"),
+        FrameType.EVENT: (EventHeader, "IIQIHHQ"),
+        FrameType.CREDIT: (Credit, "QIIQQII"),
+        FrameType.DECISION: (Decisions, "II"),
+        FrameType.ERROR: (Error, "HHIQQ"),
+        FrameType.BYE: (Bye, "Q"),
+        FrameType.COLUMNS: (Columns, "IIQQ"),
+    },
+)
 _EVENT = struct.Struct("<6sHIIIIQIHHQI")  # a whole event header: what every one begins with, lengths and checksum, fields, checksum
 _EVENT_BYTES = _EVENT.size
 _EVENT_BEGIN = MAGIC + bytes((VERSION, FrameType.EVENT))
-HEADER_BYTES: dict[int, int] = {kind: layout.size + _CRC.size for kind, (_, layout) in _LAYOUT.items()}
-
-
-def checksum(body: Buffer | NDArray[np.uint8]) -> int:
-    """CRC32C of a contiguous buffer."""
-    return crc32c(cast(bytes, body))  # it reads any buffer; its stub names only some
-
-
-def _encode(kind: FrameType, body: Buffer | NDArray[np.uint8], *fields: int, crc: int | None = None) -> bytes:
-    layout = _LAYOUT[kind][1]
-    head = layout.pack(MAGIC, VERSION, kind, layout.size + 4, len(body), checksum(body) if crc is None else crc, *fields)
-    return head + _CRC.pack(crc32c(head))
 
 
 def encode_event(
@@ -212,7 +197,8 @@ def encode_event(
     Raises LimitError if an id does not fit its field.
     """
     try:
-        return _encode(FrameType.EVENT, payload, event.run, event.lumi, event.event, event.bx, payload_format, flags, cookie, crc=crc)
+        fields = (event.run, event.lumi, event.event, event.bx, payload_format, flags, cookie)
+        return FRAMING.pack(FrameType.EVENT, payload, fields, crc)
     except struct.error as error:
         raise LimitError(f"{event} does not fit the wire format: run, lumi, bx have 32 bits, event and cookie 64 ({error})") from None
 
@@ -220,35 +206,35 @@ def encode_event(
 def encode_hello(name: str, *, session: int = 0, serial: int = 0, sent_events: int = 0, sent_bytes: int = 0) -> Message:
     """Message of a client that opens (`session` 0) or keeps up a session."""
     body = name.encode()
-    return _encode(FrameType.HELLO, body, session, serial, sent_events, sent_bytes), body
+    return FRAMING.pack(FrameType.HELLO, body, (session, serial, sent_events, sent_bytes)), body
 
 
 def encode_bye(session: int) -> Message:
     """Message of a client that ends its session."""
-    return _encode(FrameType.BYE, b"", session), b""
+    return FRAMING.pack(FrameType.BYE, b"", (session,)), b""
 
 
 def encode_credit(credit: Credit) -> Message:
     """Message that tells a client its licence."""
-    return _encode(FrameType.CREDIT, b"", *credit[:7]), b""
+    return FRAMING.pack(FrameType.CREDIT, b"", credit[:7]), b""
 
 
 def encode_decisions(records: NDArray[np.void]) -> Message:
     """Message for an array of DECISION records."""
     body = records.tobytes()
-    return _encode(FrameType.DECISION, body, len(records), DECISION.itemsize), body
+    return FRAMING.pack(FrameType.DECISION, body, (len(records), DECISION.itemsize)), body
 
 
 def encode_reply_columns(run: int, lumi: int, event: int, cookie: int, body: bytes) -> Message:
     """Message with the columns of an event, `body` as `proto.columns.encode_columns` made it."""
-    return _encode(FrameType.COLUMNS, body, run, lumi, event, cookie), body
+    return FRAMING.pack(FrameType.COLUMNS, body, (run, lumi, event, cookie)), body
 
 
 def encode_error(code: WireCode, text: str, event: EventHeader | None = None) -> Message:
     """Message that refuses a frame; `event` if it was an event whose header could be read."""
     body = text.encode()[: Limits().max_text_bytes]
     ident = (ErrorFlags.HAS_EVENT, event.run, event.event, event.cookie) if event is not None else (0, 0, 0, 0)
-    return _encode(FrameType.ERROR, body, code, *ident), body
+    return FRAMING.pack(FrameType.ERROR, body, (code, *ident)), body
 
 
 def decode_header(frame: Buffer) -> Header:
@@ -258,30 +244,11 @@ def decode_header(frame: Buffer) -> Header:
         begin, header_bytes, body_bytes, body_crc, *fields, crc = _EVENT.unpack(frame)
         if begin == _EVENT_BEGIN and header_bytes == size and crc32c(frame[:-4]) == crc:
             return EventHeader._make((*fields, body_bytes, body_crc))
-    if size < _PREFIX.size:
-        raise WireError(WireCode.TRUNCATED, f"header of {size} bytes; the shortest prefix has {_PREFIX.size}")
-    magic, version, kind, header_bytes, _, _ = _PREFIX.unpack_from(frame)
-    if magic != MAGIC:
-        raise WireError(WireCode.BAD_MAGIC, f"magic {magic.hex()}, not {MAGIC.hex()}")
-    if version != VERSION:
-        raise WireError(WireCode.UNKNOWN_VERSION, f"version {version}; this side speaks {VERSION}")
-    entry = _LAYOUT.get(kind)
-    if entry is None:
-        raise WireError(WireCode.UNKNOWN_TYPE, f"frame type {kind}; known are {', '.join(f'{t} {t.name}' for t in FrameType)}")
-    cls, layout = entry
-    end = layout.size
-    if size != end + 4 or header_bytes != size:
-        raise WireError(WireCode.TRUNCATED, f"{FrameType(kind).name} header of {size} bytes (field: {header_bytes}), not {end + 4}")
-    (crc,) = _CRC.unpack_from(frame, end)
-    if crc32c(frame[:end]) != crc:
-        raise WireError(WireCode.BAD_CRC, f"header checksum of {FrameType(kind).name} is wrong")
-    _, _, _, _, body_bytes, body_crc, *fields = layout.unpack_from(frame)
-    return cls._make((*fields, body_bytes, body_crc))
+    return FRAMING.unpack(frame)
 
 
 def check_body(header: Header, body: Buffer, limits: Limits) -> None:
     """Check size and checksum of the body that came with `header`; raises WireError. Does not look into a payload."""
-    size = len(body)
     if isinstance(header, EventHeader):
         bound = limits.max_payload_bytes
     elif isinstance(header, Decisions):
@@ -290,12 +257,7 @@ def check_body(header: Header, body: Buffer, limits: Limits) -> None:
         bound = limits.max_columns_bytes
     else:
         bound = limits.max_name_bytes if isinstance(header, Hello) else limits.max_text_bytes
-    if size > bound or header.body_bytes > bound:
-        raise WireError(WireCode.OVERSIZE, f"body of {max(size, header.body_bytes)} bytes, the limit is {bound}")
-    if size != header.body_bytes:
-        raise WireError(WireCode.TRUNCATED, f"body of {size} bytes, the header says {header.body_bytes}")
-    if crc32c(cast(bytes, body)) != header.body_crc:
-        raise WireError(WireCode.BAD_CRC, f"checksum of the body ({size} bytes) is wrong")
+    framing.check_body("body", body, header.body_bytes, header.body_crc, bound)
 
 
 def decode_decisions(header: Decisions, body: Buffer) -> NDArray[np.void]:

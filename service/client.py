@@ -153,8 +153,8 @@ class Client:
     def try_send(self, event: RawEvent, want_columns: bool = False, crc: int | None = None) -> bool:
         """Send one event if the credit allows it; never waits. False: no credit (call `poll`, then try again).
 
-        want_columns: tracks and vertices are to come with the decision if the event is accepted. crc: `wire.checksum` of the payload, for
-        who sends the same one often.
+        want_columns: tracks and vertices are to come with the decision if the event is accepted. crc: `framing.checksum` of the payload,
+        for who sends the same one often.
         Raises LimitError for a payload the ingest would refuse by its size, InputError for an event that is already under way.
         """
         size = len(event.payload)

@@ -27,6 +27,7 @@ from hltfarm.proto import output_wire as wire
 from hltfarm.proto.columns import Tables, decode_columns
 from hltfarm.proto.errors import ConfigError, LayoutError, WireCode, WireError
 from hltfarm.proto.events import EventId
+from hltfarm.proto.framing import check_body
 from hltfarm.proto.limits import Limits
 from hltfarm.proto.output_wire import Mode
 from hltfarm.proto.results import layout_dtype
@@ -226,7 +227,7 @@ class Consumer:
         if len(frames) != (4 if isinstance(header, wire.Event) else 2):
             raise WireError(WireCode.TRUNCATED, f"{type(header).__name__} of {len(frames)} frames")
         most = self._limits.max_payload_bytes if isinstance(header, wire.Event) else wire.MAX_DESCRIPTION_BYTES
-        wire.check_part("body", frames[1], header.body_bytes, header.body_crc, most)
+        check_body("body", frames[1], header.body_bytes, header.body_crc, most)
         if isinstance(header, wire.Status):
             self._status(header)
         elif isinstance(header, wire.Bye) and header.session == self._session:
@@ -253,8 +254,8 @@ class Consumer:
         return max(0, fresh)
 
     def _event(self, header: wire.Event, frames: list[bytes]) -> None:
-        wire.check_part("decision", frames[2], header.decision_bytes, header.decision_crc, 1 << 16)
-        wire.check_part("columns", frames[3], header.columns_bytes, header.columns_crc, 1 << 30)
+        check_body("decision", frames[2], header.decision_bytes, header.decision_crc, 1 << 16)
+        check_body("columns", frames[3], header.columns_bytes, header.columns_crc, 1 << 30)
         description = self._descriptions.get(header.described)
         if header.serial != self._received + 1 or description is None:
             raise WireError(WireCode.MALFORMED_PAYLOAD, f"event with serial {header.serial} after {self._received}, or not described")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hltfarm.proto.wire import checksum
+from hltfarm.proto.framing import checksum
 from hltfarm.service.consumer import Consumer, StreamEvent
 from hltfarm.service.output.detectors import DetectorBlocks
 from hltfarm.service.output.events import OutputEvent

@@ -17,8 +17,9 @@ from hltfarm.loadgen.load.report import LoadReport, make_report
 from hltfarm.loadgen.load.schedule import Backlog, Schedule
 from hltfarm.proto.errors import HltfarmError, SampleError, WireCode
 from hltfarm.proto.events import EventId, RawEvent
+from hltfarm.proto.framing import checksum
 from hltfarm.proto.results import EventFlag
-from hltfarm.proto.wire import Outcome, checksum
+from hltfarm.proto.wire import Outcome
 from hltfarm.service.client import Client, Decision, RefusedEvent
 from hltfarm.service.security.keys import ClientCurve
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hltfarm.proto import wire
 from hltfarm.proto.errors import WireCode, WireError
+from hltfarm.proto.framing import Buffer
 from hltfarm.proto.limits import Limits
 from hltfarm.service.ingest.credit import CreditBook, Grant
 from hltfarm.service.ingest.flow import EventFlow
@@ -102,7 +103,7 @@ class ClientDoor:
             self._message(identity, head.bytes, body.buffer if body is not None else b"", frames, now, head)
         return FRAMES_A_TURN
 
-    def _message(self, identity: bytes, head: bytes, body: wire.Buffer, frames: int, now: float, frame: zmq.Frame | None = None) -> None:
+    def _message(self, identity: bytes, head: bytes, body: Buffer, frames: int, now: float, frame: zmq.Frame | None = None) -> None:
         session = self._by_identity.get(identity)
         event: wire.EventHeader | None = None
         try:

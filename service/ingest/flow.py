@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hltfarm.proto import wire, worker_link
 from hltfarm.proto.errors import WireCode, WireError
 from hltfarm.proto.events import EventId, RawEvent
+from hltfarm.proto.framing import Buffer
 from hltfarm.proto.limits import Limits
 from hltfarm.proto.raw import check_payload
 from hltfarm.proto.results import EventFlag
@@ -61,7 +62,7 @@ class EventFlow:
         self._history: dict[int, list[Failure]] = {}  # of a slot's event
         self._stranded: list[tuple[Reason, list[int]]] = []  # events that the error stream did not take yet
 
-    def admit(self, client: int, header: wire.EventHeader, body: wire.Buffer, *, licensed: bool, now_ns: int) -> NDArray[np.void] | None:
+    def admit(self, client: int, header: wire.EventHeader, body: Buffer, *, licensed: bool, now_ns: int) -> NDArray[np.void] | None:
         """An event arrived in this session. Returns its decision if it was decided before, else None. Raises WireError to refuse it."""
         wire.check_body(header, body, self._limits)
         slot = self._ledger.in_flight_slot(header.run, header.event)

@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 
 from hltfarm.proto.errors import ConfigError, LimitError
+from hltfarm.proto.framing import Buffer
 from hltfarm.proto.slots import SlotView
-from hltfarm.proto.wire import Buffer
 
 PAGE = 4096
 

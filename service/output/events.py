@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from hltfarm.proto.events import EventId
+from hltfarm.proto.framing import Buffer
 from hltfarm.proto.messages import ModelInfo, RunConfig
-from hltfarm.proto.wire import Buffer
 from hltfarm.proto.worker_link import PathInfo
 
 

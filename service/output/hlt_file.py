@@ -19,8 +19,8 @@ import numpy as np
 from crc32c import crc32c
 
 from hltfarm.loadgen.records import ALIGN, INDEX, PAYLOAD_FORMAT, Flags, Header, Kind, encode, file_header, footer, plain_header
+from hltfarm.proto.framing import Buffer, checksum
 from hltfarm.proto.results import OUTPUT_DECISION, layout_fields
-from hltfarm.proto.wire import Buffer, checksum
 from hltfarm.service.output.events import OutputEvent
 
 log = logging.getLogger(__name__)

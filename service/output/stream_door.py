@@ -13,9 +13,10 @@ import zmq
 
 from hltfarm.proto import output_wire as wire
 from hltfarm.proto.errors import WireCode, WireError
+from hltfarm.proto.framing import check_body, checksum
 from hltfarm.proto.limits import Limits
 from hltfarm.proto.results import OUTPUT_DECISION, layout_fields
-from hltfarm.proto.wire import FED_TABLE, checksum
+from hltfarm.proto.wire import FED_TABLE
 from hltfarm.service.output.events import Deciders, OutputEvent
 from hltfarm.service.output.hlt_file import ORIGIN
 from hltfarm.service.output.subscribers import WINDOW, Send, Subscribers
@@ -92,7 +93,7 @@ class StreamDoor:
         if len(frames) != 2:
             raise WireError(WireCode.TRUNCATED, f"a message has two frames, this one has {len(frames)}")
         header, body = wire.decode_header(frames[0]), frames[1]
-        wire.check_part("body", body, header.body_bytes, header.body_crc, wire.MAX_TEXT_BYTES)
+        check_body("body", body, header.body_bytes, header.body_crc, wire.MAX_TEXT_BYTES)
         if isinstance(header, wire.Subscribe):
             return self._subscribe(identity, header, body, key, now)
         if isinstance(header, wire.Credit):

@@ -25,6 +25,7 @@ from hltfarm.proto import output_wire, wire, worker_link
 from hltfarm.proto.columns import decode_columns, encode_columns
 from hltfarm.proto.errors import ConditionsError, ConfigError, LimitError, SampleError, WireCode, WireError
 from hltfarm.proto.events import EventId, RawEvent
+from hltfarm.proto.framing import check_body, checksum
 from hltfarm.proto.limits import Limits
 from hltfarm.proto.messages import OPS, Command, RunConfig
 from hltfarm.proto.raw import check_payload, pack_event
@@ -71,7 +72,7 @@ def frames(data: bytes, _folder: Path) -> None:
         head += crc32c(head).to_bytes(4, "little")
     with suppress(WireError):
         header = wire.decode_header(head)
-        assert wire.HEADER_BYTES[head[5]] == len(head)
+        assert wire.FRAMING.header_bytes[head[5]] == len(head)
         wire.check_body(header, body, LIMITS)
         assert header.body_bytes == len(body)
         if isinstance(header, wire.Decisions):
@@ -111,8 +112,8 @@ def consumer_frames(data: bytes, _folder: Path) -> None:
         head += crc32c(head).to_bytes(4, "little")
     with suppress(WireError):
         header = output_wire.decode_header(head)
-        assert output_wire.HEADER_BYTES[head[5]] == len(head)
-        output_wire.check_part("body", body, header.body_bytes, header.body_crc, output_wire.MAX_TEXT_BYTES)
+        assert output_wire.FRAMING.header_bytes[head[5]] == len(head)
+        check_body("body", body, header.body_bytes, header.body_crc, output_wire.MAX_TEXT_BYTES)
         if isinstance(header, output_wire.Subscribe):
             name, streams = output_wire.decode_names(body)
             assert output_wire.encode_names(name, streams) == body
@@ -266,7 +267,7 @@ def recovery_seeds(folder: Path) -> Iterator[bytes]:
         payload = np.zeros(64, np.uint8).tobytes()
         decision = np.zeros(1, OUTPUT_DECISION).tobytes()
         for number in range(2):
-            file.append([OutputEvent(number, EventId(7, 1, number, 1), payload, wire.checksum(payload), 1, decision)])
+            file.append([OutputEvent(number, EventId(7, 1, number, 1), payload, checksum(payload), 1, decision)])
         if complete:
             file.close(sync=False)
         else:

@@ -121,7 +121,7 @@ def test_a_poisonous_event_ends_in_the_error_stream_and_takes_nobody_along(farm:
     assert all(failure["where"]["backend"] == "cpu" and failure["error"] for failure in entry["failures"])
     assert (record["menu_hash"], record["first_lumi"]) == ("c0ffee", 0)
     frames = (bundle / record["events_file"]).read_bytes()
-    size = wire.HEADER_BYTES[wire.FrameType.EVENT]
+    size = wire.FRAMING.header_bytes[wire.FrameType.EVENT]
     assert frames[size:] == payload(50).tobytes()
     header = wire.decode_header(frames[:size])
     wire.check_body(header, frames[size:], Limits())

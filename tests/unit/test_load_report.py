@@ -14,9 +14,9 @@ from hltfarm.loadgen.load.accounting import Accounting, Latency, Total
 from hltfarm.loadgen.load.driver import Connection, Numbering
 from hltfarm.loadgen.load.report import make_report, print_report, to_json, write_json
 from hltfarm.loadgen.load.schedule import Schedule
-from hltfarm.proto import wire
 from hltfarm.proto.errors import ConfigError, WireCode
 from hltfarm.proto.events import EventId, RawEvent
+from hltfarm.proto.framing import checksum
 from hltfarm.proto.results import RESULT, EventFlag
 from hltfarm.proto.wire import Outcome, Reason
 from hltfarm.service.client import Decision, RefusedEvent
@@ -49,7 +49,7 @@ class Ingest:
         self.extra: list[Decision] = []
 
     def try_send(self, event: RawEvent, *, crc: int) -> bool:
-        assert crc == wire.checksum(event.payload)
+        assert crc == checksum(event.payload)
         if len(self.under_way) >= self.credit:
             return False
         self.seen.append(event.id)

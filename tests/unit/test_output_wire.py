@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hltfarm.proto import output_wire as wire
 from hltfarm.proto.columns import decode_columns
 from hltfarm.proto.errors import LimitError, WireCode, WireError
-from hltfarm.proto.wire import checksum
+from hltfarm.proto.framing import check_body, checksum
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "output-stream.md").read_text()
@@ -51,7 +51,7 @@ def test_vectors_decode_and_encode(name: str) -> None:
     fields, head, body = vector(name)
     header = wire.decode_header(head)
     assert isinstance(header, CLASSES[name])
-    wire.check_part("body", body, header.body_bytes, header.body_crc, 1 << 20)
+    check_body("body", body, header.body_bytes, header.body_crc, 1 << 20)
     assert {key: value for key, value in header._asdict().items() if key not in ("body_bytes", "body_crc", "reserved")} == fields
     assert wire.encode(CLASSES[name](**fields), body) == head
 
@@ -69,7 +69,7 @@ def test_the_other_frames_of_the_event() -> None:
 def test_the_table_of_types() -> None:
     rows = re.findall(r"^\| (\d+) \| ([A-Z]+) \| [^|]* \| (\d+) \| ([^|]*) \|", PAGE, re.MULTILINE)
     assert {(int(kind), name, int(size)) for kind, name, size, _ in rows} == {
-        (kind.value, kind.name, wire.HEADER_BYTES[kind]) for kind in wire.FrameType
+        (kind.value, kind.name, wire.FRAMING.header_bytes[kind]) for kind in wire.FrameType
     }
     for kind, _, size, fields in rows:
         entries = re.findall(r"(\w+) \((\d+)\)", fields)
@@ -104,7 +104,7 @@ def test_damaged_parts_are_refused() -> None:
         (good, 70, 0, WireCode.OVERSIZE),
     ):
         with pytest.raises(WireError) as error:
-            wire.check_part("payload", part, size, crc, most=10)
+            check_body("payload", part, size, crc, most=10)
         assert error.value.code is code
 
 

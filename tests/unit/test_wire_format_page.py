@@ -109,7 +109,9 @@ def test_the_page_names_the_columns_of_a_reply():
 
 def test_the_table_of_types_is_complete():
     rows = re.findall(r"^\| (\d+) \| ([A-Z]+) \| [^|]*→[^|]* \| (\d+) \|", PAGE, re.MULTILINE)
-    assert {(int(kind), name, int(size)) for kind, name, size in rows} == {(t.value, t.name, wire.HEADER_BYTES[t]) for t in FrameType}
+    assert {(int(kind), name, int(size)) for kind, name, size in rows} == {
+        (t.value, t.name, wire.FRAMING.header_bytes[t]) for t in FrameType
+    }
 
 
 def test_the_table_of_refusals_is_complete():
