@@ -116,6 +116,9 @@ class StreamDoor:
         name, streams = wire.decode_names(body)
         if header.mode not in tuple(wire.Mode):
             raise WireError(WireCode.MALFORMED_PAYLOAD, f"mode {header.mode}; known are {', '.join(f'{m} {m.name}' for m in wire.Mode)}")
+        holder = self._keys.get(self._subscribers.holder(name) or 0, key)
+        if holder != key and self._may_come(holder):  # what waits for a lossless consumer is not for others to confirm
+            raise WireError(WireCode.NOT_ALLOWED, f"the name {name!r} belongs to another key until it is detached")
         joined = self._subscribers.subscribe(identity, name, wire.Mode(header.mode), streams, now)
         if joined is None:
             raise WireError(WireCode.NO_CREDIT, f"{len(self._subscribers)} consumers have subscribed already")

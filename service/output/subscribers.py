@@ -150,6 +150,11 @@ class Subscribers:
         subscriber = self._by_session.get(session)
         return None if subscriber is None else subscriber.identity
 
+    def holder(self, name: str) -> int | None:
+        """The session that has a name, present or awaited."""
+        subscriber = self._by_name.get(name)
+        return None if subscriber is None else subscriber.session
+
     def totals(self, session: int) -> tuple[int, int]:
         """(sent, missed) in a session."""
         subscriber = self._by_session[session]

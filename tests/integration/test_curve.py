@@ -24,7 +24,7 @@ from hltfarm.service.output.settings import OutputSettings
 from hltfarm.service.security.keys import ClientCurve, KeyPair, ServerCurve, load_secret, new_keys
 from tests.integration.ingest_farm import DEADLINE_S, Farm, event, stream
 
-NAMES = ("farm", "reader", "shifter", "monitor", "stranger")
+NAMES = ("farm", "reader", "shifter", "monitor", "second", "stranger")
 
 
 @pytest.fixture
@@ -35,8 +35,8 @@ def pairs(tmp_path: Path) -> dict[str, KeyPair]:
 @pytest.fixture
 def allow(tmp_path: Path, pairs: dict[str, KeyPair]) -> Path:
     folder = tmp_path / "allow"
-    for room, name in (("clients", "reader"), ("control", "shifter"), ("consumers", "monitor")):
-        (folder / room).mkdir(parents=True)
+    for room, name in (("clients", "reader"), ("control", "shifter"), ("consumers", "monitor"), ("consumers", "second")):
+        (folder / room).mkdir(parents=True, exist_ok=True)
         (folder / room / f"{name}.key").write_bytes((tmp_path / "keys" / f"{name}.key").read_bytes())
     return folder
 
@@ -164,8 +164,8 @@ def test_consumers_of_the_output_have_keys_of_their_own(tmp_path: Path, pairs: d
     output = OutputSettings(url="tcp://127.0.0.1:*", consumer_timeout_s=5.0)
     farm = Farm(tmp_path, output=output, curve=ServerCurve(pairs["farm"], allow))  # the clients' endpoint is an ipc one
 
-    def consumer(name: str) -> Consumer:
-        curve = ClientCurve(pairs["farm"].public, pairs[name])
+    def consumer(name: str, key: str = "") -> Consumer:
+        curve = ClientCurve(pairs["farm"].public, pairs[key or name])
         return Consumer(farm.server.output_url, name, mode=Mode.LOSSLESS, heartbeat_s=0.05, timeout_s=DEADLINE_S, curve=curve)
 
     try:
@@ -177,6 +177,8 @@ def test_consumers_of_the_output_have_keys_of_their_own(tmp_path: Path, pairs: d
         with consumer("monitor") as reader, farm.client() as sender:
             while not reader.connected:
                 assert reader.poll(0.05) == []
+            with consumer("monitor", key="second") as thief, pytest.raises(ConfigError, match="'monitor' belongs to another key"):
+                thief.poll(DEADLINE_S)
             assert [one.name for one in farm.snapshot().outputs[0].consumers] == ["monitor"]
             sender.wait_open(DEADLINE_S)
             sender.send(event(1), timeout=DEADLINE_S)
@@ -187,6 +189,10 @@ def test_consumers_of_the_output_have_keys_of_their_own(tmp_path: Path, pairs: d
                 reader.poll(DEADLINE_S)
             (status,) = farm.snapshot().outputs[0].consumers
             assert (status.present, status.waiting) == (False, 1), "what it had not confirmed waits for it, or for an operator"
+            with consumer("monitor", key="second") as heir:  # the name's key is gone from the list: it was exchanged
+                (got,) = heir.poll(DEADLINE_S)
+                assert got.id.event == 1
+                heir.close(leave=False)
             snapshot = farm.command("detach", consumer="monitor")
             assert (snapshot.ledger.accepted, snapshot.ledger.in_flight) == (1, 0)
     finally:
