@@ -13,6 +13,7 @@ from hltfarm.service.control.farm import FarmControl
 from hltfarm.service.control.library import Library
 from hltfarm.service.control.metrics import ControlNumbers, Supervised
 from hltfarm.service.control.models import AddWorker, ProcessModel
+from hltfarm.service.security.tokens import Role
 from hltfarm.service.supervisor.policy import Phase
 
 
@@ -79,3 +80,11 @@ def context_of(request: Request) -> Context:
 
 
 ContextDep = Annotated[Context, Depends(context_of)]
+
+
+def role_of(request: Request) -> Role:
+    """What the caller may do; the door of the API has put it there. An open path, where it may be none, has no use for it."""
+    return cast(Role, request.state.role)
+
+
+RoleDep = Annotated[Role, Depends(role_of)]

@@ -9,7 +9,7 @@ from fastapi import APIRouter, HTTPException, Response
 from pydantic import BaseModel, Field
 
 from hltfarm.proto.messages import Pending, Programme, Shadow
-from hltfarm.service.control.context import ContextDep
+from hltfarm.service.control.context import ContextDep, RoleDep
 from hltfarm.service.control.models import LoadedModel, ProgrammeRequest, TransitionModel
 from hltfarm.service.control.programmes import current
 from hltfarm.service.control.runs import NOT_FOUND, PROBLEMS, accepted
@@ -176,7 +176,7 @@ def wilson(count: int, events: int) -> tuple[float, float]:
 
 
 @router.post("/control/activate", status_code=202, responses=PROBLEMS)
-async def activate(context: ContextDep, response: Response, request: ActivateRequest | None = None) -> TransitionModel:
+async def activate(context: ContextDep, role: RoleDep, response: Response, request: ActivateRequest | None = None) -> TransitionModel:
     """Let other menus or models decide from a lumisection of the open run on.
 
     All workers build it first; if one cannot, nothing changes and the transition says why. It is done when the lumisection is settled
@@ -184,7 +184,7 @@ async def activate(context: ContextDep, response: Response, request: ActivateReq
     """
     asked = request or ActivateRequest()
     _, present = await context.exchange.present()
-    config = await context.library.config(asked, present)
+    config = await context.library.config(asked, present, role)
     return accepted(context, response, await context.exchange.activate(config, asked.lumisection, partial=asked.partial))
 
 
@@ -218,10 +218,10 @@ def _shadow(context: ContextDep) -> ShadowModel:
 
 
 @router.put("/shadow", responses=PROBLEMS)
-async def cast(context: ContextDep, request: ShadowRequest) -> ShadowModel:
+async def cast(context: ContextDep, role: RoleDep, request: ShadowRequest) -> ShadowModel:
     """Let another menu or other models decide a share of the events, without effect; it takes the place of another shadow."""
     _, present = await context.exchange.present()
-    await context.exchange.cast(await context.library.config(request, present), request.fraction)
+    await context.exchange.cast(await context.library.config(request, present, role), request.fraction)
     return _shadow(context)
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import msgspec
 
-from hltfarm.proto.errors import ConfigError, StateError
+from hltfarm.proto.errors import AccessError, ConfigError, StateError
 from hltfarm.proto.messages import RunConfig
 from hltfarm.service.control.farm import FarmControl
 from hltfarm.service.control.models import ConfigureRequest, ProgrammeRequest
 from hltfarm.service.control.references import MenuError, UnknownError
 from hltfarm.service.model_store import ModelStore
 from hltfarm.service.registry import MenuRecord, ModelRecord
+from hltfarm.service.security.tokens import Role
 from hltfarm.workers.menu.menu import DEFAULT_MENU, Menu, check
 from hltfarm.workers.models.registry import shipped
 
@@ -40,6 +42,15 @@ def parse(text: str) -> Menu:
     if isinstance(menu, Menu):
         return menu
     raise MenuError(menu)
+
+
+def check_folders(given: Mapping[str, object], known: Sequence[RunConfig]) -> None:
+    """Raises AccessError for a folder of the machine that `known` configurations do not name: whoever names one has a worker read it."""
+    for field in ("detector", "model", "event_model"):
+        name = given.get(field)
+        folder = name != "phase1" if field == "detector" else Path(str(name)).is_absolute()
+        if name is not None and folder and name not in (getattr(config, field) for config in known):
+            raise AccessError(f"{field} {name!r} is a folder of the machine, which admins may name; give one that is shipped or uploaded")
 
 
 class Library:
@@ -141,11 +152,16 @@ class Library:
 
     # ---------------------------------------------------------------- requests
 
-    async def config(self, asked: ProgrammeRequest, present: RunConfig) -> RunConfig:
-        """What is asked for in full, `present` where nothing is said. Raises ConfigError for what does not stand for anything."""
+    async def config(self, asked: ProgrammeRequest, present: RunConfig, role: Role) -> RunConfig:
+        """What is asked for in full, `present` where nothing is said. `role`: of who asks.
+
+        Raises ConfigError for what does not stand for anything, AccessError for a folder that the caller may not name.
+        """
         given = asked.model_dump(exclude_none=True, include=set(_PROGRAMME))
         if isinstance(asked, ConfigureRequest):
             given |= asked.model_dump(exclude_none=True, include={"run", "detector"})
+        if role < Role.ADMIN:
+            check_folders(given, (present, self._farm.settings.defaults))
         if asked.menu_ref is not None:
             try:
                 given["menu"] = (await self.menu(asked.menu_ref)).text

@@ -9,13 +9,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from hltfarm.proto.errors import BackendError, HltfarmError, InputError, LimitError, StateError
+from hltfarm.proto.errors import AccessError, BackendError, HltfarmError, InputError, LimitError, StateError
 from hltfarm.service.control.link import RefusedError, UnreachableError
 from hltfarm.service.control.models import FaultModel, Problem
 from hltfarm.service.control.references import MenuError, UnknownError
 
 #: The first class that fits decides.
 STATUS: tuple[tuple[type[HltfarmError], HTTPStatus], ...] = (
+    (AccessError, HTTPStatus.FORBIDDEN),
     (StateError, HTTPStatus.CONFLICT),
     (UnknownError, HTTPStatus.NOT_FOUND),
     (InputError, HTTPStatus.UNPROCESSABLE_ENTITY),

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Path, Query, Response
 
-from hltfarm.service.control.context import Context, ContextDep
+from hltfarm.service.control.context import Context, ContextDep, RoleDep
 from hltfarm.service.control.models import (
     ConfigureRequest,
     IngestModel,
@@ -77,10 +77,10 @@ async def status(context: ContextDep) -> Status:
 
 
 @router.post("/control/configure", status_code=202, responses=PROBLEMS)
-async def configure(context: ContextDep, response: Response, request: ConfigureRequest | None = None) -> TransitionModel:
+async def configure(context: ContextDep, role: RoleDep, response: Response, request: ConfigureRequest | None = None) -> TransitionModel:
     """Give the farm its configuration and the next run number. The body may be left out."""
     asked = request or ConfigureRequest()
-    transition = await context.farm.configure(await context.library.config(asked, context.farm.defaults))
+    transition = await context.farm.configure(await context.library.config(asked, context.farm.defaults, role))
     return accepted(context, response, transition)
 
 

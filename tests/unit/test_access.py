@@ -347,3 +347,43 @@ def test_a_broken_file_keeps_the_farm_from_starting(tokens_file: Path) -> None:
     tokens_file.write_text("tokens: 7\n")
     with pytest.raises(ConfigError, match="tokens file"):
         app_of(tokens=tokens_file)
+
+
+@pytest.mark.parametrize(
+    ("body", "operator"),
+    [
+        ({"detector": "/etc"}, 403),
+        ({"detector": "conditions"}, 403),
+        ({"model": "/tmp/mine"}, 403),
+        ({"event_model": "/tmp/mine"}, 403),
+        ({"detector": "phase1", "model": "track-mlp", "event_model": "none"}, 202),
+        ({"detector": "/as/started", "model": "/shared/selector"}, 202),
+    ],
+)
+def test_folders_of_the_machine_are_named_by_admins(tokens_file: Path, body: dict[str, str], operator: int) -> None:
+    """But for those that the farm was started with."""
+    settings = ControlSettings(
+        ingests=(ENDPOINT,), detector="/as/started", model="/shared/selector", access=AccessSettings(tokens=tokens_file)
+    )
+
+    async def test(client: httpx.AsyncClient) -> None:
+        for who, expected in (("operator", operator), ("admin", 202)):
+            answer = await client.post("/v1/control/configure", json=body, headers={"Authorization": f"Bearer {TOKENS[who]}"})
+            assert answer.status_code == expected, answer.text
+            if expected == 403:
+                assert answer.headers["content-type"] == "application/problem+json"
+                assert "which admins may name" in answer.json()["detail"]
+
+    run(create_app(settings, FakeLink(RunState.HALTED)), test)
+
+
+def test_exchange_and_shadow_keep_the_rule(tokens_file: Path) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        headers = {"Authorization": f"Bearer {TOKENS['operator']}"}
+        assert (await client.post("/v1/control/configure", headers=headers)).status_code == 202
+        assert (await client.post("/v1/control/start", headers=headers)).status_code == 200
+        for method, path in (("POST", "/v1/control/activate"), ("PUT", "/v1/shadow")):
+            answer = await client.request(method, path, json={"model": "/tmp/mine"}, headers=headers)
+            assert answer.status_code == 403, answer.text
+
+    run(app_of(tokens=tokens_file), test)
