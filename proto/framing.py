@@ -34,7 +34,10 @@ def checksum(body: Buffer | NDArray[np.uint8]) -> int:
 
 
 class Framing(Generic[H]):
-    """Frames under one magic. layouts: of each type, what takes its fields (`body_bytes`, `body_crc` last), and the format of the others."""
+    """Frames under one magic.
+
+    layouts: of each type, what takes its fields, `body_bytes` and `body_crc` behind them, and the format of the fields without these two.
+    """
 
     def __init__(self, magic: bytes, version: int, types: type[IntEnum], layouts: Mapping[int, tuple[Callable[..., H], str]]) -> None:
         self._magic = magic
