@@ -8,7 +8,7 @@ Failure ladder, from the batch to the event, so that a poisonous event takes no 
     a batch that raised an exception   its halves are tried again, each as a batch of its own, down to single events
     a worker that was lost             each event that it held is tried again alone (halves would cost a worker for each step)
     an event that fails alone          once more on another worker, if there is one
-    and there                          on a worker with the CPU backend, unless one has failed on it already
+    and there                          on a worker with the CPU backend, unless one has failed on it already; or on the fallback worker
     and there                          given up: the caller force-accepts it into the error stream
 
 Events on trial go to a worker that has nothing else in flight, before all others.
@@ -57,7 +57,9 @@ class _Worker:
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """Events to be tried together. `avoid`, `cpu` hold as long as such a worker is ready."""
+    """Events to be tried together. `avoid`, `cpu` (the last rung, for which fallback workers are meant) hold as long as such a worker is
+    ready.
+    """
 
     slots: list[int]
     avoid: frozenset[str] = frozenset()
@@ -224,7 +226,10 @@ class Dispatcher:
         ):
             self._try_again(slot, Rung.OTHER_WORKER)
             return []
-        if slot not in self._on_cpu and any(worker.ready and worker.cpu for worker in self._workers.values()):
+        if any(
+            worker.ready and worker.cpu and other not in tried and (worker.fallback or slot not in self._on_cpu)
+            for other, worker in self._workers.items()
+        ):
             self._try_again(slot, Rung.CPU)
             return []
         self._acquit([slot])
@@ -243,9 +248,8 @@ class Dispatcher:
         """Ready workers for a trial: those it asks for if there are any, else whoever is there."""
         ready = {name: worker for name, worker in self._workers.items() if worker.ready}
         suited = {name: worker for name, worker in ready.items() if name not in trial.avoid and (worker.cpu or not trial.cpu)}
-        if not trial.cpu:
-            suited = {name: worker for name, worker in suited.items() if not worker.fallback} or suited
-        return suited or ready
+        meant = {name: worker for name, worker in suited.items() if worker.fallback is trial.cpu}
+        return meant or suited or ready
 
     def _assign_trials(self) -> list[Assignment]:
         """Trials go to idle workers; for the first that finds none, the least loaded one is reserved: it gets nothing until it is idle."""

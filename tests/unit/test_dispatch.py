@@ -176,3 +176,55 @@ def test_a_slot_that_is_used_again_starts_without_guilt():
     dispatcher.withdraw([0])
     dispatcher.submit(0)
     assert dispatcher.attempts(0) == 0
+
+
+def failing(dispatcher: Dispatcher, slot: int = 0) -> list[str]:
+    """Workers that an event comes to, in order, if all of them fail on it."""
+    dispatcher.submit(slot)
+    workers = []
+    while True:
+        (work,) = dispatcher.assign()
+        workers.append(work.worker)
+        if dispatcher.failed(work.worker, work.slots, work.tickets):
+            return workers
+
+
+def with_fallback(*others: tuple[str, bool]) -> Dispatcher:
+    dispatcher = Dispatcher(8)
+    for name, cpu, fallback in (("fallback", True, True), *((name, cpu, False) for name, cpu in others)):
+        dispatcher.add_worker(name, 4, cpu=cpu, fallback=fallback)
+        dispatcher.set_ready(name, True)
+    return dispatcher
+
+
+def test_a_fallback_worker_gets_what_all_others_failed_on():
+    assert failing(with_fallback(("gpu", False)))[-2:] == ["gpu", "fallback"]
+    two = failing(with_fallback(("gpu0", False), ("gpu1", False)))
+    assert set(two[:-1]) == {"gpu0", "gpu1"}
+    assert two.count("fallback") == 1
+    assert two[-1] == "fallback"
+
+
+def test_a_fallback_worker_is_the_last_rung_beside_cpu_workers_too():
+    assert failing(with_fallback(("cpu", True)))[-2:] == ["cpu", "fallback"]
+    three = failing(with_fallback(("cpu0", True), ("cpu1", True), ("cpu2", True)))
+    assert three[-1] == "fallback", "it is meant for the last try, and no further regular worker"
+    assert len(set(three)) == 3
+
+
+def test_a_fallback_worker_gets_events_of_the_queue_only_while_there_is_no_other():
+    dispatcher = with_fallback(("gpu", False))
+    for slot in range(6):
+        dispatcher.submit(slot)
+    first = dispatcher.assign()
+    assert ({a.worker for a in first}, len(given_out(first))) == ({"gpu"}, 4), "it is full"
+    assert dispatcher.assign() == []
+    dispatcher.set_ready("gpu", False)
+    assert {a.worker for a in dispatcher.assign()} == {"fallback"}
+    dispatcher.set_ready("gpu", True)
+    dispatcher.submit(6)
+    assert dispatcher.assign() == [], "it waits for the one that is meant"
+
+
+def test_alone_a_fallback_worker_is_a_worker_like_any_other():
+    assert failing(with_fallback()) == ["fallback"] * 2
