@@ -12,6 +12,8 @@ loads neither cupy nor torch: CuPy buffers are recognised by their interface.
 
 from __future__ import annotations
 
+import errno
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +26,7 @@ from numpy.typing import DTypeLike
 from hltfarm.proto.errors import LayoutError
 
 ALIGNMENT = 128
+_MAPPED = 1 << 20  # bytes from which on memory is a mapping of its own
 
 _CPP_TYPES = {
     "u1": "uint8_t",
@@ -226,10 +229,29 @@ class Params:
 
 
 def aligned_empty(nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Uninitialised uint8 array that starts at a multiple of the alignment; pages are only touched when used."""
+    """Uninitialised uint8 array that starts at a multiple of the alignment; pages are only touched when used.
+
+    A large one is a mapping of its own with small pages. NumPy asks for pages of 2 MiB, and an arena, of which events use a little here and
+    a little there, would fill hundreds of MB with zeros in its first batch. Raises MemoryError.
+    """
+    if nbytes >= _MAPPED:
+        return _small_pages(nbytes)
     raw = np.empty(nbytes + ALIGNMENT, np.uint8)
     shift = -raw.ctypes.data % ALIGNMENT
     return raw[shift : shift + nbytes]
+
+
+def _small_pages(nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    try:
+        mapping = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"no memory for {nbytes} bytes: {error}") from error
+    try:
+        mapping.madvise(mmap.MADV_NOHUGEPAGE)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a kernel that has no large pages
+            raise
+    return np.frombuffer(mapping, np.uint8)
 
 
 def _address(buffer: Any) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -15,6 +16,8 @@ from hltfarm.service.ingest.server import IngestServer
 from hltfarm.service.ingest.settings import IngestSettings
 
 log = logging.getLogger(__name__)
+#: The thread that writes the output needs the interpreter now and then; with Python's 5 ms each of its turns would hold all events up.
+SWITCH_S = 0.0005
 
 
 def run_ingest(settings: IngestSettings, *, started: Callable[[IngestServer], None] | None = None) -> None:
@@ -30,6 +33,7 @@ def run_ingest(settings: IngestSettings, *, started: Callable[[IngestServer], No
         signals += 1
 
     keep_payload_memory()
+    sys.setswitchinterval(SWITCH_S)
     previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with IngestServer(settings, write_sample) as server:

@@ -305,6 +305,8 @@ class IngestServer:
         if command.config is not None and op == "configure":
             self._config = command.config
             self._pool.configure(command.config)
+            if self._outputs is not None:
+                self._outputs.prepare(command.config.detector)
         elif op == "start" and self._config is not None:
             self._flow.run = self._config.run
         elif op == "stop":

@@ -11,6 +11,13 @@ from hltfarm.service.output.hlt_file import Place
 
 
 @dataclass(frozen=True, slots=True)
+class Prepare:
+    """Events of this detector will come: reading it takes time, which the first of them should not wait for."""
+
+    detector: str
+
+
+@dataclass(frozen=True, slots=True)
 class Append:
     """Events for file number `file`, which begins with the first of them."""
 
@@ -37,7 +44,7 @@ class Summarise:
     counts: LedgerCounts
 
 
-Job: TypeAlias = Append | Close | Summarise
+Job: TypeAlias = Prepare | Append | Close | Summarise
 
 
 @dataclass(frozen=True, slots=True)

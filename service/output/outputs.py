@@ -21,7 +21,7 @@ from hltfarm.proto.errors import ConfigError, StateError
 from hltfarm.proto.messages import ConsumerStatus, LedgerCounts, OutputStatus
 from hltfarm.service.output.book import OutputBook
 from hltfarm.service.output.events import Deciders, OutputEvent
-from hltfarm.service.output.jobs import Written
+from hltfarm.service.output.jobs import Prepare, Written
 from hltfarm.service.output.settings import OutputSettings
 from hltfarm.service.output.stream_door import StreamDoor
 from hltfarm.service.output.subscribers import Subscribers
@@ -176,6 +176,11 @@ class Outputs:
             self._door.look_at_keys()
 
     # -- runs --------------------------------------------------------------------------------------------------------------
+
+    def prepare(self, detector: str) -> None:
+        """A run with this detector will begin."""
+        if self._writer is not None:
+            self._writer.put([Prepare(detector)])
 
     def end_run(self, run: int) -> None:
         """Nothing more of the run comes: its files are closed as soon as nothing of it is in flight."""

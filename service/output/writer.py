@@ -18,7 +18,7 @@ from typing import Any
 
 from hltfarm.service.output.detectors import DetectorBlocks
 from hltfarm.service.output.hlt_file import PART, Opening, OutputFile, Place, metadata_of
-from hltfarm.service.output.jobs import Append, Close, Job, NotWritten, Report, Summarise, Written
+from hltfarm.service.output.jobs import Append, Close, Job, NotWritten, Prepare, Report, Summarise, Written
 from hltfarm.service.output.recovery import recover
 from hltfarm.service.output.retention import Retention
 from hltfarm.service.output.settings import Fsync, OutputSettings
@@ -154,6 +154,8 @@ class FileWriter:
                     self._append(appends)
                 elif isinstance(job, Close):
                     self._close(job)
+                elif isinstance(job, Prepare):
+                    self._detectors.of(job.detector)
                 else:
                     self._summarise(job)
             except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -141,3 +142,18 @@ def test_proto_loads_neither_zmq_nor_torch_nor_cupy() -> None:
         "assert not bad, bad\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_large_memory_is_touched_where_it_is_used_and_nowhere_else():
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    nbytes, step = 256 << 20, 2 << 20  # a large page each
+    memory = aligned_empty(nbytes)
+    assert (memory.nbytes, memory.ctypes.data % ALIGNMENT, memory.flags.writeable) == (nbytes, 0, True)
+    before = resident()
+    memory[::step] = 1
+    assert resident() - before < nbytes // 8, "pages of 2 MiB would have filled all of it"
+    assert memory[step] == 1
+    with pytest.raises(MemoryError):
+        aligned_empty(1 << 60)
