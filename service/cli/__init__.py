@@ -132,8 +132,9 @@ def invoke(arguments: Sequence[str]) -> int:
 
 
 def fail(message: str, code: int) -> int:
-    """Say what went wrong, in one line on stderr, and hand the exit code back."""
-    sys.stderr.write(f"hltfarm: error: {message}\n")
+    """Say what went wrong, in one line on stderr, and hand the exit code back. Files of strangers may have told the text."""
+    plain = "".join(character if character.isprintable() else "?" for character in message)
+    sys.stderr.write(f"hltfarm: error: {plain}\n")
     return code
 
 

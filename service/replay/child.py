@@ -35,7 +35,8 @@ class Child:
         settings = WorkerSettings(name=NAME, backend=asked.backend, threads=1)
         self._sample = Sample(asked.events_file)
         self._built: Built = _build(settings)(asked.config, None)
-        self._memory = aligned_empty(max(128, max(event.payload.nbytes for event in self._sample)))
+        largest = max(event.payload.nbytes for event in self._sample)
+        self._memory = aligned_empty(max(128, -(-largest // 128) * 128))
         self._built.reconstruction.register(self._memory.data)
 
     def prepared(self) -> link.Prepared:

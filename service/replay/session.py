@@ -109,9 +109,15 @@ def replay(bundle: Bundle, options: Options, say: Callable[[str], None]) -> Repl
                 if isinstance(times[-1], Failed):
                     break
             verdicts.append(judge(event, times))
-            if isinstance(times[-1], Failed) and index + 1 < len(bundle.record.events):
+            left = bundle.record.events[index + 1 :]
+            if isinstance(times[-1], Failed) and left:
                 child.close()  # what the failure left behind is not to be trusted
-                child, here = prepared(bundle, asked)
+                try:
+                    child, here = prepared(bundle, asked)
+                except ConfigError as error:
+                    gone = Failed(ending=Ending.CRASHED, text=f"nothing can be built any more after event {event.event}: {error}")
+                    verdicts += [judge(other, [gone]) for other in left]
+                    break
     finally:
         child.close()
     cautious = tuple(cautions(bundle.record, here, versions()))

@@ -5,6 +5,7 @@ Whatever else it raises is a finding. Where a checksum would stop it at the door
 
 from __future__ import annotations
 
+import json
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -30,11 +31,19 @@ from hltfarm.proto.limits import Limits
 from hltfarm.proto.messages import OPS, Command, RunConfig
 from hltfarm.proto.raw import check_payload, pack_event
 from hltfarm.proto.results import OUTPUT_DECISION
+from hltfarm.service.ingest.error_stream import ErrorStream, FailedEvent, Failure
+from hltfarm.service.ingest.programmes import Entry
+from hltfarm.service.ingest.sample_writer import write_sample
 from hltfarm.service.model_store import ModelStore
 from hltfarm.service.output.events import Deciders, OutputEvent
 from hltfarm.service.output.hlt_file import PART, Opening, OutputFile, Place, metadata_of
 from hltfarm.service.output.recovery import recover
 from hltfarm.service.output.settings import Fsync
+from hltfarm.service.replay.bundle import RECORD, read_bundle
+from hltfarm.service.replay.link import Prepared
+from hltfarm.service.replay.report import lines, to_json
+from hltfarm.service.replay.session import Options, Replay, configuration
+from hltfarm.service.replay.verdict import Ending, Failed, cautions, differences, judge
 from hltfarm.service.security.keys import load_public, load_secret, new_keys
 from hltfarm.service.security.tokens import parse_tokens
 from hltfarm.workers.menu import DEFAULT_MENU
@@ -243,6 +252,36 @@ def sample_seeds(folder: Path) -> Iterator[bytes]:
         yield b"\xff" + path.read_bytes()
 
 
+def bundles(data: bytes, folder: Path) -> None:
+    """The record of a bundle beside sound events: read, compared with what would decide here, told."""
+    _bundle(folder)
+    _written(folder / "bundle", RECORD, data)
+    with suppress(SampleError):
+        read = read_bundle(folder / "bundle")
+        here = Prepared(backend="cpu", device="cpu:1", menu_hash="", paths=(), models=(), conditions="")
+        verdicts = tuple(judge(event, [Failed(ending=Ending.RAISED, text="no")]) for event in read.record.events)
+        found = (*differences(read.record, here), *cautions(read.record, here, {}))
+        outcome = Replay(bundle=read, here=here, differences=found, cautions=(), verdicts=verdicts)
+        assert all(line.isprintable() for line in lines(outcome, details=True))
+        json.dumps(to_json([outcome]))
+        with suppress(ConfigError):
+            configuration(read, Options())
+
+
+def _bundle(folder: Path) -> None:
+    if not (folder / "bundle").exists():
+        event = RawEvent(EventId(1, 1, 7, 1), np.zeros(64, np.uint8))
+        failure = Failure("w0", "RuntimeError: no", 1, {"backend": "cpu", "device": "cpu:2"})
+        entry = Entry(1, RunConfig(run=1), built=True, menu_hash="12", conditions="34")
+        stream = ErrorStream(folder / "errors", write_sample)
+        stream.write(entry, wire.Reason.WORKER_FAILED, [FailedEvent(event, 1, (failure,))], 1e9).rename(folder / "bundle")
+
+
+def bundle_seeds(folder: Path) -> Iterator[bytes]:
+    _bundle(folder)
+    yield (folder / "bundle" / RECORD).read_bytes()
+
+
 def recovery(data: bytes, folder: Path) -> None:
     """An output file that a dead ingest left behind, sealed as in `samples`: whatever it is, the next ingest starts."""
     content = _sealed_records(data[1:]) if data[:1] > b"\x7f" else data[1:]
@@ -420,6 +459,7 @@ TARGETS: dict[str, Target] = {
     "ingest": Target(ingest, lambda _: iter(SEEDS)),
     "feds": Target(feds, fed_seeds),
     "samples": Target(samples, sample_seeds),
+    "bundles": Target(bundles, bundle_seeds),
     "recovery": Target(recovery, recovery_seeds),
     "menus": Target(menus, menu_seeds),
     "manifests": Target(manifests, manifest_seeds),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from hltfarm.loadgen.sample import Sample
 from hltfarm.proto.errors import ConfigError, SampleError
@@ -21,6 +22,7 @@ from hltfarm.service.ingest import error_stream
 from hltfarm.service.ingest.error_stream import ErrorStream
 from hltfarm.service.ingest.programmes import Entry
 from hltfarm.service.ingest.sample_writer import write_sample
+from hltfarm.service.replay import session
 from hltfarm.service.replay.bundle import Bundle, FailedEvent, Failure, find_bundles, read_bundle
 from hltfarm.service.replay.link import Done, Prepared
 from hltfarm.service.replay.report import Unusable, exit_code, lines, summary, to_json
@@ -282,6 +284,66 @@ def test_the_exit_code_and_the_summary_are_of_all_bundles(tmp_path: Path) -> Non
 def test_foreign_texts_do_not_reach_the_terminal_as_commands(tmp_path: Path) -> None:
     outcome = replayed(tmp_path, [Failed(ending=Ending.RAISED, text="\x1b[2J\nfarm: fine")])
     assert "raised: ?[2J?farm: fine" in lines(outcome, details=False)[-1]
+
+
+def test_foreign_texts_in_an_error_neither(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write(tmp_path, config=RunConfig(run=3, model="/nowhere"), models=(replace(MODEL, name="\x1b[2J"),))
+    assert run(["replay", str(folder)]) == 2
+    assert "?[2J:abcd" in capsys.readouterr().err
+
+
+class FakeChild:
+    """Answers what it is told; events of the numbers in `fatal` end it."""
+
+    def __init__(self, made: list[FakeChild], fatal: set[int]) -> None:
+        made.append(self)
+        self.fatal, self.closed, self.asked = fatal, False, list[int]()
+
+    def reconstruct(self, index: int, timeout_s: float) -> Done | Failed:
+        assert not self.closed
+        self.asked.append(index)
+        return LOST if index in self.fatal else row(digest=index)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    ("children", "asked", "endings"),
+    [
+        (9, [[0, 0, 1], [2, 2, 3]], ["reconstructed", "crashed", "reconstructed", "crashed"]),
+        (1, [[0, 0, 1]], ["reconstructed", "crashed", "crashed", "crashed"]),
+    ],
+)
+def test_an_event_that_took_the_process_along_is_followed_by_a_new_one(
+    children: int, asked: list[list[int]], endings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[FakeChild] = []
+
+    def prepared(read: Bundle, message: object) -> tuple[FakeChild, Prepared]:
+        if len(made) == children:
+            raise ConfigError("the device is gone")
+        return FakeChild(made, {1, 3}), HERE
+
+    monkeypatch.setattr(session, "prepared", prepared)
+    outcome = session.replay(bundle(tmp_path, events=4), Options(), lambda text: None)
+    assert [child.asked for child in made] == asked, "no process is started for nothing after the last event"
+    assert all(child.closed for child in made)
+    assert [verdict.ending.value for verdict in outcome.verdicts] == endings
+    assert not outcome.good
+    if children == 1:
+        assert "nothing can be built any more after event 1: the device is gone" in outcome.verdicts[2].text
+
+
+def test_other_hashes_are_refused_before_anything_is_reconstructed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[FakeChild] = []
+    monkeypatch.setattr(session, "prepared", lambda read, message: (FakeChild(made, set()), HERE))
+    read = bundle(tmp_path, menu_hash="77")
+    with pytest.raises(ConfigError, match=r"not what decided in the farm: menu 12, the bundle has 77; --force"):
+        session.replay(read, Options(), lambda text: None)
+    assert [(child.asked, child.closed) for child in made] == [([], True)]
+    outcome = session.replay(read, Options(force=True, times=1), lambda text: None)
+    assert (outcome.good, outcome.differences) == (True, ("menu 12, the bundle has 77",))
 
 
 def test_options_that_cannot_be_meant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
