@@ -148,6 +148,61 @@ def test_models_from_the_command_line(farm: Served, ctl: Ctl, tmp_path: Path) ->
     assert "name a model" in ctl("models", "activate", code=2)
 
 
+def test_menus_and_models_of_an_open_run_from_the_command_line(farm: Served, ctl: Ctl, tmp_path: Path) -> None:
+    menu, other = tmp_path / "menu.yaml", tmp_path / "other.yaml"
+    menu.write_text(MENU)
+    other.write_text(MENU.replace("{name: HLT_All}", "{name: HLT_All, prescale: 3}").replace("collisions", "tight"))
+    hashes = [ctl.json("menu", "upload", file)["hash"] for file in (menu, other)]
+    assert "in an open run; the farm is Halted" in ctl("menu", "activate", "tight", code=1)
+    ctl("configure", "--menu", menu)
+    ctl("start")
+    assert "nothing to go back to" in ctl("menu", "rollback", code=1)
+    farm.link.programmes.lumi = 4
+    assert ctl("menu", "activate", "tight").startswith("activate of run 1: done, from lumisection 5 on after ")
+    assert "already" in ctl("menu", "activate", "tight", code=2)
+    assert "'absent'" in ctl("menu", "activate", "absent", code=2)
+    assert "lumisection 4 has begun" in ctl("menu", "rollback", "--lumisection", "4", code=2)
+    farm.link.decide(4, [True, False])
+    farm.link.decide(5, [True, True, False])
+    ctl("models", "activate", "none", "--event-model", "none", "--lumisection", "9", "--partial")
+    assert ctl.json("menu", "rollback", "--lumisection", "12")["lumisection"] == 12
+    rows = [line.split() for line in ctl("programmes").splitlines()]
+    assert rows[0] == ["lumisection", "5"]
+    assert [(row[0], row[1], *row[-3:]) for row in rows[2:]] == [
+        ("0", hashes[0], "1", "1", "-"),
+        ("5", hashes[1], "2", "1", "now"),
+        ("9", hashes[1], "0", "0", "-"),
+        ("12", hashes[1], "0", "0", "-"),
+    ]
+    farm.link.unable[MENU] = "no such column"
+    assert "nothing has changed: worker w0: no such column" in ctl("menu", "activate", "collisions", code=1)
+    farm.link.builds = False
+    assert "still pending after 0.1 s" in ctl("models", "activate", "none", "--event-model", "", "--timeout", "0.1", code=1)
+    assert "on its way" in ctl("menu", "rollback", code=1)
+
+
+def test_a_shadow_from_the_command_line(farm: Served, ctl: Ctl, tmp_path: Path) -> None:
+    menu = tmp_path / "menu.yaml"
+    menu.write_text(MENU)
+    for command in (("show",), ("stop",)):
+        assert "there is no shadow" in ctl("shadow", *command, code=1)
+    assert "in an open run" in ctl("shadow", "start", "--menu", menu, code=1)
+    ctl("configure")
+    ctl("start")
+    told = ctl("shadow", "start", "--menu", menu, "--fraction", "0.25").splitlines()
+    assert told[0].endswith("models none: 25 % of the events")
+    assert farm.link.programmes.shadow is not None
+    assert farm.link.programmes.shadow.fraction == 0.25
+    assert ctl("shadow", "show").splitlines()[1:4] == [
+        "0 events seen, 0 that the shadow could not process",
+        "                SHADOW ACCEPTS  SHADOW REJECTS",
+        "active accepts  0               0",
+    ]
+    assert ctl.json("shadow", "stop")["events_fraction"] == 0.25
+    assert farm.link.programmes.shadow is None
+    assert "greater than 0" in ctl("shadow", "start", "--fraction", "0", code=2)
+
+
 @pytest.mark.usefixtures("farm")
 def test_watching_without_a_terminal(ctl: Ctl) -> None:
     lines = ctl("watch", "--count", "2", "--interval", "0.1").splitlines()

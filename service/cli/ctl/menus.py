@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import typer
 
-from hltfarm.service.cli.ctl.session import TIMEOUT_S, NoWait, Timeout, moment, session_of, table
+from hltfarm.service.cli.ctl.session import TIMEOUT_S, NoWait, Partial, Timeout, moment, session_of, table
 
 KIND = "application/yaml"
 File = Annotated[Path, typer.Argument(help="A menu (YAML).")]
@@ -90,21 +90,29 @@ def activate(
     context: typer.Context,
     reference: Reference,
     lumisection: Lumisection = None,
+    partial: Partial = False,
     no_wait: NoWait = False,
     timeout: Timeout = TIMEOUT_S,
 ) -> None:
     """Let a menu of the store decide, from a lumisection of the running run on."""
     session = session_of(context)
     with session.farm() as farm:
-        answer = farm.ask("POST", "/v1/control/activate", {"menu_ref": reference, "lumisection": lumisection})
+        answer = farm.ask("POST", "/v1/control/activate", {"menu_ref": reference, "lumisection": lumisection, "partial": partial})
         session.wait(farm, answer, no_wait, timeout)
 
 
-def rollback(context: typer.Context, lumisection: Lumisection = None, no_wait: NoWait = False, timeout: Timeout = TIMEOUT_S) -> None:
+def rollback(
+    context: typer.Context,
+    lumisection: Lumisection = None,
+    partial: Partial = False,
+    no_wait: NoWait = False,
+    timeout: Timeout = TIMEOUT_S,
+) -> None:
     """Back to the menu and the models that decided before the present ones."""
     session = session_of(context)
     with session.farm() as farm:
-        session.wait(farm, farm.ask("POST", "/v1/control/rollback", {"lumisection": lumisection}), no_wait, timeout)
+        answer = farm.ask("POST", "/v1/control/rollback", {"lumisection": lumisection, "partial": partial})
+        session.wait(farm, answer, no_wait, timeout)
 
 
 def delete(context: typer.Context, reference: Reference) -> None:

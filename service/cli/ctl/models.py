@@ -12,7 +12,7 @@ import typer
 
 from hltfarm.service.cli.ctl.menus import Lumisection
 from hltfarm.service.cli.ctl.runs import Engine, EventModel, WorkingPoint
-from hltfarm.service.cli.ctl.session import TIMEOUT_S, NoWait, Timeout, session_of, table
+from hltfarm.service.cli.ctl.session import TIMEOUT_S, NoWait, Partial, Timeout, session_of, table
 
 Reference = Annotated[str, typer.Argument(metavar="NAME|HASH", help="An uploaded model; NAME@VERSION for one of its versions.")]
 
@@ -77,6 +77,7 @@ def activate(
     engine: Engine = None,
     event_model: EventModel = None,
     lumisection: Lumisection = None,
+    partial: Partial = False,
     no_wait: NoWait = False,
     timeout: Timeout = TIMEOUT_S,
 ) -> None:
@@ -89,7 +90,8 @@ def activate(
     if not body:
         raise ConfigError("name a model, or what is to change: --working-point, --engine, --event-model")
     with session.farm() as farm:
-        session.wait(farm, farm.ask("POST", "/v1/control/activate", body | {"lumisection": lumisection}), no_wait, timeout)
+        answer = farm.ask("POST", "/v1/control/activate", body | {"lumisection": lumisection, "partial": partial})
+        session.wait(farm, answer, no_wait, timeout)
 
 
 def delete(context: typer.Context, reference: Reference) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait until it is done; print the transition to follow.")]
 Timeout = Annotated[float, typer.Option(min=0.1, max=86400, help="Longest wait, in seconds.")]
+Partial = Annotated[bool, typer.Option("--partial", help="Go on without ingests that do not answer; they follow when they are back.")]
 TIMEOUT_S = 120.0
 
 
