@@ -11,6 +11,7 @@ import typer
 
 from hltfarm.service.cli import bench_curve
 from hltfarm.service.cli.bench_farm import farm
+from hltfarm.service.cli.bench_output import output
 from hltfarm.service.cli.options import EngineOption, ModelOption
 from hltfarm.service.cli.outputs import check_file, check_folder
 
@@ -251,4 +252,5 @@ def register(app: typer.Typer) -> None:
     group.command()(equality)
     group.command()(farm)
     bench_curve.register(group)
+    group.command()(output)
     app.add_typer(group, name="bench")
