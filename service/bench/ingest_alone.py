@@ -1,4 +1,4 @@
-"""An ingest with a worker that answers without looking: what the data path costs when nothing is computed. Processes of their own."""
+"""An ingest with a worker that decides without looking: what the data path costs when nothing is computed. Processes of their own."""
 
 from __future__ import annotations
 
@@ -28,29 +28,49 @@ ANSWER_S = 30.0  # longest wait for an ingest that is being started
 STOP_S = 10.0
 RUN = 1
 BATCH = 64
+MIX = 2654435761  #: multiplies event numbers modulo 2^32: accepted ones are spread evenly
+
+
+@dataclass(frozen=True, slots=True)
+class Decides:
+    """What the worker says: accepts this share of the events (0 to 1), evenly spread; their tables have so many bytes."""
+
+    share: float = 0.0
+    columns_bytes: int = 0
+
+
+REJECTS = Decides()
 
 
 @dataclass(slots=True)
-class _Rejected:
-    """A batch whose events are rejected."""
+class _Decided:
+    """A batch; accepted events have all the same tables."""
 
     results: NDArray[np.void]
+    tables: Tables
     stage_seconds: dict[str, float] = field(default_factory=dict)
 
     def reply(self, i: int) -> Tables | None:
-        """No tables."""
-        return None
+        """Tables of an event."""
+        return self.tables
 
 
-class _Blind:
-    """A reconstruction that rejects every event and reads none."""
+class Blind:
+    """A reconstruction that decides by the number of an event and reads nothing."""
 
     backend = "cpu"
     device = "none"
     parallel = 1
 
-    def run(self, events: list[RawEvent], *, columns: list[bool] | None, programme: int) -> _Rejected:
-        return _Rejected(np.zeros(len(events), RESULT))
+    def __init__(self, decides: Decides) -> None:
+        self._below = int(decides.share * (1 << 32))
+        self._tables: Tables = {"tracks": {"pt": np.zeros(decides.columns_bytes // 4, dtype=np.float32)}}
+
+    def run(self, events: list[RawEvent], *, columns: list[bool] | None, programme: int) -> _Decided:
+        results = np.zeros(len(events), RESULT)
+        numbers = np.array([event.id.event for event in events], dtype=np.uint64)
+        results["accept"] = results["path_bits"] = results["path_raw"] = (numbers * np.uint64(MIX) & np.uint64(0xFFFFFFFF)) < self._below
+        return _Decided(results, self._tables)
 
     def forget(self, programme: int) -> None:
         pass
@@ -62,16 +82,15 @@ class _Blind:
         pass
 
 
-def _build(config: RunConfig, present: Reconstruction | None) -> Built:
-    return Built(_Blind(), 1, "0" * 16, (PathInfo("HLT_None", "physics"),))
+def _worker(url: str, decides: Decides) -> None:
+    def build(config: RunConfig, present: Reconstruction | None) -> Built:
+        return Built(Blind(decides), 1, "0" * 16, (PathInfo("HLT_Blind", "physics"),))
 
-
-def _worker(url: str) -> None:
-    run_worker(WorkerSettings(name="blind", ingests=(url,), backend="cpu", max_events=BATCH, max_wait_s=0.0), _build)
+    run_worker(WorkerSettings(name="blind", ingests=(url,), backend="cpu", max_events=BATCH, max_wait_s=0.0), build)
 
 
 @contextmanager
-def running(settings: IngestSettings) -> Iterator[Commands]:
+def running(settings: IngestSettings, decides: Decides = REJECTS) -> Iterator[Commands]:
     """An ingest with these settings, a run that takes events, and its worker, until the end of the block.
 
     Raises HltfarmError if they do not come up.
@@ -79,7 +98,7 @@ def running(settings: IngestSettings) -> Iterator[Commands]:
     spawn = multiprocessing.get_context("spawn")
     processes = [
         spawn.Process(target=run_ingest, args=(settings,), name="ingest"),
-        spawn.Process(target=_worker, args=(settings.workers_url,), name="worker"),
+        spawn.Process(target=_worker, args=(settings.workers_url, decides), name="worker"),
     ]
     commands = Commands(settings.control_url, processes)
     try:

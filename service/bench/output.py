@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,20 +18,18 @@ from hltfarm.loadgen.load.driver import LoadConfig
 from hltfarm.loadgen.load.processes import run_in_processes
 from hltfarm.loadgen.load.schedule import Schedule
 from hltfarm.proto.errors import BackendError
-from hltfarm.proto.messages import RunConfig, RunState, Snapshot
+from hltfarm.proto.messages import RunState, Snapshot
+from hltfarm.service.bench.ingest_alone import Commands, Decides, running
 from hltfarm.service.bench.report import machine
-from hltfarm.service.control.link import FarmLink
+from hltfarm.service.ingest.settings import IngestSettings
 from hltfarm.service.output.settings import Fsync, OutputSettings
-from hltfarm.service.supervisor.processes import LAUNCHER
-from hltfarm.service.supervisor.specs import HLTFARM
 
-READY_S = 30.0
 END_S = 120.0  # a slow disk may have to take what the kernel kept
 POLL_S = 0.05
-COMMAND_S = 5.0
 FILE_BYTES = 256 << 20
 KEEP_BYTES = 1 << 30  # accepted events of a fast ingest would fill a disk within minutes
 NO_OUTPUT = "no output"
+SHARED_MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,87 +71,58 @@ def run_plan(plan: Plan, say: Callable[[str], None]) -> Iterator[Measurement]:
 
 
 def _measure(plan: Plan, share: float, output: str) -> Measurement:
-    with tempfile.TemporaryDirectory(prefix="hltfarm-bench-", dir=plan.folder) as name, _farm(plan, share, output, Path(name)) as farm:
-        farm.command("configure", RunConfig(run=1))
-        farm.command("start")
-        farm.wait(lambda s: any(worker.ready for worker in s.workers), READY_S, "no worker became ready")
-        schedule = Schedule(None, plan.seconds)
-        config = LoadConfig(ingests=(farm.clients,), schedule=schedule, source=plan.source.name, patience_s=END_S)
-        report = run_in_processes(config, plan.source, None, 1)
-        farm.command("stop")
-        snapshot = farm.wait(lambda s: s.state is RunState.CONFIGURED, END_S, "the run did not end")
-        books = snapshot.ledger
-        problems = list(report.problems)
-        if books.mismatch or books.received != report.sent or books.accepted != report.decisions.get("accepted", 0):
-            problems.append(f"the ledger ({books}) is not what the client saw: {report.sent} sent, {report.decisions}")
-        return Measurement(
-            share=share,
-            output=output,
-            rate_hz=report.achieved_rate_hz,
-            gb_per_s=report.achieved_rate_hz * report.sent_bytes / max(1, report.sent) * 1e-9,
-            received=books.received,
-            accepted=books.accepted,
-            written_bytes=sum(item.closed_bytes for item in snapshot.outputs),
-            problems=problems,
-        )
+    decides = Decides(share, plan.columns_bytes)
+    with tempfile.TemporaryDirectory(prefix="hltfarm-bench-", dir=plan.folder) as name:
+        settings = _settings(plan, output, Path(name))
+        with running(settings, decides) as commands:
+            schedule = Schedule(None, plan.seconds)
+            config = LoadConfig(ingests=(settings.clients_url,), schedule=schedule, source=plan.source.name, patience_s=END_S)
+            report = run_in_processes(config, plan.source, None, 1)
+            snapshot = _ended(commands)
+    books = snapshot.ledger
+    problems = list(report.problems)
+    if books.mismatch or books.received != report.sent or books.accepted != report.decisions.get("accepted", 0):
+        problems.append(f"the ledger ({books}) is not what the client saw: {report.sent} sent, {report.decisions}")
+    return Measurement(
+        share=share,
+        output=output,
+        rate_hz=report.achieved_rate_hz,
+        gb_per_s=report.achieved_rate_hz * report.sent_bytes / max(1, report.sent) * 1e-9,
+        received=books.received,
+        accepted=books.accepted,
+        written_bytes=sum(item.closed_bytes for item in snapshot.outputs),
+        problems=problems,
+    )
 
 
-class _Farm:
-    def __init__(self, runner: asyncio.Runner, link: FarmLink, clients: str, processes: Sequence[subprocess.Popen[bytes]]) -> None:
-        self.clients = clients
-        self._runner, self._link, self._processes = runner, link, processes
-
-    def command(self, op: str, config: RunConfig | None = None) -> None:
-        self._runner.run(self._link.command(op, config))
-
-    def wait(self, condition: Callable[[Snapshot], bool], patience_s: float, failure: str) -> Snapshot:
-        """Ask until the condition holds. Raises BackendError if it does not in time, or a process ended."""
-        deadline = time.monotonic() + patience_s
-        while True:
-            view = self._runner.run(self._link.look())
-            if view.snapshot is not None and condition(view.snapshot):
-                return view.snapshot
-            if time.monotonic() > deadline or any(process.poll() is not None for process in self._processes):
-                raise BackendError(f"{failure}: {'; '.join(view.problems) or 'no reason known'}")
-            time.sleep(POLL_S)  # the interval of asking
-
-
-@contextmanager
-def _farm(plan: Plan, share: float, output: str, folder: Path) -> Iterator[_Farm]:
-    """An ingest and a worker, until the end of the block. Sockets are ipc, so that ports need not be found."""
-    clients, workers, control = (f"ipc://{folder}/{name}" for name in ("clients", "workers", "control"))
-    ring = Path("/dev/shm") / f"hltfarm-{os.getpid()}-{folder.name}"
-    ingest = [*HLTFARM, "ingest", *("--clients", clients), *("--workers", workers), *("--control", control), *("--ring", str(ring))]
-    ingest += [*("--slots", str(plan.slots)), *("--errors", str(folder / "errors")), *("--canary-s", "0")]
+def _settings(plan: Plan, output: str, folder: Path) -> IngestSettings:
+    """An ingest over ipc, so that no ports have to be found."""
+    files = OutputSettings()
     if output != NO_OUTPUT:
-        settings = OutputSettings(fsync=Fsync(output), columns=plan.columns_bytes > 0, file_bytes=FILE_BYTES, keep_bytes=KEEP_BYTES)
-        ingest += settings.arguments(folder / "output", None)
-    worker = [sys.executable, "-P", "-m", "hltfarm.workers.instant", workers, str(share), str(plan.columns_bytes)]
-    processes: list[subprocess.Popen[bytes]] = []
-    with asyncio.Runner() as runner:
-        link = runner.run(_link(control))
-        try:
-            for name, command in (("ingest", ingest), ("worker", worker)):
-                with (folder / f"{name}.log").open("wb") as log:
-                    launched = [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), *command]  # ends with this process
-                    processes.append(subprocess.Popen(launched, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
-            farm = _Farm(runner, link, clients, processes)
-            farm.wait(lambda s: True, READY_S, "the ingest did not start")
-            yield farm
-        finally:
-            for process in reversed(processes):
-                process.terminate()
-            for process in processes:
-                try:
-                    process.wait(READY_S)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-            runner.run(link.close())
+        columns = plan.columns_bytes > 0
+        files = OutputSettings(folder=folder / "output", fsync=Fsync(output), columns=columns, file_bytes=FILE_BYTES, keep_bytes=KEEP_BYTES)
+    return IngestSettings(
+        clients_url=f"ipc://{folder}/clients",
+        workers_url=f"ipc://{folder}/workers",
+        control_url=f"ipc://{folder}/control",
+        ring=SHARED_MEMORY / f"hltfarm-{os.getpid()}-{folder.name}",
+        slots=plan.slots,
+        error_dir=folder / "errors",
+        canary_s=0.0,
+        output=files,
+    )
 
 
-async def _link(control: str) -> FarmLink:
-    return FarmLink([control], COMMAND_S)
+def _ended(commands: Commands) -> Snapshot:
+    """Stop the run and wait until its files are closed. Raises BackendError if that takes too long."""
+    snapshot = commands.give("stop")
+    deadline = time.monotonic() + END_S
+    while snapshot.state is not RunState.CONFIGURED:
+        if time.monotonic() > deadline:
+            raise BackendError(f"the run did not end within {END_S:g} s: {'; '.join(snapshot.problems) or 'no reason known'}")
+        time.sleep(POLL_S)  # the interval of asking
+        snapshot = commands.give("snapshot")
+    return snapshot
 
 
 def median_rate(measurements: Sequence[Measurement], share: float, output: str) -> float:

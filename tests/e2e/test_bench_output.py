@@ -12,10 +12,10 @@ import pytest
 
 from hltfarm.proto.errors import ConfigError
 from hltfarm.proto.events import EventId, RawEvent
+from hltfarm.service.bench.ingest_alone import Blind, Decides
 from hltfarm.service.bench.output import Measurement, Plan, to_json
 from hltfarm.service.cli.bench_output import shares
 from hltfarm.service.output.settings import Fsync
-from hltfarm.workers.instant import Instant
 
 COMMAND = [sys.executable, "-P", "-c", "from hltfarm.service.cli import main; main()", "bench", "output"]
 
@@ -41,15 +41,17 @@ def test_a_small_measurement(tmp_path: Path, demo_sample: Path) -> None:
 
 
 def test_accepted_events_are_spread_evenly() -> None:
-    instant = Instant(0.02, 400)
+    blind = Blind(Decides(0.02, 400))
     events = [RawEvent(EventId(1, 1, number, 0), np.zeros(1, dtype=np.uint8)) for number in range(10_000)]
-    done = instant.run(events, columns=None, programme=1)
+    done = blind.run(events, columns=None, programme=1)
     places = np.flatnonzero(done.results["accept"])
     assert len(places) == pytest.approx(200, abs=5)
     assert np.diff(places).max() < 150
-    assert done.reply(0)["tracks"]["pt"].nbytes == 400
-    assert not Instant(0.0, 0).run(events, columns=None, programme=1).results["accept"].any()
-    assert Instant(1.0, 0).run(events, columns=None, programme=1).results["accept"].all()
+    tables = done.reply(0)
+    assert tables is not None
+    assert tables["tracks"]["pt"].nbytes == 400
+    assert not Blind(Decides(0.0)).run(events, columns=None, programme=1).results["accept"].any()
+    assert Blind(Decides(1.0)).run(events, columns=None, programme=1).results["accept"].all()
 
 
 def test_ratios_are_of_the_medians() -> None:
