@@ -6,6 +6,7 @@ file whose writer died knows which events are complete. Calls block as long as t
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -131,8 +132,8 @@ class OutputFile:
             if complete < len(ends):
                 self._cut()
                 if done:
-                    return done
-                raise OSError(28, "No space left on device", str(self.part))
+                    return done  # the next attempt says why
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.part))
         return done
 
     def sync(self) -> None:
@@ -157,7 +158,7 @@ class OutputFile:
         tail = index + footer(len(self._index), content, content + len(index) + ALIGN)
         if self._write([tail]) != len(tail):
             self._cut()
-            raise OSError(28, "No space left on device", str(self.part))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.part))
         os.ftruncate(self._descriptor, content + len(tail))
         if sync:
             try:
@@ -195,24 +196,25 @@ class OutputFile:
 
     def _append_whole(self, data: bytes) -> None:
         if self._write([data]) != len(data):
-            raise OSError(28, "No space left on device", str(self.part))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.part))
         self.end += len(data)
         self.crc = crc32c(data, self.crc)
 
     def _write(self, pieces: Sequence[Buffer]) -> int:
-        """Write at the end; the number of bytes that went in. Raises OSError (the file is cut back then)."""
-        size = sum(len(piece) for piece in pieces)
-        try:
-            written = os.pwritev(self._descriptor, pieces, self.end)
-            while written < size:  # a signal, or the last bytes of the disk: the next call says which
-                rest = _rest(pieces, written)
+        """Write at the end; the number of bytes that went in. Raises OSError if none did (the file is cut back then)."""
+        size, written = sum(len(piece) for piece in pieces), 0
+        while written < size:  # more than once: after a signal, or for the last bytes of the disk
+            rest = _rest(pieces, written) if written else pieces
+            try:
                 more = os.pwritev(self._descriptor, rest, self.end + written)
-                if more == 0:
+            except OSError as error:
+                if written:
                     break
-                written += more
-        except OSError as error:
-            self._cut()
-            raise OSError(error.errno, error.strerror, str(self.part)) from error
+                self._cut()
+                raise OSError(error.errno, error.strerror, str(self.part)) from error
+            if more == 0:
+                break
+            written += more
         return written
 
     def _cut(self) -> None:

@@ -86,8 +86,9 @@ def _complete(part: Path, sync: bool) -> Recovered | None:
     part.rename(final)
     if sync:
         sync_folder(final.parent)
-    log.warning("%s was completed after the end of its ingest: %d events, %d bytes cut off", final, len(index), size - end)
-    return Recovered(final, len(index), size - end)
+    cut = max(0, size - end)  # the padding of the last event may be missing
+    log.warning("%s was completed after the end of its ingest: %d events, %d bytes cut off", final, len(index), cut)
+    return Recovered(final, len(index), cut)
 
 
 def _scan(records: RecordFile) -> tuple[list[tuple[int, int, int, int, int, int, int]], int]:
