@@ -142,6 +142,13 @@ class Commands:
             raise HltfarmError(f"{self._url}: {op}: {reply.error}")
         return reply.snapshot
 
+    @property
+    def ingest_pid(self) -> int:
+        """Of the ingest's process."""
+        pid = self._processes[0].pid
+        assert pid is not None, "it was started"
+        return pid
+
     def check(self) -> None:
         """Raises HltfarmError if one of the processes has ended."""
         for process in self._processes:

@@ -19,6 +19,7 @@ from hltfarm.loadgen.load.processes import run_in_processes
 from hltfarm.loadgen.load.schedule import Schedule
 from hltfarm.proto.errors import BackendError
 from hltfarm.proto.messages import RunState, Snapshot
+from hltfarm.service.bench.cpu import cpu_seconds
 from hltfarm.service.bench.ingest_alone import Commands, Decides, running
 from hltfarm.service.bench.report import machine
 from hltfarm.service.ingest.settings import IngestSettings
@@ -48,12 +49,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """One load. output: a policy of fsync, or NO_OUTPUT. written_bytes: of files that were closed when the run had ended."""
+    """One load. output: a policy of fsync, or NO_OUTPUT. ingest_us: CPU time of the ingest's process for each event, its files included;
+    it depends less than the rate on what else the machine does. written_bytes: of files that were closed when the run had ended."""
 
     share: float
     output: str
     rate_hz: float
     gb_per_s: float
+    ingest_us: float
     received: int
     accepted: int
     written_bytes: int
@@ -77,8 +80,10 @@ def _measure(plan: Plan, share: float, output: str) -> Measurement:
         with running(settings, decides) as commands:
             schedule = Schedule(None, plan.seconds)
             config = LoadConfig(ingests=(settings.clients_url,), schedule=schedule, source=plan.source.name, patience_s=END_S)
+            before = cpu_seconds(commands.ingest_pid)
             report = run_in_processes(config, plan.source, None, 1)
             snapshot = _ended(commands)
+            used_s = cpu_seconds(commands.ingest_pid) - before
     books = snapshot.ledger
     problems = list(report.problems)
     if books.mismatch or books.received != report.sent or books.accepted != report.decisions.get("accepted", 0):
@@ -88,6 +93,7 @@ def _measure(plan: Plan, share: float, output: str) -> Measurement:
         output=output,
         rate_hz=report.achieved_rate_hz,
         gb_per_s=report.achieved_rate_hz * report.sent_bytes / max(1, report.sent) * 1e-9,
+        ingest_us=used_s / max(1, books.received) * 1e6,
         received=books.received,
         accepted=books.accepted,
         written_bytes=sum(item.closed_bytes for item in snapshot.outputs),
@@ -142,6 +148,7 @@ def to_json(plan: Plan, measurements: Sequence[Measurement]) -> dict[str, Any]:
                 "share": share,
                 "output": output,
                 "rate_hz": median_rate(measurements, share, output),
+                "ingest_us": statistics.median(item.ingest_us for item in measurements if (item.share, item.output) == (share, output)),
                 "ratio": median_rate(measurements, share, output) / median_rate(measurements, share, NO_OUTPUT),
             }
             for share, output in cases
@@ -154,7 +161,7 @@ def to_json(plan: Plan, measurements: Sequence[Measurement]) -> dict[str, Any]:
 def print_report(plan: Plan, measurements: Sequence[Measurement], console: Console) -> None:
     """A table of the medians and the spread of the rounds."""
     table = Table(title=f"{plan.source.name}, {plan.seconds:g} s each, {plan.rounds} rounds", title_justify="left")
-    for heading in ("accepted", "output", "events/s", "rounds", "in MB/s", "files MB/s", "to no output"):
+    for heading in ("accepted", "output", "events/s", "rounds", "in MB/s", "files MB/s", "ingest us/event", "to no output"):
         table.add_column(heading, justify="left" if heading == "output" else "right")
     for case in to_json(plan, measurements)["cases"]:
         mine = [item for item in measurements if (item.share, item.output) == (case["share"], case["output"])]
@@ -168,6 +175,7 @@ def print_report(plan: Plan, measurements: Sequence[Measurement], console: Conso
             f"{rates[0]:,.0f} .. {rates[-1]:,.0f}",
             f"{size:,.0f}",
             f"{files:,.0f}" if files else "-",
+            f"{case['ingest_us']:,.0f}",
             f"{case['ratio']:.2f}",
         )
     console.print(table)

@@ -33,6 +33,7 @@ def test_a_small_measurement(tmp_path: Path, demo_sample: Path) -> None:
     assert plain["written_bytes"] == 0
     for one in (plain, files):
         assert one["received"] > 0
+        assert one["ingest_us"] > 0
         assert one["accepted"] == pytest.approx(one["received"] / 4, rel=0.1, abs=3)
     mean = files["gb_per_s"] * 1e9 / files["rate_hz"]  # bytes of an event
     assert files["written_bytes"] > 0.5 * files["accepted"] * mean, "what is accepted is in the files"
@@ -58,7 +59,7 @@ def test_ratios_are_of_the_medians() -> None:
     plan = Plan(source=Path("s"), shares=[1], policies=[Fsync.NONE], rounds=3, seconds=1, slots=1, columns_bytes=0, folder=Path())
     rates = {"no output": (100.0, 1000.0, 200.0), "none": (50.0, 1.0, 90.0)}
     measurements = [
-        Measurement(share=1, output=output, rate_hz=rate, gb_per_s=0.1, received=1, accepted=1, written_bytes=0, problems=[])
+        Measurement(share=1, output=output, rate_hz=rate, gb_per_s=0.1, ingest_us=9.0, received=1, accepted=1, written_bytes=0, problems=[])
         for output, all_of_it in rates.items()
         for rate in all_of_it
     ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -211,6 +213,42 @@ def test_a_full_disk_holds_events_back_until_there_is_room(make_farm: MakeFarm, 
         assert (snapshot.totals.accepted, snapshot.totals.error, snapshot.failures["RESET"]) == (0, 10, 10)
         farm.wait(lambda _: (tmp_path / "run000007/run000007_ls0001.json").exists(), client)  # the writer's last job
     assert files(tmp_path) == {}
+
+
+def test_with_room_again_everything_goes_on(make_farm: MakeFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full in the middle of a run, and a stop comes: nothing is lost, and nothing is there twice."""
+    room = [1 << 40]
+    pwritev = os.pwritev
+
+    def limited(descriptor: int, pieces: list[bytes], offset: int) -> int:
+        data = b"".join(bytes(piece) for piece in pieces)[: room[0]]
+        if not data:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        room[0] -= len(data)
+        return pwritev(descriptor, [data], offset)
+
+    monkeypatch.setattr(os, "pwritev", limited)
+    farm = make_farm(output=settings(tmp_path))
+    farm.run()
+    with farm.client() as client:
+        client.wait_open(DEADLINE_S)
+        assert len(stream(client, range(20))) == 20
+        room[0] = 5000
+        sent = 20
+        while not any("cannot be written" in problem for problem in farm.snapshot().problems):
+            client.send(event(sent), timeout=DEADLINE_S)
+            sent += 1
+            client.poll(0)
+        farm.command("stop")
+        snapshot = farm.wait(lambda s: s.ledger.in_flight == s.outputs[0].waiting_events > 0, client)
+        assert snapshot.state is RunState.DRAINING
+        room[0] = 1 << 40
+        farm.wait(lambda s: s.state is RunState.CONFIGURED, client)
+        client.flush(DEADLINE_S)
+        assert client.unacknowledged == 0
+        snapshot = farm.snapshot()
+    assert (snapshot.ledger.received, snapshot.ledger.error, snapshot.outputs[0].waiting_events) == (sent, 0, 0)
+    assert numbers(tmp_path) == list(range(1, sent, 2))
 
 
 def test_a_folder_belongs_to_one_ingest(make_farm: MakeFarm, tmp_path: Path) -> None:
