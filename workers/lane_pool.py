@@ -1,4 +1,7 @@
-"""Lanes that threads take in turn: a batch takes any that is free, a change of a lane takes that one."""
+"""Lanes that threads take in turn: a batch takes any that is free, a change of a lane takes that one.
+
+A lane holds programs by number: what it runs for one menu with its models. All lanes of a pool have the same.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,23 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-L = TypeVar("L")
+from hltfarm.proto.soa import Collection
+
+if TYPE_CHECKING:
+    from hltfarm.workers.dnn.selector import Selector
+
+
+class Lane(Protocol):
+    """What a pool needs of a lane. `programs` changes only while the lane is idle."""
+
+    programs: dict[int, Any]
+
+    def prepare(self, tables: dict[str, Collection], params: dict[str, Any], selector: Selector) -> Any: ...
+
+
+L = TypeVar("L", bound=Lane)
 
 
 class LanePool(Generic[L]):
@@ -52,3 +69,19 @@ class LanePool(Generic[L]):
                 yield
             finally:
                 self.put(lane)
+
+    def prepare(self, number: int, tables: dict[str, Collection], params: dict[str, Any], selector: Selector) -> None:
+        """A program for every lane, one after the other, while the others work. Raises BackendError, and then there is no such program."""
+        try:
+            for lane in self.lanes:
+                with self.idle(lane):
+                    lane.programs[number] = lane.prepare(tables, params, selector)
+        except BaseException:
+            self.forget(number)
+            raise
+
+    def forget(self, number: int) -> None:
+        """Give the memory of a program free; no run may ask for it any more."""
+        for lane in self.lanes:
+            with self.idle(lane):
+                lane.programs.pop(number, None)

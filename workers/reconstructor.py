@@ -166,23 +166,15 @@ class CpuBackend:
             self._lanes.put(lane)
 
     def prepare(self, number: int, tables: dict[str, Collection], params: dict[str, NDArray[np.void]], selector: Selector) -> None:
-        """A program for every lane, one lane after the other. Raises BackendError, and then there is no such program."""
+        """See `LanePool.prepare`."""
         if selector.uses_torch:
             _one_torch_thread()
-        try:
-            for lane in self._lanes.lanes:
-                with self._lanes.idle(lane):
-                    lane.programs[number] = lane.prepare(tables, params, selector)
-        except BaseException:
-            self.forget(number)
-            raise
+        self._lanes.prepare(number, tables, params, selector)
         self._selects[number] = selector.track is not None
 
     def forget(self, number: int) -> None:
-        """Give the memory of a program free; no run may ask for it any more."""
-        for lane in self._lanes.lanes:
-            with self._lanes.idle(lane):
-                lane.programs.pop(number, None)
+        """No run may ask for this program any more."""
+        self._lanes.forget(number)
         self._selects.pop(number, None)
 
     def register(self, buffer: memoryview) -> None:

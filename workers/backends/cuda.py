@@ -280,24 +280,16 @@ class CudaBackend:
         return True
 
     def prepare(self, number: int, tables: dict[str, Collection], params: dict[str, np.ndarray[Any, Any]], selector: Selector) -> None:
-        """A program for every lane, one after the other, while the others work. Raises BackendError, and then there is no such program."""
+        """See `LanePool.prepare`."""
         runtime.setDevice(self._device_number)
         tables = _to_device(tables)
         cupy.cuda.Device().synchronize()  # they are in place before a lane's own stream reads them
-        try:
-            for lane in self._lanes.lanes:
-                with self._lanes.idle(lane):
-                    lane.programs[number] = lane.prepare(tables, params, selector)
-        except BaseException:
-            self.forget(number)
-            raise
+        self._lanes.prepare(number, tables, params, selector)
         self._selects[number] = selector.track is not None
 
     def forget(self, number: int) -> None:
-        """Give the memory of a program free; no run may ask for it any more."""
-        for lane in self._lanes.lanes:
-            with self._lanes.idle(lane):
-                lane.programs.pop(number, None)
+        """No run may ask for this program any more."""
+        self._lanes.forget(number)
         self._selects.pop(number, None)
 
     def register(self, buffer: memoryview) -> None:
