@@ -58,6 +58,7 @@ def serving(folder: Path) -> Iterator[str]:
     settings = ControlSettings(
         ingests=(ENDPOINT,),
         database=f"sqlite:///{folder}/runs.db",
+        models=folder / "models",
         poll_s=0.05,
         access=AccessSettings(tokens=tokens),
         transition_timeout_s=1.0,
@@ -97,7 +98,7 @@ def examine(url: str, examples: int, say: Callable[[str], None] = lambda _: None
     schemathesis.openapi.media_type("application/zip", _packages())
     answers: Counter[int] = Counter()
     failures: list[str] = []
-    for result in schemathesis.openapi.from_url(f"{url}/openapi.json").get_all_operations():
+    for result in schemathesis.openapi.from_url(f"{url}/openapi.json", timeout=START_S).get_all_operations():
         operation = result.ok()
         for mode in GenerationMode:
             try:
