@@ -10,11 +10,19 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from hdrh.histogram import HdrHistogram
 
 #: Latencies are kept in microseconds, from 1 us to 1 h, to three significant digits.
 LOWEST_US, HIGHEST_US, DIGITS = 1, 3_600_000_000, 3
+
+#: What decided an event: the menu's hash, and the identity of the models.
+Decider: TypeAlias = tuple[str, int]
+NOBODY: Decider = ("", 0)
+
+#: What is noted of an event that was answered; 0 while it was not.
+ANSWERS = {"accepted": 1, "rejected": 2, "error": 3}
 
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9}
 
@@ -70,7 +78,8 @@ class Accounting:
     outcomes: decisions by outcome, first ones only. duplicates: further decisions for an event that already has one.
     unexpected: decisions for events that were never sent. refused: events that the ingest will not take, by code.
     errors: error frames of the ingest by code, those included that only made the client wait and send again.
-    digests: of each payload of the source, as first reported. irreproducible: events whose digest differs from that.
+    deciders: events by lumisection and what decided them (menu's hash, models), those aside that could not be processed.
+    digests: of each payload of the source, as first reported by each decider. irreproducible: events whose digest differs from that.
     forced: indices of the events that the farm could not process (outcome `error`).
     """
 
@@ -88,7 +97,8 @@ class Accounting:
         self.offered = 0
         self.backlog_peak = 0
         self.sent_bytes = 0
-        self.digests: dict[int, int] = {}
+        self.deciders: Counter[tuple[int, Decider]] = Counter()
+        self.digests: dict[tuple[int, Decider], int] = {}
         self.forced = array("q")
         self._answered = bytearray()
         self._intended = array("d")
@@ -109,6 +119,11 @@ class Accounting:
         """Number of events sent whose decision may still come: those refused for good get none."""
         return self.sent - self.answered - self.refused.total()
 
+    def indices(self, outcome: str) -> list[int]:
+        """Events that were answered like this (`ANSWERS`), in the order of sending."""
+        answer = ANSWERS[outcome]
+        return [index for index, found in enumerate(bytes(self._answered)) if found == answer]
+
     def add_sent(self, intended: float, payload: int, size: int) -> int:
         """Enter the next event: its intended time, which event of the source it repeats, its bytes. Returns its index."""
         self._answered.append(0)
@@ -117,7 +132,9 @@ class Accounting:
         self.sent_bytes += size
         return len(self._answered) - 1
 
-    def add_decision(self, index: int, outcome: str, now: float, digest: int | None = None) -> None:
+    def add_decision(
+        self, index: int, outcome: str, now: float, digest: int | None = None, lumi: int = 0, decider: Decider = NOBODY
+    ) -> None:
         """Enter a decision. `digest` of the reconstructed event, None for one that was not reconstructed."""
         if not 0 <= index < len(self._answered):
             self.unexpected += 1
@@ -125,13 +142,15 @@ class Accounting:
         if self._answered[index]:
             self.duplicates += 1
             return
-        self._answered[index] = 1
+        self._answered[index] = ANSWERS[outcome]
         self.outcomes[outcome] += 1
         if outcome == "error":
             self.forced.append(index)
         self.latency.record(max(0.0, now - self._intended[index]))
-        if digest is not None and self.digests.setdefault(self._payload[index], digest) != digest:
-            self.irreproducible += 1
+        if digest is not None:
+            self.deciders[lumi, decider] += 1
+            if self.digests.setdefault((self._payload[index], decider), digest) != digest:
+                self.irreproducible += 1
 
 
 class Total:
@@ -152,11 +171,11 @@ class Total:
         self.refused = sum((item.refused for item in connections), Counter[str]())
         self.errors = sum((item.errors for item in connections), Counter[str]())
         self.latency = Latency()
-        digests: dict[int, int] = {}
+        digests: dict[tuple[int, Decider], int] = {}
         self.irreproducible = 0
         for item in connections:
             self.latency.add(item.latency)
-            differ = sum(digests.setdefault(payload, digest) != digest for payload, digest in item.digests.items())
+            differ = sum(digests.setdefault(key, digest) != digest for key, digest in item.digests.items())
             self.irreproducible += item.irreproducible + differ
 
     @property

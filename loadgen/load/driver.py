@@ -152,7 +152,9 @@ class Connection:
             unprocessed = bool(int(decision.result["flags"]) & EventFlag.UNPROCESSED) or decision.outcome is Outcome.ERROR
             index = self._numbering.index(decision.id.event)
             now = clock()
-            self.accounting.add_decision(index, OUTCOME_NAMES[decision.outcome], now, None if unprocessed else decision.digest)
+            digest = None if unprocessed else decision.digest
+            decider = (decision.menu, decision.models)
+            self.accounting.add_decision(index, OUTCOME_NAMES[decision.outcome], now, digest, decision.id.lumi, decider)
             self.last_answer = now
         self._note()
         if not decisions and 0.0 < pause_s <= TICK_S:

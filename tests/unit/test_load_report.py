@@ -256,3 +256,19 @@ def test_table_says_what_is_wrong(clock: Clock) -> None:
 def test_a_report_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot write"):
         write_json(tmp_path, {})
+
+
+def test_what_decided_an_event_is_noted() -> None:
+    accounting = Accounting("load-0")
+    for outcome, digest, decider in (
+        ("accepted", 5, ("a", 1)),
+        ("rejected", 6, ("b", 1)),
+        ("accepted", 6, ("b", 1)),
+        ("error", None, ("b", 1)),
+    ):
+        accounting.add_decision(accounting.add_sent(0.0, 0, 8), outcome, 0.001, digest, 3, decider)
+    assert (accounting.indices("accepted"), accounting.indices("rejected"), accounting.indices("error")) == ([0, 2], [1], [3])
+    assert accounting.deciders == {(3, ("a", 1)): 1, (3, ("b", 1)): 2}
+    assert accounting.irreproducible == 0, "another menu or model may give another digest"
+    accounting.add_decision(accounting.add_sent(0.0, 0, 8), "accepted", 0.001, 7, 4, ("b", 1))
+    assert accounting.irreproducible == 1
