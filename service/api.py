@@ -103,6 +103,14 @@ class FarmApi:
                 raise FarmError(f"the farm was not ready within {timeout_s:g} s: {'; '.join(reasons)}")
             time.sleep(POLL_S)
 
+    def begin(self, name: str, **body: object) -> str:
+        """Give a command that takes time; the id of its transition. StateError where the state forbids it."""
+        return str(self._json("POST", f"/v1/control/{name}", body or None)["id"])
+
+    def transition(self, identity: str) -> dict[str, Any]:
+        """How far a transition is."""
+        return self._json("GET", f"/v1/transitions/{identity}")
+
     def command(self, name: str, timeout_s: float, **body: object) -> None:
         """Give a run-control command and wait until it is done. StateError where the state forbids it, FarmError if it fails."""
         self.follow(self._json("POST", f"/v1/control/{name}", body or None), timeout_s)

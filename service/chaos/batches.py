@@ -6,9 +6,6 @@ from hltfarm.service.chaos.plan import Injection
 from hltfarm.service.chaos.scene import Scene
 from hltfarm.workers.faults import Act
 
-#: A poisonous event is chosen so far ahead on its connection that the order is there before it is sent.
-AHEAD = 8
-
 
 def hang(scene: Scene, injection: Injection) -> None:
     """A batch that does not return: the worker is given up, its events go to others, and it ends to be started again."""
@@ -42,16 +39,13 @@ def slow(scene: Scene, injection: Injection) -> None:
 
 def poison(scene: Scene, injection: Injection) -> None:
     """An event that makes every batch with it fail, hang, or kill its worker: it alone ends in the error stream."""
-    event = scene.load.coming(injection.target, AHEAD)
-    order = scene.order(act=Act(injection.manner), events=(event,))
-    scene.poison.add(event)
+    order = scene.poison(Act(injection.manner), [injection.target])
     scene.struck(order)
     scene.hit()
-    run = int(scene.farm.api.status()["run"])
 
     def bundled() -> bool:
         scene.farm.release_quarantined()  # it takes some workers along
-        return event in scene.farm.bundled(run)
+        return scene.victims <= set(scene.farm.bundled(scene.run))
 
-    scene.until(bundled, f"event {event}, which is poison, is not in the error stream")
+    scene.until(bundled, f"event {order.events[0]}, which is poison, is not in the error stream")
     scene.farm.look()

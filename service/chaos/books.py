@@ -1,7 +1,7 @@
 """Whether everybody's accounts of a round agree. Pure.
 
-The clients say how many events they offered and what became of each; the ledger of the registry, the metrics and the error stream on disk
-each say it again. Whatever fault was injected, nothing may be missing, and nothing may be there twice.
+The clients say how many events they offered and what became of each; the ledger of the registry, the metrics, the error stream and the
+output files on disk each say it again. Whatever fault was injected, nothing may be missing, and nothing may be there twice.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from hltfarm.loadgen.load.accounting import Decider
 from hltfarm.loadgen.load.crosscheck import DECISION_LABELS
 from hltfarm.loadgen.load.report import LoadReport
 
@@ -23,6 +24,9 @@ class Evidence:
     reports: of all loads of the run. ledger, outcome: of the run in the registry. metrics: counters of this round, gauges at its end.
     mismatches: of every status that was seen, by state. forced: numbers of the events that the clients were told could not be processed;
     bundled: those in the bundles of the error stream. poison: events that were meant to end there; None where others may.
+    accepted: numbers of the events that the clients were told are accepted; kept: those in the output files, by stream; unfinished: files
+    that were not closed.
+    deciders: events by lumisection and what decided them, as the clients were told; activations: what the registry says of that.
     lost_counts: events whose counts may be gone with an ingest that was killed, None where no ingest was.
     """
 
@@ -34,6 +38,11 @@ class Evidence:
     forced: Sequence[int]
     bundled: Sequence[int]
     poison: frozenset[int] | None
+    accepted: Sequence[int]
+    kept: Mapping[str, Sequence[int]]
+    deciders: Mapping[tuple[int, Decider], int] = field(default_factory=dict)
+    activations: Sequence[Mapping[str, int]] = ()
+    unfinished: Sequence[str] = ()
     lost_counts: int | None = None
     further: Sequence[str] = field(default_factory=tuple)  # problems found on the way
 
@@ -48,6 +57,8 @@ def problems(evidence: Evidence) -> list[str]:
     if not evidence.mismatches:
         found.append("no status was seen")
     found += _error_stream(evidence)
+    found += _outputs(evidence)
+    found += _programmes(evidence)
     expected = "stopped" if evidence.lost_counts is None else "interrupted"
     if evidence.outcome != expected:
         found.append(f"the registry says that the run {evidence.outcome}, expected {expected}")
@@ -75,6 +86,35 @@ def _error_stream(evidence: Evidence) -> list[str]:
         wrong, spared = set(forced) - evidence.poison, evidence.poison - set(forced)
         found += [f"events in the error stream that nothing was wrong with: {_some(Counter(wrong))}"] if wrong else []
         found += [f"events that were poison and were decided all the same: {_some(Counter(spared))}"] if spared else []
+    return found
+
+
+def _outputs(evidence: Evidence) -> list[str]:
+    """Output files against the clients."""
+    accepted, kept = set(evidence.accepted), {number for numbers in evidence.kept.values() for number in numbers}
+    found = [f"an output file was not closed: {name}" for name in evidence.unfinished]
+    if accepted - kept:
+        found.append(f"events that were accepted and are in no output file: {_some(Counter(accepted - kept))}")
+    if kept - accepted:
+        found.append(f"events in the output files that were not accepted: {_some(Counter(kept - accepted))}")
+    for stream, numbers in sorted(evidence.kept.items()):
+        twice = Counter(numbers) - Counter(set(numbers))
+        if twice and evidence.lost_counts is None:  # one that an ingest had written before it was killed is sent, and written, again
+            found.append(f"events that are more than once in the output files of {stream}: {_some(twice)}")
+    return found
+
+
+def _programmes(evidence: Evidence) -> list[str]:
+    """One menu and one set of models decide a lumisection, and the registry counts what they decided."""
+    of_lumi: dict[int, set[Decider]] = {}
+    for lumi, decider in evidence.deciders:
+        of_lumi.setdefault(lumi, set()).add(decider)
+    mixed = Counter(lumi for lumi, deciders in of_lumi.items() if len(deciders) > 1)
+    found = [f"lumisections that more than one menu or model decided: {_some(mixed)}"] if mixed else []
+    ledger = evidence.ledger
+    if evidence.activations and ledger is not None and evidence.lost_counts is None:
+        for name in ("accepted", "rejected"):
+            found += _same(f"{name} of the activations", sum(item[name] for item in evidence.activations), ledger[name])
     return found
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,10 +22,10 @@ class SmallDisk:
     mount: False leaves that out even where it is possible.
     """
 
-    def __init__(self, folder: Path, mount: bool = True) -> None:
+    def __init__(self, folder: Path, size_mb: int = SIZE_MB, mount: bool = True) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MB}m", "hltfarm-chaos", str(folder)]
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size_mb}m", "hltfarm-chaos", str(folder)]
         may = mount and shutil.which("mount") is not None
         self.mounted = may and subprocess.run(command, capture_output=True, check=False).returncode == 0
         self._limited: list[int] = []
@@ -36,6 +38,10 @@ class SmallDisk:
             self._limited = writers
             return
         with (self.folder / "filler").open("wb", buffering=0) as filler:
+            room = os.statvfs(self.folder)
+            with suppress(OSError):  # somebody was faster; the rest comes below
+                os.posix_fallocate(filler.fileno(), 0, room.f_bavail * room.f_frsize)
+            filler.seek(0, os.SEEK_END)
             block = bytes(BLOCK)
             while len(block) > 1:
                 try:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from hltfarm.loadgen.load.accounting import Accounting
+from hltfarm.loadgen.load.accounting import Accounting, Decider
 from hltfarm.loadgen.load.driver import Done, LoadConfig, Numbering, report_of, run_connections
 from hltfarm.loadgen.load.report import LoadReport
 from hltfarm.proto.events import RawEvent
@@ -63,10 +64,18 @@ class LiveLoad:
         return not self._over.wait(max(0.0, at_s - self.now))
 
     def coming(self, connection: int, ahead: int) -> int:
-        """Number of the event that this connection (modulo their number) sends as the `ahead`th from now, 0 for the next."""
+        """Number of the event that this connection (modulo their number) sends as the `ahead`th after what is due, 0 for the next."""
         place = connection % len(self._accountings)
-        numbering = Numbering(0, self._config.first_event + place, len(self._accountings))
-        return numbering.number(self._accountings[place].sent + ahead)
+        accounting = self._accountings[place]
+        return self._numbering(place).number(max(accounting.offered, accounting.sent) + ahead)
+
+    def was_sent(self, event: int) -> bool:
+        """Whether the event of this number was sent before now."""
+        indices = [(item, self._numbering(place).index(event)) for place, item in enumerate(self._accountings)]
+        return any(0 <= index < item.sent for item, index in indices)
+
+    def _numbering(self, place: int) -> Numbering:
+        return Numbering(0, self._config.first_event + place, len(self._accountings))
 
     # -- at its end --------------------------------------------------------------------------------------------------------
 
@@ -80,8 +89,18 @@ class LiveLoad:
     @property
     def forced(self) -> list[int]:
         """Numbers of the events that could not be processed."""
-        numberings = [Numbering(0, self._config.first_event + place, len(self._accountings)) for place in range(len(self._accountings))]
-        return [numbering.number(index) for numbering, item in zip(numberings, self._accountings, strict=True) for index in item.forced]
+        return [self._numbering(place).number(index) for place, item in enumerate(self._accountings) for index in item.forced]
+
+    @property
+    def deciders(self) -> Counter[tuple[int, Decider]]:
+        """Events by lumisection and what decided them."""
+        return sum((item.deciders for item in self._accountings), Counter[tuple[int, Decider]]())
+
+    @property
+    def accepted(self) -> list[int]:
+        """Numbers of the events that were accepted."""
+        found = [(self._numbering(place), item.indices("accepted")) for place, item in enumerate(self._accountings)]
+        return [numbering.number(index) for numbering, indices in found for index in indices]
 
     def stop(self) -> None:
         """End it, wherever it is."""

@@ -14,7 +14,7 @@ def kill_worker(scene: Scene, injection: Injection) -> None:
     name, pid = scene.worker(injection)
     scene.in_flight()
     scene.hit()
-    os.kill(pid, signal.SIGKILL)
+    scene.farm.kill(pid)
     scene.again(name, pid)
 
 
@@ -43,7 +43,7 @@ def kill_ingest(scene: Scene, injection: Injection) -> None:
     pid = pids[injection.target % len(pids)]
     scene.in_flight()
     scene.hit()
-    os.kill(pid, signal.SIGKILL)
+    scene.farm.kill(pid)
     # decided by it, or with it and answered without the client having read it yet
     scene.lost_counts = scene.load.answered + scene.load.waiting
 

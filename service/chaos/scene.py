@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from hltfarm.loadgen.load.report import LoadReport
@@ -13,11 +15,13 @@ from hltfarm.proto.events import RawEvent
 from hltfarm.service.chaos.farm import Farm
 from hltfarm.service.chaos.load import LiveLoad
 from hltfarm.service.chaos.plan import Injection
-from hltfarm.workers.faults import Order, give, strikes
+from hltfarm.workers.faults import Act, Order, give, strikes
 
 PATIENCE_S = 45.0
 TURN_S = 0.002
 SEVERAL, SOON_S = 3, 0.5
+#: Events that are to go wrong are chosen so far ahead on their connection that workers know of it before they are sent.
+AHEAD = 8
 
 
 class Hit(NamedTuple):
@@ -31,20 +35,53 @@ class ChaosError(HltfarmError):
     """A fault could not be made: the round proves nothing."""
 
 
+class Orders:
+    """The orders of the workers; faults that strike together share them."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self._orders: list[Order] = []
+        self._number = 0
+
+    def add(self, **what: object) -> Order:
+        """Give a further order."""
+        with self._lock:
+            # numbers of earlier rounds in the same farm are used up
+            self._number = max([self._number, *(strike.number for strike in strikes(self._file))]) + 1
+            order = Order(number=self._number, **what)  # type: ignore[arg-type]
+            self._orders.append(order)
+            give(self._file, self._orders)
+            return order
+
+    def remove(self, order: Order) -> None:
+        """Take an order back."""
+        with self._lock:
+            self._orders.remove(order)
+            give(self._file, self._orders)
+
+    def clear(self) -> None:
+        """Take all orders back."""
+        with self._lock:
+            self._orders.clear()
+            give(self._file, [])
+
+
 @dataclass(slots=True)
 class Scene:
-    """One round, as injectors see it."""
+    """One fault of a round, as its injector sees it."""
 
     farm: Farm
+    run: int
     load: LiveLoad
     payloads: list[RawEvent]
+    orders: Orders
     hits: list[Hit] = field(default_factory=list)
-    poison: set[int] = field(default_factory=set)  # events that have to end in the error stream
     further_loads: list[LoadReport] = field(default_factory=list)  # of other clients than those of the load
+    further_accepted: list[int] = field(default_factory=list)  # events of theirs that were accepted
     lost_counts: int | None = None  # events whose counts may be gone with an ingest
     problems: list[str] = field(default_factory=list)
-    _orders: list[Order] = field(default_factory=list)
-    _number: int = 0
+    _poisons: list[Order] = field(default_factory=list)
 
     def in_flight(self) -> None:
         """Wait until clients wait for events, for several if that comes about soon: a fault in an idle farm proves nothing."""
@@ -82,17 +119,26 @@ class Scene:
 
     def order(self, **what: object) -> Order:
         """Give the workers a further order."""
-        # numbers of earlier rounds in the same farm are used up
-        self._number = max([self._number, *(strike.number for strike in strikes(self.farm.settings.faults))]) + 1
-        order = Order(number=self._number, **what)  # type: ignore[arg-type]
-        self._orders.append(order)
-        give(self.farm.settings.faults, self._orders)
-        return order
+        return self.orders.add(**what)
+
+    def poison(self, act: Act, connections: Sequence[int]) -> Order:
+        """Have events of these connections go wrong in every batch, that are sent only when all workers know of it."""
+        while True:
+            events = tuple(self.load.coming(connection, AHEAD) for connection in connections)
+            order = self.order(act=act, events=events)
+            self._poisons.append(order)  # also what was too late for one of them: it stands for the others
+            if not any(self.load.was_sent(event) for event in events):
+                return order
+
+    @property
+    def victims(self) -> set[int]:
+        """Events that went wrong: they have to end in the error stream."""
+        wanted = {order.number: set(order.events) for order in self._poisons}
+        return {event for strike in strikes(self.farm.settings.faults) for event in wanted.get(strike.number, set()) & set(strike.events)}
 
     def withdraw(self, order: Order) -> None:
         """Take an order back."""
-        self._orders.remove(order)
-        give(self.farm.settings.faults, self._orders)
+        self.orders.remove(order)
 
     def struck(self, order: Order, times: int = 1) -> None:
         """Wait until an order was carried out."""
@@ -101,10 +147,6 @@ class Scene:
             return sum(strike.number == order.number for strike in strikes(self.farm.settings.faults)) >= times
 
         self.until(done, f"no worker did '{order.act}' {times} times")
-
-    def close(self) -> None:
-        """Take all orders back."""
-        give(self.farm.settings.faults, [])
 
     # -- who --------------------------------------------------------------------------------------------------------------
 

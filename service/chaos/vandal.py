@@ -59,7 +59,6 @@ def _door(scene: Scene, injection: Injection) -> int:
 def _frames(scene: Scene, injection: Injection, draw: random.Random, until: float) -> int:
     """Event frames with a damaged header or body, and messages of any number of random frames, within a session."""
     sent = 0
-    run = int(scene.farm.api.status()["run"])
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     socket_ = context.socket(zmq.DEALER)
     socket_.setsockopt(zmq.LINGER, 0)
@@ -69,7 +68,7 @@ def _frames(scene: Scene, injection: Injection, draw: random.Random, until: floa
         socket_.send_multipart(wire.encode_hello("vandal", session=0, serial=0, sent_events=0, sent_bytes=0))
         while time.monotonic() < until:
             payload = scene.payloads[draw.randrange(len(scene.payloads))].payload
-            header = wire.encode_event(EventId(run, 1, FIRST + sent, 0), payload, cookie=0)
+            header = wire.encode_event(EventId(scene.run, 1, FIRST + sent, 0), payload, cookie=0)
             messages = [
                 [damaged(draw, header), payload.tobytes()],
                 [header, damaged(draw, payload.tobytes())],
@@ -124,6 +123,8 @@ def _payloads(scene: Scene, injection: Injection, draw: random.Random, until: fl
         if len(client.refused) != refused or {item.code for item in client.refused} - {WireCode.MALFORMED_PAYLOAD}:
             told = ", ".join(sorted({item.code.name for item in client.refused}))
             scene.problems.append(f"{refused} payloads cannot be read, {len(client.refused)} were refused ({told or 'for no reason'})")
+    accepted = set(accounting.indices("accepted"))
+    scene.further_accepted += [number for number, index in index_of.items() if index in accepted]
     total = Total([accounting])
     scene.further_loads.append(
         make_report(

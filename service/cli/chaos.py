@@ -10,7 +10,10 @@ import typer
 from hltfarm.service.cli.outputs import check_file, check_folder
 from hltfarm.service.cli.serve import backend_name, detector_name
 
-FAULTS = "kill, kill-ingest, kill-control, stop, hang, oom, slow, corrupt, disk-full, partition, partition-workers, poison; or all of them."
+FAULTS = (
+    "kill, kill-ingest, kill-control, stop, hang, oom, slow, corrupt, disk-full, partition, partition-workers, poison, swap; "
+    "joined by + they strike together; or all of them."
+)
 
 
 def chaos(
@@ -21,7 +24,7 @@ def chaos(
     rate: Annotated[float, typer.Option(min=1.0, help="Events per second over all clients.")] = 40.0,
     clients: Annotated[int, typer.Option(min=1, max=64, help="Client connections.")] = 4,
     workers: Annotated[int, typer.Option(min=2, max=64, help="Worker processes; two at least, for one is lost now and then.")] = 2,
-    ingests: Annotated[int, typer.Option(min=1, max=16, help="Ingest processes (kill-ingest: two at least).")] = 1,
+    ingests: Annotated[int, typer.Option(min=1, max=16, help="Ingest processes (with kill-ingest+kill-control two at least).")] = 1,
     backend: Annotated[str, typer.Option(help="Backend of the workers: cpu, cuda or auto.")] = "cpu",
     source: Annotated[Path | None, typer.Option(help="Sample to stream (default: the one that comes with hltfarm).")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the results to this file.")] = None,

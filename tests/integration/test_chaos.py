@@ -24,7 +24,7 @@ from hltfarm.service.cli import run
 from hltfarm.service.cli.demo import demo_menu
 
 #: Shorter than in `hltfarm chaos`; still far longer than this machine takes for a batch.
-TIMING = Timing(worker_timeout_s=2.0, batch_timeout_s=1.5, hang_s=1.6, silence_s=1.5)
+TIMING = Timing(worker_timeout_s=2.0, batch_timeout_s=4.0, hang_s=4.2, silence_s=1.5)
 SECONDS = 3.0
 
 
@@ -71,22 +71,51 @@ def check(result: RoundResult) -> None:
         (Fault.CORRUPT, "frames"),
         (Fault.CORRUPT, "payloads"),
         (Fault.CORRUPT, "bytes"),
-        (Fault.DISK_FULL, ""),
+        (Fault.DISK_FULL, "errors"),
+        (Fault.DISK_FULL, "output"),
         (Fault.PARTITION, "stall"),
         (Fault.PARTITION, "drop"),
         (Fault.POISON, "fail"),
         (Fault.POISON, "die"),
+        (Fault.SWAP, "menu"),
+        (Fault.SWAP, "model"),
         (Fault.KILL_INGEST, ""),
     ],
 )
 def test_a_fault_in_a_farm(serve_farm: Farm, demo_sample: Path, fault: Fault, manner: str) -> None:
-    result = run_round(serve_farm, fault, seed_of(fault, manner), load(demo_sample))
+    result = run_round(serve_farm, (fault,), seed_of(fault, manner), load(demo_sample))
     check(result)
     if fault is Fault.KILL_INGEST:
         assert result.resends > 0
-    if fault in (Fault.POISON, Fault.DISK_FULL):
+    if (fault, manner) == (Fault.DISK_FULL, "output"):
+        assert [said for said in result.farm_said if "the output cannot be written" in said]
+    if fault is Fault.POISON or manner == "errors":
         assert result.ledger is not None
         assert result.ledger["error"] > 0
+
+
+def test_two_faults_at_the_same_moment(serve_farm: Farm, demo_sample: Path) -> None:
+    result = run_round(serve_farm, (Fault.KILL, Fault.PARTITION), seed_of(Fault.PARTITION, "drop"), load(demo_sample))
+    assert result.problems == [], result.farm_said
+    assert [(struck.fault, struck.manner) for struck in sorted(result.struck, key=lambda hit: hit.fault)] == [
+        ("kill", ""),
+        ("partition", "drop"),
+    ]
+    assert abs(result.struck[0].at_s - result.struck[1].at_s) < 1.0
+    assert result.decided == result.offered
+
+
+@pytest.mark.slow
+def test_an_ingest_and_the_control_plane_are_killed_together(tmp_path: Path, demo_sample: Path) -> None:
+    left: list[str] = []
+    settings = FarmSettings(folder=tmp_path, menu=demo_menu(), timing=replace(TIMING, hang_s=30.0), ingests=2)
+    with chaos_farm(settings, True, left) as farm:
+        warm_up(farm, load(demo_sample))
+        result = run_round(farm, (Fault.KILL_INGEST, Fault.KILL_CONTROL), 1, load(demo_sample))
+    assert result.problems == [], result.farm_said
+    assert sorted(struck.fault for struck in result.struck) == ["kill-control", "kill-ingest"]
+    assert result.resends > 0
+    assert left == []
 
 
 @pytest.mark.slow
@@ -97,7 +126,7 @@ def test_faults_in_a_farm_of_single_roles(tmp_path: Path, demo_sample: Path) -> 
     with chaos_farm(FarmSettings(folder=tmp_path, menu=demo_menu(), timing=patient), True, left) as farm:
         warm_up(farm, load(demo_sample))
         for fault, manner in ((Fault.KILL_CONTROL, ""), (Fault.PARTITION_WORKERS, "stall"), (Fault.PARTITION_WORKERS, "drop")):
-            check(run_round(farm, fault, seed_of(fault, manner), load(demo_sample)))
+            check(run_round(farm, (fault,), seed_of(fault, manner), load(demo_sample)))
     assert left == []
 
 
@@ -111,8 +140,22 @@ def test_a_bundle_that_is_lost_is_noticed(serve_farm: Farm, demo_sample: Path, m
             shutil.rmtree(bundle.parent)
 
     monkeypatch.setitem(rounds.INJECTORS, Fault.POISON, steal)
-    result = run_round(serve_farm, Fault.POISON, seed_of(Fault.POISON, "fail"), load(demo_sample))
+    result = run_round(serve_farm, (Fault.POISON,), seed_of(Fault.POISON, "fail"), load(demo_sample))
     assert [problem for problem in result.problems if "are in the error stream are not" in problem], result.problems
+
+
+def test_an_output_file_that_is_lost_is_noticed(serve_farm: Farm, demo_sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The books of a real round do not close if a file of accepted events is taken away."""
+    kept = Farm.kept
+
+    def steal(farm: Farm, run: int) -> dict[str, list[int]]:
+        max((farm.settings.data / "output").rglob(f"run{run:06d}*.hlt"), key=lambda path: path.stat().st_size).unlink()
+        return kept(farm, run)
+
+    monkeypatch.setattr(Farm, "kept", steal)
+    result = run_round(serve_farm, (Fault.OOM,), seed_of(Fault.OOM, ""), load(demo_sample))
+    assert len(result.problems) == 1, result.problems
+    assert "are in no output file" in result.problems[0]
 
 
 @pytest.mark.slow

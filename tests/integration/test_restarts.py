@@ -21,7 +21,7 @@ from hltfarm.service.chaos.farm import Farm, FarmSettings, chaos_farm
 from hltfarm.service.chaos.load import LiveLoad
 from hltfarm.service.chaos.plan import Fault, Timing
 from hltfarm.service.chaos.round import COMMAND_S, LoadSettings, run_round
-from hltfarm.service.chaos.scene import Scene
+from hltfarm.service.chaos.scene import Orders, Scene
 from hltfarm.service.cli.demo import demo_menu
 from hltfarm.service.client import Client
 
@@ -61,7 +61,7 @@ def local(tmp_path: Path) -> Iterator[Farm]:
 def test_the_only_ingest_is_killed_and_its_clients_send_again(local: Farm, demo_sample: Path) -> None:
     before = local.api.status()["run"]
     load = LoadSettings(source="demo.hlt", payloads=read_events(demo_sample), rate_hz=RATE_HZ, duration_s=4.0, connections=2)
-    result = run_round(local, Fault.KILL_INGEST, 1, load)
+    result = run_round(local, (Fault.KILL_INGEST,), 1, load)
     assert result.problems == [], result.farm_said
     assert [hit.in_flight > 0 for hit in result.struck] == [True]
     assert (result.run, result.outcome) == (before, "interrupted"), "the run of the clients' events goes on; its counts are not whole"
@@ -76,7 +76,7 @@ def test_the_control_plane_is_killed_and_nobody_notices(roles: Farm, demo_sample
         ingests=roles.ingests, schedule=Schedule(RATE_HZ, 6.0), source="demo.hlt", connections=2, run=run, silence_s=60.0, first_event=1000
     )
     with LiveLoad(config, payloads) as load:
-        scene = Scene(roles, load, payloads)
+        scene = Scene(roles, run, load, payloads, Orders(roles.settings.faults))
         scene.until(lambda: load.answered > 20, "nothing was decided")
         before = load.answered
         roles.restart_control(0.0)

@@ -44,11 +44,19 @@ CLOSED = Evidence(
     forced=[7],
     bundled=[7],
     poison=frozenset({7}),
+    accepted=[1, 2, 3, 4],
+    kept={"physics": [1, 2, 3], "monitoring": [3, 4]},
 )
 
 
 def test_closed_books() -> None:
     assert problems(CLOSED) == []
+
+
+def test_menus_that_follow_one_another() -> None:
+    deciders = {(1, ("a", 1)): 3, (2, ("a", 1)): 2, (3, ("b", 1)): 2, (4, ("b", 2)): 2}
+    activations = [{"accepted": 2, "rejected": 3}, {"accepted": 1, "rejected": 1}, {"accepted": 1, "rejected": 1}]
+    assert problems(replace(CLOSED, deciders=deciders, activations=activations)) == []
 
 
 def test_loads_add_up() -> None:
@@ -77,6 +85,12 @@ def test_loads_add_up() -> None:
         ({"bundled": [7, 8]}, "events in the error stream that no client knows of, or twice: 8"),
         ({"poison": frozenset[int]()}, "events in the error stream that nothing was wrong with: 7"),
         ({"poison": frozenset({7, 9})}, "events that were poison and were decided all the same: 9"),
+        ({"kept": {"physics": [1, 2], "monitoring": [3]}}, "events that were accepted and are in no output file: 4"),
+        ({"kept": {"physics": [1, 2, 3, 4, 5]}}, "events in the output files that were not accepted: 5"),
+        ({"kept": {"physics": [1, 2, 2, 3, 4]}}, "events that are more than once in the output files of physics: 2"),
+        ({"deciders": {(1, ("a", 1)): 5, (1, ("b", 1)): 4}}, "lumisections that more than one menu or model decided: 1"),
+        ({"activations": [{"accepted": 3, "rejected": 5}]}, "accepted of the activations is 3, expected 4"),
+        ({"unfinished": ["x.hlt.part"]}, "an output file was not closed: x.hlt.part"),
         ({"further": ["the farm fell over"]}, "the farm fell over"),
     ],
 )
@@ -87,6 +101,12 @@ def test_books_that_do_not_close(change: dict[str, object], said: str) -> None:
 
 def test_where_events_may_be_forced_only_the_bundles_count() -> None:
     assert problems(replace(CLOSED, poison=None)) == []
+
+
+def test_an_event_may_be_written_by_an_ingest_that_is_killed_and_by_the_next() -> None:
+    lost = replace(CLOSED, outcome="interrupted", lost_counts=3, poison=None, kept={"physics": [1, 2, 2, 3, 4]})
+    assert problems(lost) == []
+    assert problems(replace(lost, kept={"physics": [1, 2, 3]})) != []
 
 
 def test_what_an_ingest_that_was_killed_had_counted_may_be_gone() -> None:

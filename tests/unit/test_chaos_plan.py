@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from hltfarm.proto.errors import ConfigError
-from hltfarm.service.chaos.plan import FIRST, LAST, MANNERS, MOST, Fault, Timing, faults, injections, lasting
+from hltfarm.service.chaos.plan import FIRST, LAST, MANNERS, MOST, PAIRS, Fault, Timing, faults, injections, lasting, together
 
 TIMING = Timing()
 
@@ -41,10 +41,28 @@ def test_a_stop_outlasts_the_patience_of_the_ingest() -> None:
 
 
 def test_names() -> None:
-    assert faults(["all"]) == list(Fault)
-    assert faults(["hang", "kill", "hang"]) == [Fault.HANG, Fault.KILL]
-    with pytest.raises(ConfigError, match=r"fault 'earthquake': choose kill, .*poison, or all"):
+    assert faults(["all"]) == [*((fault,) for fault in Fault), *PAIRS]
+    assert faults(["hang", "kill", "hang"]) == [(Fault.HANG,), (Fault.KILL,)]
+    assert faults(["kill+partition"]) == [(Fault.KILL, Fault.PARTITION)]
+    with pytest.raises(ConfigError, match=r"fault 'earthquake': choose kill, .*swap, two of them joined by \+, or all"):
         faults(["kill", "earthquake"])
+
+
+@pytest.mark.parametrize("name", ["kill+kill", "hang+kill-control", "partition-workers+disk-full"])
+def test_what_does_not_go_together(name: str) -> None:
+    with pytest.raises(ConfigError, match="these do not go together"):
+        faults([name])
+
+
+@pytest.mark.parametrize("pair", [*PAIRS, (Fault.STOP, Fault.SLOW), (Fault.POISON, Fault.KILL)])
+def test_faults_that_strike_together(pair: tuple[Fault, ...]) -> None:
+    for seed in range(30):
+        plans = together(pair, seed, 30.0, TIMING)
+        assert len({len(plan) for plan in plans}) == 1
+        assert [{item.fault for item in plan} for plan in plans] == [{fault} for fault in pair]
+        for items in zip(*plans, strict=True):
+            assert len({item.at_s for item in items}) == 1
+            assert FIRST * 30.0 <= items[0].at_s <= LAST * 30.0
 
 
 def test_a_load_that_is_too_short() -> None:
