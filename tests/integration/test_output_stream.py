@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from hltfarm.proto.errors import ConfigError, StateError, WireCode
 from hltfarm.proto.events import EventId, RawEvent
 from hltfarm.proto.messages import RunState, Snapshot
 from hltfarm.proto.output_wire import Mode
+from hltfarm.service import cli
 from hltfarm.service.client import Decision
 from hltfarm.service.consumer import Consumer, StreamEvent
 from hltfarm.service.output.settings import OutputSettings
@@ -228,6 +230,27 @@ def test_tap_writes_a_file_that_reads_back(farm: Farm, tmp_path: Path) -> None:
     assert sorted(raw.id.event for raw in sample) == list(range(1, 20, 2))
     assert sample.columns(0) is not None
     assert sample.detector().name == "phase1"
+
+
+def test_tap_of_the_command_line(farm: Farm, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def feed() -> None:
+        with farm.client() as client:
+            client.wait_open(DEADLINE_S)
+            farm.wait(lambda s: any(one.name == "archive" for one in s.outputs[0].consumers), client)
+            for number in range(20):
+                client.send(event(number), timeout=DEADLINE_S)
+            assert len(client.flush(DEADLINE_S)) == 20
+
+    with ThreadPoolExecutor(1) as pool:
+        fed = pool.submit(feed)
+        options = ["--stream", "physics", "--count", "10", "--lossless", "--name", "archive", "--out", str(tmp_path / "a.hlt")]
+        assert cli.run(["tap", "--url", farm.server.output_url, *options]) == 0
+        fed.result(DEADLINE_S)
+    assert f"10 events, 0.0 MB of raw data; 0 missed, in {tmp_path / 'a.hlt'}" in capsys.readouterr().out
+    assert sorted(raw.id.event for raw in Sample(tmp_path / "a.hlt")) == list(range(1, 20, 2))
+    assert farm.wait(lambda s: not s.outputs[0].consumers).ledger.accepted == 10, "it left in order: nobody waits for it"
+    assert cli.run(["tap", "--url", farm.server.output_url, "--lossless"]) != 0
+    assert "--lossless needs --name" in capsys.readouterr().err
 
 
 def test_what_is_no_frame_is_refused_and_told(farm: Farm) -> None:

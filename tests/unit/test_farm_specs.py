@@ -9,6 +9,7 @@ import pytest
 
 from hltfarm.proto.messages import RunConfig
 from hltfarm.service.cli import serve
+from hltfarm.service.output.settings import Fsync, OutputSettings
 from hltfarm.service.supervisor.leftovers import RuntimeFolder
 from hltfarm.service.supervisor.processes import ProcessSpec
 from hltfarm.service.supervisor.specs import LocalFarmSettings, process_specs
@@ -57,6 +58,17 @@ def test_every_worker_serves_every_ingest(folder: RuntimeFolder) -> None:
     assert [option(farm[f"worker-{device}"], "--device") for device in (0, 1)] == ["0", "1"]
     assert "--device" not in farm["fallback"].command
     assert [option(farm[f"ingest-{index}"], "--clients") for index in range(3)] == [f"tcp://127.0.0.1:{7400 + index}" for index in range(3)]
+
+
+def test_every_ingest_has_an_output_of_its_own(folder: RuntimeFolder) -> None:
+    output = OutputSettings(folder=folder.path / "out", url="tcp://127.0.0.1:7410", fsync=Fsync.EVENT)
+    farm = specs(folder, ingests=2, output=output)
+    assert [option(farm[f"ingest-{index}"], "--output-url") for index in range(2)] == ["tcp://127.0.0.1:7410", "tcp://127.0.0.1:7411"]
+    assert [option(farm[f"ingest-{index}"], "--output") for index in range(2)] == [
+        f"{folder.path}/out/ingest-{index}" for index in range(2)
+    ]
+    assert option(farm["ingest-0"], "--fsync") == "event"
+    assert not any(part.startswith(("--output", "--fsync")) for part in specs(folder)["ingest"].command)
 
 
 @pytest.mark.parametrize(
