@@ -81,7 +81,7 @@ def configure(
     no_wait: NoWait = False,
     timeout: Timeout = TIMEOUT_S,
 ) -> None:
-    """Give the farm a new run's configuration; what is left out is as it was started with."""
+    """Give the farm a new run's configuration; what is left out is as it was started with, or as activated last."""
     session = session_of(context)
     body = programme(menu, menu_ref, model, working_point, engine, event_model)
     body |= {key: value for key, value in (("detector", detector), ("run", run)) if value is not None}
