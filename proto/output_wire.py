@@ -6,7 +6,9 @@ the columns.
 
 from __future__ import annotations
 
+import re
 import struct
+from collections.abc import Sequence
 from enum import IntEnum, IntFlag
 from typing import NamedTuple, TypeAlias
 
@@ -16,6 +18,8 @@ from hltfarm.proto.framing import Buffer, Framing
 MAGIC = b"HLTO"
 VERSION = 1
 MAX_TEXT_BYTES = 4096  #: of the names in a SUBSCRIBE, and of a BYE or an ERROR
+CONSUMER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}\Z")
+STREAM_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}\Z")
 MAX_DESCRIPTION_BYTES = 4 << 20
 DESCRIPTIONS = 16  #: events name one of so many latest descriptions of their session
 
@@ -150,11 +154,23 @@ def decode_header(frame: Buffer) -> Header:
 
 def encode_names(name: str, streams: tuple[str, ...]) -> bytes:
     """Body of a SUBSCRIBE. Raises LimitError for names that cannot be told apart in it."""
-    names = (name, *streams)
-    body = "\n".join(names).encode()
-    if any(not part or "\n" in part for part in names) or len(body) > MAX_TEXT_BYTES:
-        raise LimitError(f"consumer {name!r} of {streams}: names have no line breaks, are not empty, and {MAX_TEXT_BYTES} bytes at most")
+    try:
+        _check_names(name, streams)
+    except WireError as error:
+        raise LimitError(str(error)) from None
+    body = "\n".join((name, *streams)).encode()
+    if len(body) > MAX_TEXT_BYTES:
+        raise LimitError(f"consumer {name!r}: its name and {len(streams)} streams have {len(body)} bytes, the limit is {MAX_TEXT_BYTES}")
     return body
+
+
+def _check_names(name: str, streams: Sequence[str]) -> None:
+    """Names are shown in terminals and become parts of addresses of the API."""
+    if not CONSUMER_NAME.match(name):
+        raise WireError(WireCode.MALFORMED_PAYLOAD, f"consumer {name[:80]!r}: a name has letters, digits and . _ @ -, 128 at most")
+    for stream in streams:
+        if not STREAM_NAME.match(stream):
+            raise WireError(WireCode.MALFORMED_PAYLOAD, f"stream {stream[:80]!r}: a name has letters, digits and _, 64 at most")
 
 
 def decode_names(body: Buffer) -> tuple[str, tuple[str, ...]]:
@@ -163,6 +179,5 @@ def decode_names(body: Buffer) -> tuple[str, tuple[str, ...]]:
         name, *streams = bytes(body).decode().split("\n")
     except UnicodeDecodeError as error:
         raise WireError(WireCode.MALFORMED_PAYLOAD, f"names of a subscription: {error}") from None
-    if not name or not all(streams):
-        raise WireError(WireCode.MALFORMED_PAYLOAD, "a subscription names its consumer, then streams, one a line; none may be empty")
+    _check_names(name, streams)
     return name, tuple(streams)
