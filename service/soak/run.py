@@ -32,7 +32,7 @@ WARM_UP_SHARE = 0.3
 PATIENCE_S = 60.0
 LUMI_S = 10.0  # several lumisections even in a short soak: files are closed, counts of old ones are given up
 #: A small memory of decisions is full before what counts begins; the usual one grows for the first 262144 events, as it should.
-ENVIRONMENT = {"HLTFARM_INGEST_WINDOW": "2048"}
+ENVIRONMENT = {"HLTFARM_INGEST_WINDOW": "512"}
 
 Say = Callable[[str], None]
 
@@ -110,6 +110,8 @@ class _Soak:
     def run(self) -> SoakResult:
         """Capacity, load, end of the run, verdict."""
         settings = self._settings
+        self._say("warming up")  # with all that the farm holds: slots and batches as large as they get
+        self._full(WARM_UP_S)
         capacity = self._capacity() if settings.rate_hz is None else None
         rate = settings.rate_hz if capacity is None else max(1.0, settings.load * capacity)
         assert rate is not None
@@ -153,8 +155,6 @@ class _Soak:
 
     def _capacity(self) -> float:
         """Events per second that are decided with as many as credit allows."""
-        self._say("warming up")
-        self._full(WARM_UP_S)
         self._say(f"measuring the capacity for {CAPACITY_S:g} s")
         return self._full(CAPACITY_S).achieved_rate_hz
 
