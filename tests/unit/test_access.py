@@ -6,8 +6,10 @@ import asyncio
 import hashlib
 import io
 import logging
+import socket
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,8 +18,9 @@ import pytest
 from fastapi import FastAPI
 from starlette.datastructures import Headers
 
-from hltfarm.proto.errors import AccessError, ConfigError
+from hltfarm.proto.errors import AccessError, ConfigError, HltfarmError
 from hltfarm.proto.messages import RunState
+from hltfarm.service import cli
 from hltfarm.service.api import FarmApi
 from hltfarm.service.control.access import AccessSettings, Caller, Refusal, bearer, decide, foreign
 from hltfarm.service.control.app import create_app
@@ -387,3 +390,24 @@ def test_exchange_and_shadow_keep_the_rule(tokens_file: Path) -> None:
             assert answer.status_code == 403, answer.text
 
     run(app_of(tokens=tokens_file), test)
+
+
+@pytest.mark.parametrize("debug", ["", "1"])
+@pytest.mark.parametrize(
+    "arguments", [["status"], ["--token", "hlt_of_the_argument", "status"], ["--token", "hlt_of the argument", "status"]]
+)
+def test_ctl_shows_no_token_when_it_fails(
+    arguments: list[str], debug: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HLTFARM_TOKEN", "hlt_of_the_environment")
+    monkeypatch.setenv("HLTFARM_DEBUG", debug)
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+    said = ""
+    try:
+        assert cli.run(["ctl", "--url", f"http://127.0.0.1:{port}", *arguments]) != 0
+    except HltfarmError as error:  # with HLTFARM_DEBUG it goes up
+        said = "".join(traceback.format_exception(error))
+    said += "".join(capsys.readouterr())
+    assert said
+    assert "hlt_of" not in said
