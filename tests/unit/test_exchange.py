@@ -166,7 +166,9 @@ def test_one_exchange_at_a_time() -> None:
     async def test(client: httpx.AsyncClient) -> None:
         answer = await client.post("/v1/control/activate", json={"menu": TIGHT})
         await until(lambda: farm.first.programmes.pending is not None)
-        pending = (await client.get("/v1/programmes")).json()["pending"]
+        async with asyncio.timeout(10):
+            while (pending := (await client.get("/v1/programmes")).json()["pending"]) is None:
+                await asyncio.sleep(0.01)
         assert (pending["menu"], pending["waits_for"]) == (TIGHT, ["w0"])
         for command, body in (("activate", {"menu": LOOSE}), ("activate", {"menu": TIGHT})):
             refused = await client.post(f"/v1/control/{command}", json=body)
