@@ -56,16 +56,19 @@ def _add_float(parts: Iterable[dict[str, float]]) -> dict[str, float]:
 
 
 def _workers(snapshots: Sequence[Snapshot]) -> list[WorkerStatus]:
-    """All workers. One that serves several ingests is listed once; different ones of the same name get the index of their ingest."""
+    """All workers. One that serves several ingests is listed once; different ones of the same name get the index of their ingest.
+
+    Those of one host are one that was restarted, also while not all ingests know that yet.
+    """
     found: dict[str, list[tuple[int, WorkerStatus]]] = {}
     for index, snapshot in enumerate(snapshots):
         for worker in snapshot.workers:
             found.setdefault(worker.name, []).append((index, worker))
     merged = []
     for name, parts in found.items():
-        processes = {(worker.host, worker.pid) for _, worker in parts}
-        if len(parts) == 1 or (len(processes) == 1 and parts[0][1].pid):
-            merged.append(_one_worker([worker for _, worker in parts]))
+        up = [worker for _, worker in parts if worker.up]
+        if len(parts) == 1 or (len({worker.host for _, worker in parts}) == 1 and parts[0][1].pid) or len(up) == 1:
+            merged.append(_one_worker(up or [worker for _, worker in parts]))
         else:
             merged += [msgspec.structs.replace(worker, name=f"{name}@{index}") for index, worker in parts]
     return merged

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Iterator
 
@@ -30,7 +31,8 @@ def listen(address: str) -> socket.socket:
         family = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, int(port)), family=family, backlog=128)
     except OSError as error:
-        raise ConfigError(f"cannot listen on {address}: {error.strerror}") from error
+        why = os.strerror(error.errno) if error.errno is not None and error.errno > 0 else error.strerror  # create_server adds the address
+        raise ConfigError(f"cannot listen on {address}: {why}; give another address with --http HOST:PORT") from error
 
 
 def url_of(listening: socket.socket) -> str:

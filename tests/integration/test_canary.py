@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
-from hltfarm.proto.messages import RunState, Snapshot, WorkerStatus
-from tests.integration.ingest_farm import Farm, stream
+from hltfarm.proto.messages import RunConfig, RunState, Snapshot, WorkerStatus
+from tests.integration.ingest_farm import RUN, Farm, stream
+
+#: Worker: ready, distrusted.
+FOUND_OUT = {"w0": (True, False), "w1": (False, True), "w2": (True, False)}
 
 
 def by_name(snapshot: Snapshot) -> dict[str, WorkerStatus]:
@@ -30,10 +34,18 @@ def test_every_worker_sings_and_nobody_counts_it(make_farm: Callable[..., Farm])
     assert (later.state, later.problems) == (RunState.RUNNING, [])
 
 
+def with_a_wrong_one(farm: Farm) -> Snapshot:
+    """Three workers, of which w1 has been found out; the first that is ready may be it."""
+    for number in range(3):
+        farm.worker(f"w{number}")
+    farm.command("configure", config=RunConfig(run=RUN, menu=json.dumps({"wrong": ["w1"]})))
+    farm.command("start")
+    return farm.wait(lambda s: {w.name: (w.ready, bool(w.distrusted)) for w in s.workers} == FOUND_OUT)
+
+
 def test_a_worker_with_other_bits_gets_no_events(make_farm: Callable[..., Farm]) -> None:
     farm = make_farm(canary_s=0.1)
-    farm.run(workers=3, wrong=["w1"])
-    snapshot = farm.wait(lambda s: bool(by_name(s)["w1"].distrusted))
+    snapshot = with_a_wrong_one(farm)
     workers = by_name(snapshot)
     assert "its device is broken" in workers["w1"].distrusted
     assert [workers[name].ready for name in ("w0", "w1", "w2")] == [True, False, True]
@@ -49,6 +61,35 @@ def test_a_worker_with_other_bits_gets_no_events(make_farm: Callable[..., Farm])
     farm.reaper("w1")
     farm.worker("w1")  # a new process is asked anew; it is as wrong as the one before
     farm.wait(lambda s: by_name(s)["w1"].canary_failures == 2 and not by_name(s)["w1"].ready)
+
+
+def test_an_operator_and_the_canaries_do_not_undo_each_other(make_farm: Callable[..., Farm]) -> None:
+    farm = make_farm(canary_s=0.1)
+    with_a_wrong_one(farm)
+    farm.command("worker_quarantine", worker="w1", reason="fan is loud")
+    held = farm.command("worker_quarantine", worker="w0", reason="to be moved")
+    assert [by_name(held)[name].quarantined for name in ("w0", "w1", "w2")] == ["to be moved", "fan is loud", ""]
+    assert held.problems == [], "what an operator took out is none"
+    farm.wait(lambda s: s.state is RunState.RUNNING)
+    released = farm.command("worker_release", worker="w1")
+    assert not by_name(released)["w1"].ready, "its bits are as wrong as before"
+    assert any("worker w1: canary digest" in problem for problem in released.problems)
+
+    sung = by_name(released)["w0"].canary_at
+    farm.wait(lambda s: by_name(s)["w0"].canary_at > sung)  # in quarantine it sings on, and does not come back by that
+    assert not by_name(farm.snapshot())["w0"].ready
+    with farm.client() as client:
+        client.wait_open(20)
+        assert len(stream(client, range(50))) == 50
+    assert {worker.name: worker.processed for worker in farm.snapshot().workers} == {"w0": 0, "w1": 0, "w2": 50}
+    assert by_name(farm.command("worker_release", worker="w0"))["w0"].ready
+
+    farm.command("worker_quarantine", worker="w0", reason="again")
+    farm.workers["w0"].kill()
+    farm.reaper("w0")
+    farm.worker("w0")
+    back = farm.wait(lambda s: by_name(s)["w0"].up and by_name(s)["w0"].canary_at > 0)
+    assert (by_name(back)["w0"].ready, by_name(back)["w0"].quarantined) == (False, "again"), "a new process of that name is held, too"
 
 
 def test_a_canary_that_fails_is_counted_and_stops_nothing(make_farm: Callable[..., Farm]) -> None:

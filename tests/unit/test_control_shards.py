@@ -174,8 +174,18 @@ def test_a_worker_of_several_ingests_is_one_worker() -> None:
     assert (both.name, both.credit_events, both.in_flight, both.processed, both.restarts) == ("w", 10, 4, 20, 1)
     (half,) = merge([snapshot(workers=[lost]), snapshot(workers=[worker()])]).workers
     assert (half.up, half.ready, half.credit_events) == (True, True, 5)
-    names = [w.name for w in merge([snapshot(workers=[worker()]), snapshot(workers=[worker(pid=8)])]).workers]
-    assert names == ["w@0", "w@1"]
+    parts = [snapshot(workers=[worker()]), snapshot(workers=[worker(host="there", pid=8)])]
+    assert [w.name for w in merge(parts).workers] == ["w@0", "w@1"]
+
+
+def test_a_worker_that_was_restarted_keeps_its_name_while_one_ingest_does_not_know_it_yet() -> None:
+    successor = worker(pid=8, restarts=1, processed=3, credit_events=9)
+    for old in (worker(up=False, ready=False, credit_events=0, in_flight=0), worker()):
+        (one,) = merge([snapshot(workers=[old]), snapshot(workers=[successor])]).workers
+        assert (one.name, one.up, one.restarts) == ("w", True, 1)
+    lost = worker(up=False, ready=False)
+    (elsewhere,) = merge([snapshot(workers=[lost]), snapshot(workers=[worker(host="there", pid=8)])]).workers
+    assert (elsewhere.name, elsewhere.host) == ("w", "there")
 
 
 def test_every_ingest_needs_a_worker() -> None:
