@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,25 +40,37 @@ class Recovered:
 
 def recover(folder: Path, fsync: Fsync) -> list[Recovered]:
     """Complete every file that a dead writer left below `folder`. One that cannot be completed now stays as it is, and is logged."""
-    sync = fsync is not Fsync.NONE
-    found = []
+    return complete(left_behind(folder), fsync)[0]
+
+
+def left_behind(folder: Path) -> list[Path]:
+    """Files below `folder` that are not complete, or have no sidecar; to be asked for before others are begun there."""
     for partial in sorted(folder.glob("run*/.*.partial")) + sorted(folder.glob("run*/*/.*.partial")):
         partial.unlink()  # a text that was not complete; it is written anew from its file
-    for part in sorted(folder.glob(f"run*/*/*.hlt{PART}")):
+    alone = [path for path in sorted(folder.glob("run*/*/*.hlt")) if not path.with_suffix(SUFFIX).exists()]
+    return sorted(folder.glob(f"run*/*/*.hlt{PART}")) + alone
+
+
+def complete(paths: Sequence[Path], fsync: Fsync, again: bool = False) -> tuple[list[Recovered], list[Path]]:
+    """Complete these files: those that were, and those that the disk refused, to be given once more (`again`: they are logged already)."""
+    found, waiting = [], []
+    for path in paths:
+        left, cut_bytes = path, 0
         try:
-            done = _complete(part, sync)
-        except (OSError, SampleError) as error:
-            log.error("%s, which an ingest left behind, cannot be completed: %s", part, error)
-            continue
-        if done is not None:
-            found.append(done)
-    for path in sorted(folder.glob("run*/*/*.hlt")):
-        if not path.with_suffix(SUFFIX).exists():
-            try:
-                _describe(path, fsync, cut_bytes=next((item.cut_bytes for item in found if item.path == path), 0))
-            except (OSError, SampleError) as error:
-                log.error("%s has no sidecar, and none can be written: %s", path, error)
-    return found
+            if path.suffix == PART:
+                done = _complete(path, fsync is not Fsync.NONE)
+                if done is None:
+                    continue
+                found.append(done)
+                left, cut_bytes = done.path, done.cut_bytes
+            _describe(left, fsync, cut_bytes)
+        except SampleError as error:
+            log.error("%s, which an ingest left behind, cannot be completed: %s", left, error)
+        except OSError as error:
+            log.log(logging.DEBUG if again else logging.ERROR, "%s, which an ingest left behind, cannot be completed yet: %s", left, error)
+            renamed = path.with_name(path.name.removesuffix(PART))  # before the disk refused
+            waiting += [file for file in (left, renamed) if file.exists()][:1]
+    return found, waiting
 
 
 def _complete(part: Path, sync: bool) -> Recovered | None:

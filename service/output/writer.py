@@ -19,7 +19,7 @@ from typing import Any
 from hltfarm.service.output.detectors import DetectorBlocks
 from hltfarm.service.output.hlt_file import PART, Opening, OutputFile, Place, metadata_of
 from hltfarm.service.output.jobs import Append, Close, Job, NotWritten, Prepare, Report, Summarise, Written
-from hltfarm.service.output.recovery import recover
+from hltfarm.service.output.recovery import complete, left_behind
 from hltfarm.service.output.retention import Retention
 from hltfarm.service.output.settings import Fsync, OutputSettings
 from hltfarm.service.output.sidecar import SUFFIX, file_sidecar, lumisection_summary, sync_folder, write_text
@@ -64,6 +64,8 @@ class FileWriter:
         self._retention = Retention(self._folder, settings.keep_bytes)
         self._numbers = dict.fromkeys(("files", "bytes", "fsyncs", "recovered_files", "recovered_events"), 0)
         self._free = -1
+        self._left: list[Path] = []  # files of an earlier ingest that are not complete
+        self._complete_at = 0.0
         self._thread = threading.Thread(target=self._main, name="output writer", daemon=True)
         self._thread.start()
 
@@ -119,10 +121,16 @@ class FileWriter:
             file.abandon()
 
     def _recover(self) -> None:
-        found = recover(self._folder, self._settings.fsync)
+        self._left = left_behind(self._folder)
+        self._complete()
+        self._look_at_disk()
+
+    def _complete(self, again: bool = False) -> None:
+        """Complete what an earlier ingest left, or what of it the disk has refused so far."""
+        found, self._left = complete(self._left, self._settings.fsync, again)
         self._numbers["recovered_files"] += len(found)
         self._numbers["recovered_events"] += sum(item.events for item in found)
-        self._look_at_disk()
+        self._complete_at = time.monotonic() + self._settings.retry_s
 
     def _take(self) -> bool:
         """Wait for work and do what is there; False at the end."""
@@ -133,6 +141,8 @@ class FileWriter:
             self._jobs.clear()
             if self._ended:
                 return False
+        if self._left and self.trouble is None and time.monotonic() >= self._complete_at:
+            self._complete(again=True)
         if not jobs:
             self._look_at_disk()
         while jobs:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hltfarm.loadgen.records import ALIGN
 from hltfarm.loadgen.sample import Sample
 from hltfarm.proto.messages import LedgerCounts
 from hltfarm.proto.results import OUTPUT_DECISION
+from hltfarm.service.output import recovery
 from hltfarm.service.output.events import OutputEvent
 from hltfarm.service.output.hlt_file import Opening, OutputFile, Place, metadata_of
 from hltfarm.service.output.jobs import Append, Close, NotWritten, Report, Summarise, Written
@@ -278,3 +280,37 @@ def test_the_oldest_closed_files_go_when_all_have_too_many_bytes(tmp_path: Path)
     keeps.closed(made("d", 1 << 20), 1 << 20)
     assert keeps.files == 0
     assert sorted(path.name for path in folder.glob("*.hlt")) == ["c.hlt", "d.hlt"]
+
+
+@pytest.mark.parametrize("refused", ["_complete", "write_text"])
+def test_what_a_dead_writer_left_is_completed_when_the_disk_has_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str) -> None:
+    """Found by hltfarm chaos: an ingest that was started on a full disk left the files of the one before as they were."""
+    folder = PLACE.folder(tmp_path)
+    folder.mkdir(parents=True)
+    file = opened(folder)
+    file.append(EVENTS)
+    file.abandon()
+    full, tried = threading.Event(), threading.Event()
+    full.set()
+    done = getattr(recovery, refused)
+
+    def write(*arguments: object, **options: object) -> object:
+        if full.is_set():
+            tried.set()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return done(*arguments, **options)
+
+    monkeypatch.setattr(recovery, refused, write)
+    writing = Writing(tmp_path)
+    try:
+        assert tried.wait(WAIT_S)
+        assert not file.path.with_suffix(".json").exists()
+        full.clear()
+        deadline = time.monotonic() + WAIT_S
+        while not file.path.with_suffix(".json").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.005)  # the interval of looking
+    finally:
+        assert writing.writer.close(WAIT_S)
+    assert numbers_of(file.path) == [event.id.event for event in EVENTS]
+    assert not file.part.exists()
