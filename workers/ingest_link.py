@@ -92,8 +92,9 @@ class IngestLink:
         try:
             self._socket.send_multipart([link.encode(message), *parts], zmq.NOBLOCK)
         except zmq.Again:
-            # the ingest has been silent for a thousand messages; it will take this worker for lost and its events are safe
-            log.error("worker %s: the ingest at %s does not read", self._hello.name, self.url)
+            if self.welcome is not None:  # else it is a hello to an ingest that is not there yet, one of a thousand
+                # the ingest has been silent for a thousand messages; it will take this worker for lost and its events are safe
+                log.error("worker %s: the ingest at %s does not read", self._hello.name, self.url)
 
     def leave(self) -> None:
         """Ask for no more work, once."""
