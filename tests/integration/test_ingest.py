@@ -97,7 +97,7 @@ def test_a_stopped_process_is_lost_and_its_late_answers_change_nothing(farm: Far
 
 
 def test_a_poisonous_event_ends_in_the_error_stream_and_takes_nobody_along(farm: Farm) -> None:
-    farm.run(workers=3, kill=[50], delay_s=0.002)
+    farm.run(workers=4, kill=[50], delay_s=0.002)
     with farm.client() as client:
         client.wait_open(DEADLINE_S)
         decisions = stream(client, range(200))
