@@ -16,6 +16,7 @@ import msgspec
 
 from hltfarm.proto.errors import HltfarmError, StateError
 from hltfarm.proto.messages import LedgerCounts, ModelInfo, RunConfig, RunState
+from hltfarm.service.control.autostart import Autostart
 from hltfarm.service.control.catching_up import ShadowOrder
 from hltfarm.service.control.link import FarmView, IngestView, Link, UnreachableError
 from hltfarm.service.control.merge import without
@@ -76,7 +77,7 @@ class FarmControl:
         self._activations = ActivationBook()  # of the open run
         self._counted = float("-inf")  # when they were written
         self._first_run = settings.first_run
-        self._autostart = settings.autostart
+        self.autostart = Autostart(self, settings.autostart)
         self._adopted, self._adopting = False, asyncio.Lock()
         self._replaced = False  # an ingest of the open run was restarted: what it had counted is gone
         self.orders = Orders()
@@ -173,11 +174,11 @@ class FarmControl:
         now = self.now
         if view.state is not self.view.state:
             log.info("farm is %s", view.state, extra={"was": str(self.view.state), "problems": view.problems})
-        self.view, self._seen = view, now if began is None else began
+        before, self.view, self._seen = self.view, view, now if began is None else began
         self.restarts.observe(view)
         self._readiness.observe(view, now)
         self._meter.observe(view, now)
-        await self._keep_registry(view)
+        await self._keep_registry(view, before)
         self.transitions.observe(view, now)
         self._keep_transitions()
         self._changed.set()
@@ -206,8 +207,7 @@ class FarmControl:
         returning = Returning(self)
         while True:
             view = await self.look()
-            if self._autostart and view.state is RunState.HALTED and not (self.goes_on and self.strays.of(view)):
-                await self._begin_automatically()
+            await self.autostart.see_to(view)
             await returning.see_to(view)
             interval = self.settings.poll_s / 5 if self.transitions.pending() else self.settings.poll_s
             await asyncio.sleep(interval)  # the sampling interval of the monitor, not a wait for anything
@@ -217,21 +217,9 @@ class FarmControl:
         """A run is open and nobody has asked for its end."""
         return self.open_run is not None and self._ending is None
 
-    async def _begin_automatically(self) -> None:
-        known = self.config  # what an operator configured outlives the ingest
-        try:
-            await self.configure(self.settings.defaults if known is None else msgspec.structs.replace(known, run=0))
-            if await self.until(lambda view: view.state is RunState.CONFIGURED, self.settings.transition_timeout_s):
-                await self.command("start")
-        except (UnreachableError, StateError, DatabaseError) as error:
-            log.warning("cannot start a run yet: %s", error)  # tried again at the next look
-        except HltfarmError as error:
-            self._autostart = False
-            log.error("automatic start is off: %s", error)
-
     def note_replaced(self, view: FarmView) -> None:
         """Remember, beyond this process, that an ingest of the open run lost what it had counted."""
-        if self.strays.of(view) and not self._replaced:
+        if self.strays.lost_counts(view) and not self._replaced:
             self._replaced = True
             if (run := self.open_run) is not None:
                 self.recorder.write(f"lost counts of run {run}", lambda registry: registry.runs.mark_incomplete(run))
@@ -310,10 +298,10 @@ class FarmControl:
                 self.recorder.write(
                     f"the end of run {open_run} that was asked for", lambda registry: registry.runs.ending(open_run, ending)
                 )
+            self.autostart.told(op)
             if op == "reset":
-                self._autostart = False
                 self.transitions.abandon("the farm was reset", self.now)
-            if op == "start" and run is not None:
+            if op == "start" and run is not None and run != self.open_run:  # a look may have shown it already
                 self._opened(run, before_start)
             transition = self.transitions.begin(op, run, self.now) if op in LONG else None
             await self._observe(view)
@@ -330,6 +318,7 @@ class FarmControl:
         self._counters, self._counted = RunCounters(RunCounts()), float("-inf")  # written at once: a new control counts on from there
         self._activations, self.shadow = ActivationBook(), None
         self._counters.observe(view)
+        self.strays.begin(run, view)
 
     async def _check(self, op: str) -> FarmView:
         """The present view, if it allows `op`."""
@@ -345,6 +334,7 @@ class FarmControl:
             return run
         record = None if run is None else await self.registry(lambda registry: registry.runs.get(run))
         if record is not None and record.outcome is Outcome.CONFIGURED:
+            self._allocated = run
             return run
         config = self.config if self.config is not None or record is None else record.config
         if config is None:
@@ -371,7 +361,7 @@ class FarmControl:
 
     # ---------------------------------------------------------------- registry
 
-    async def _keep_registry(self, view: FarmView) -> None:
+    async def _keep_registry(self, view: FarmView, before: FarmView) -> None:
         snapshot = view.snapshot
         if snapshot is None:
             return
@@ -380,6 +370,8 @@ class FarmControl:
         async with self._adopting:
             if not self._adopted:
                 await self._adopt(view, snapshot.run if snapshot.state in OPEN else None)
+        if self.open_run is None and snapshot.run is not None and snapshot.run == self._allocated and snapshot.state in OPEN:
+            self._opened(snapshot.run, before)  # the start counts as failed: an ingest refused it, or answered too late
         run = self.open_run
         if run is None:
             return
@@ -443,6 +435,7 @@ class FarmControl:
         """
         try:
             records = await self.registry(lambda registry: registry.runs.open())
+            begun = None if present is None else await self.registry(lambda registry: registry.runs.get(present))
             counts = await self.registry(lambda registry: RunCounts() if present is None else registry.counters.get(present))
             activations = await self.registry(lambda registry: [] if present is None else registry.counters.activations(present))
         except DatabaseError as error:
@@ -452,6 +445,10 @@ class FarmControl:
         self.recorder.write(
             "transitions that nobody follows", lambda registry: registry.journal.abandon("the control was restarted", now_s)
         )
+        if present != self.open_run and begun is not None and begun.outcome is Outcome.CONFIGURED and begun.farm == self.settings.farm:
+            self._opened(begun.config.run, view)  # the control that started it ended before the registry heard of that
+            self.strays = Strays()  # who took part since then is not known
+            self._take_over(view, begun.config)
         for record in records:
             if record.config.run == self.open_run:
                 continue  # started by this process while the registry could not be asked

@@ -43,7 +43,7 @@ class ControlSettings(BaseModel):
     first_run: int | None = Field(default=None, ge=1)
     """Number of the first run; later ones follow. None continues the registry's numbers."""
     autostart: bool = False
-    """Configure and start a run whenever the ingests are found Halted, and no run that they lost goes on."""
+    """Configure and start a run whenever the ingests are found Halted, and no run that they lost goes on; after a `stop`: configure it."""
     request_timeout_s: float = Field(default=2.0, gt=0)
     """Answer time of an ingest; too low calls a busy ingest gone, too high lets requests to a dead one hang."""
     poll_s: float = Field(default=0.5, gt=0)

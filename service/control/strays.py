@@ -23,11 +23,16 @@ class Strays:
 
     run: int | None = None
     _part: dict[str, float] = field(default_factory=dict)  # endpoint -> start time of the process that took part
+    _before: dict[str, float] = field(default_factory=dict)  # endpoint -> start time of the process before the run was started
+
+    def begin(self, run: int, view: FarmView) -> None:
+        """A run was started; `view`: the farm before that."""
+        self.run, self._part, self._before = run, {}, {endpoint: snapshot.started for endpoint, snapshot in _answers(view)}
 
     def observe(self, view: FarmView, run: int | None) -> None:
         """Take note of a look at the farm, whose open run is `run`."""
         if run != self.run:
-            self.run, self._part = run, {}
+            self.run, self._part, self._before = run, {}, {}
         for endpoint, snapshot in _answers(view):
             if run is not None and snapshot.run == run and snapshot.state in OPEN:
                 self._part[endpoint] = snapshot.started
@@ -38,6 +43,11 @@ class Strays:
         if any(snapshot.state in JOINABLE for _, snapshot in answers):
             return [endpoint for endpoint, snapshot in answers if snapshot.state in _WITHOUT_RUN]
         return [endpoint for endpoint, _ in answers] if self.all_lost(view) else []
+
+    def lost_counts(self, view: FarmView) -> bool:
+        """Whether one of them may have counted events of the run, which is gone; one that only missed the start has not."""
+        started = {endpoint: snapshot.started for endpoint, snapshot in _answers(view)}
+        return any(endpoint in self._part or self._before.get(endpoint) != started[endpoint] for endpoint in self.of(view))
 
     def all_lost(self, view: FarmView) -> bool:
         """Whether every ingest that answers was started again since it took part in the run, and is not back in it nor in another."""

@@ -30,6 +30,10 @@ from hltfarm.service.registry import schema
 log = logging.getLogger(__name__)
 BUSY_MS = 5000  # how long a transaction of SQLite waits for another one
 CONNECT_S = 5  # how long PostgreSQL has to answer
+#: Longest statement of PostgreSQL, and wait for a lock that somebody else holds (VACUUM FULL, a forgotten session); a dead connection is
+#: given up after about the same time.
+STATEMENT_MS, LOCK_MS = 6000, 5000
+_KEEPALIVE = {"keepalives_idle": 2, "keepalives_interval": 1, "keepalives_count": 4, "tcp_user_timeout": STATEMENT_MS}
 
 
 class DatabaseError(BackendError):
@@ -69,7 +73,7 @@ def _engine(url: URL) -> Engine:
         # A database in memory lives in one connection, which every thread then has to share.
         options = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
     elif url.drivername == "postgresql+psycopg":
-        options["connect_args"] = {"connect_timeout": CONNECT_S}
+        options["connect_args"] = {"connect_timeout": CONNECT_S, **_KEEPALIVE}
     shown = url.render_as_string()
     try:
         if file is not None:
@@ -84,7 +88,18 @@ def _engine(url: URL) -> Engine:
         raise ConfigError(f"run registry: {shown!r} needs the module {error.name!r}, which is not installed{hint}") from error
     if sqlite:
         _configure_sqlite(engine)
+    elif url.drivername == "postgresql+psycopg":
+        _limit_postgres(engine)
     return engine
+
+
+def _limit_postgres(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def _bounded(connection: Any, _record: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET statement_timeout = {STATEMENT_MS}")
+            cursor.execute(f"SET lock_timeout = {LOCK_MS}")
+        connection.commit()
 
 
 def _configure_sqlite(engine: Engine) -> None:

@@ -1,6 +1,7 @@
 """Writes to the registry that nobody waits for: in order, off the event loop, tried again until the database takes them.
 
-Data taking must not stop because a database does. What could not be written yet stays in memory; `problem` says so.
+Data taking must not stop because a database does. What could not be written yet stays in memory; `problem` says so. A database that
+neither answers nor fails is a problem, too: nobody waits for it longer than `answer_s`.
 """
 
 from __future__ import annotations
@@ -30,14 +31,15 @@ class Recorder:
     """A queue of writes before a registry, and its only user: `read` sees everything that was written before.
 
     Use it from one event loop, and `close` it there. Durations in seconds: `retry_s` between two attempts, `close_s` for what is left at
-    the end. `most`: entries that are kept while the database is gone; later ones are lost, and logged in full.
+    the end, `answer_s` for one call; shorter than the database's own limits, it hides their errors. `most`: entries that are kept while
+    the database is gone; later ones are lost, and logged in full.
     """
 
-    def __init__(self, registry: Registry, retry_s: float = 1.0, close_s: float = 5.0, most: int = 20_000) -> None:
+    def __init__(self, registry: Registry, retry_s: float = 1.0, close_s: float = 5.0, most: int = 20_000, answer_s: float = 8.0) -> None:
         self.registry = registry
         self.problem: str | None = None
         self.lost = 0
-        self._retry_s, self._close_s, self._most = retry_s, close_s, most
+        self._retry_s, self._close_s, self._most, self._answer_s = retry_s, close_s, most, answer_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="registry")
         self._waiting: OrderedDict[Hashable, _Entry] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
@@ -62,7 +64,11 @@ class Recorder:
     async def read(self, call: Callable[[Registry], T]) -> T:
         """Ask the registry. Waits for the writes before, unless the database fails: then this may raise `DatabaseError`."""
         await self.written()
-        return await self._run(call)
+        try:
+            async with asyncio.timeout(self._answer_s):
+                return await self._run(call)
+        except TimeoutError:
+            raise DatabaseError(f"the run registry does not answer within {self._answer_s:g} s") from None
 
     async def written(self) -> None:
         """Wait until all that was given to `write` so far is in the registry, unless the database fails."""
@@ -82,7 +88,9 @@ class Recorder:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await asyncio.to_thread(self._thread.shutdown)
+        idle = self._run(lambda _registry: None)  # behind the call that the thread is in
+        ended, _ = await asyncio.wait([idle], timeout=self._close_s)
+        self._thread.shutdown(wait=bool(ended), cancel_futures=True)
 
     async def _attempt(self) -> None:
         """Wait for the next attempt to write."""
@@ -93,12 +101,9 @@ class Recorder:
         while self._waiting:
             key, entry = next(iter(self._waiting.items()))
             try:
-                await self._run(entry.call)
+                await self._patiently(entry.call)
             except DatabaseError as error:
-                if self.problem is None:
-                    log.error("%s; tried again every %g s, the farm goes on", error, self._retry_s)
-                self.problem = f"{error} ({len(self._waiting)} entries wait to be written)"
-                self._tried.set()
+                self._fails(str(error))
                 await asyncio.sleep(self._retry_s)  # the interval of the attempts
                 continue
             except Exception as error:  # this entry can never be written: what comes after it must be
@@ -111,5 +116,18 @@ class Recorder:
                 del self._waiting[key]
             self._tried.set()
 
-    async def _run(self, call: Callable[[Registry], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call, self.registry)
+    async def _patiently(self, call: Callable[[Registry], None]) -> None:
+        """Write, however long that takes: a call cannot be taken back, and a second one would be too much. The others do not wait."""
+        work = self._run(call)
+        if not (await asyncio.wait([work], timeout=self._answer_s))[0]:
+            self._fails(f"the run registry does not answer for {self._answer_s:g} s")
+        await work
+
+    def _fails(self, why: str) -> None:
+        if self.problem is None:
+            log.error("%s; tried again every %g s, the farm goes on", why, self._retry_s)
+        self.problem = f"{why} ({len(self._waiting)} entries wait to be written)"
+        self._tried.set()
+
+    def _run(self, call: Callable[[Registry], T]) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, call, self.registry)

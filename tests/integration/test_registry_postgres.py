@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from hltfarm.service.registry import DatabaseError, Outcome, Registry
+from hltfarm.service.registry import database as database_module
 from hltfarm.service.registry.recorder import Recorder
 from tests.unit import registry_contract
 from tests.unit.registry_contract import ASKED, LEDGER, Open
@@ -119,3 +120,19 @@ def test_what_happens_while_the_server_is_gone_is_written_when_it_is_back(server
         await recorder.close()
 
     asyncio.run(main())
+
+
+def test_a_table_that_somebody_has_locked_is_a_failure_and_no_wait_without_end(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    import psycopg
+
+    monkeypatch.setattr(database_module, "LOCK_MS", 100)
+    registry = Registry(server.create("locked"), lambda: 1.0)
+    try:
+        with psycopg.connect(server.url("locked")) as other:
+            other.execute("LOCK TABLE runs IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(DatabaseError, match="lock timeout"):
+                registry.runs.allocate(ASKED, "hash")
+            other.rollback()
+        assert registry.runs.allocate(ASKED, "hash").run == 1
+    finally:
+        registry.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -106,3 +107,47 @@ def test_memory_is_bounded_and_what_is_lost_is_logged(caplog: pytest.LogCaptureF
     assert "lost an entry, 2 wait already: entry 2" in caplog.text
     assert "lost an entry at the end: entry 0" in caplog.text
     assert "lost an entry at the end: entry 1" in caplog.text
+
+
+def test_a_database_that_does_not_answer_is_waited_for_no_longer_than_agreed() -> None:
+    """A connection that is cut, a table that somebody has locked: the call neither returns nor fails."""
+
+    async def main() -> None:
+        fake, free = Fake(), threading.Event()
+
+        def hangs(_registry: Registry) -> None:
+            assert free.wait(60)
+            fake.put("start")
+
+        made = recorder(fake, answer_s=0.05, close_s=0.05)
+        try:
+            async with asyncio.timeout(10):
+                made.write("start", hangs)
+                await made.written()
+                assert made.problem == "the run registry does not answer for 0.05 s (1 entries wait to be written)"
+                made.write("end", writes("end"))
+                await made.written()
+                with pytest.raises(DatabaseError, match=r"does not answer within 0\.05 s"):
+                    await made.read(lambda _registry: None)
+        finally:
+            free.set()
+        await written(made)
+        assert (fake.written, made.problem, made.lost) == (["start", "end"], None, 0), "each once, in order"
+        await made.close()
+
+    asyncio.run(main())
+
+
+def test_a_database_that_does_not_answer_does_not_hold_up_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        free = threading.Event()
+        made = recorder(Fake(), answer_s=0.05, close_s=0.05)
+        made.write("the hanging", lambda _registry: (free.wait(60), None)[1])
+        try:
+            async with asyncio.timeout(10):
+                await made.close()
+        finally:
+            free.set()
+
+    asyncio.run(main())
+    assert "lost an entry at the end: the hanging" in caplog.text
