@@ -86,6 +86,12 @@ class Canaries:
             questions.append((name, self._serial))
         return questions
 
+    def interrupted(self, name: str) -> None:
+        """The connection to the worker is gone, and with it the answer to a question that is open. When it is back it is asked anew."""
+        health = self._workers.get(name)
+        if health is not None:
+            health.serial, health.asked = 0, None
+
     def forget(self, name: str) -> None:
         """The process behind the name is gone or a new one; its failures stay counted."""
         health = self._workers.get(name)

@@ -112,6 +112,18 @@ class WorkerPool:
         peer.able, peer.ready, peer.problem = ready, ready and not held, problem
         self._dispatcher.set_ready(peer.hello.name, peer.ready)
 
+    def _missing(self, name: str) -> str | None:
+        """Why a worker has not built everything that decides, None if it has."""
+        missing = [entry for entry in self._programmes.deciding if name not in entry.workers]
+        return next((entry.refused[name] for entry in missing if name in entry.refused), "configuring") if missing else None
+
+    def _reconsider(self, name: str) -> None:
+        """Whether the worker may have work has changed. What became active while it had none, it may not have built yet."""
+        peer = self._peers.get(name)
+        if peer is not None and peer.up:
+            missing = self._missing(name) if peer.able else None
+            self._set_ready(peer, peer.able and missing is None, peer.problem if missing is None else missing)
+
     # -- in ----------------------------------------------------------------------------------------------------------------
 
     def receive(self, now: float) -> int:
@@ -196,6 +208,7 @@ class WorkerPool:
         peer.problem = "configuring" if wanted else "waits for a configuration"
         for entry in wanted:
             entry.workers.discard(hello.name)  # what its predecessor had built is gone
+            entry.refused.pop(hello.name, None)
         for entry in wanted:
             if peer.up:
                 self._tell(peer, entry)
@@ -211,7 +224,8 @@ class WorkerPool:
             self._stats.menu(entry.paths)
         else:
             log.error("worker %s cannot be configured: %s", name, problem)
-        if entry not in self._programmes.active:  # pending or a shadow: the run goes on as it is
+            entry.refused[name] = problem
+        if entry not in self._programmes.deciding:  # pending or a shadow: the run goes on as it is
             if problem is not None and (peer.ready or not self._dispatcher.ready_workers):
                 entry.error = f"worker {name}: {problem}"
             return
@@ -219,7 +233,7 @@ class WorkerPool:
             self._set_ready(peer, False, problem)
             if message.error is not None and message.fatal and not self._dispatcher.ready_workers:
                 self.fatal = message.error
-        elif not peer.able and all(name in active.workers for active in self._programmes.active):
+        elif not peer.able and self._missing(name) is None:
             self._set_ready(peer, True)
 
     def _goodbye(self, peer: _Peer, now_ns: int) -> None:
@@ -277,6 +291,7 @@ class WorkerPool:
         peer.up = peer.ready = peer.able = False
         peer.problem = f"lost: {why}"
         self._by_identity.pop(peer.identity, None)
+        self._canaries.interrupted(name)
         self.flow.lost(name, why, now_ns)
 
     def tick(self, now: float, now_ns: int) -> None:
@@ -326,9 +341,7 @@ class WorkerPool:
         distrusted = self._canaries.distrusted
         for changed in self._distrusted ^ distrusted.keys():
             log.error("worker %s: %s", changed, distrusted.get(changed, "its canaries are right, another was wrong; it works again"))
-            present = self._peers.get(changed)
-            if present is not None and present.up:
-                self._set_ready(present, present.able, present.problem)
+            self._reconsider(changed)
         self._distrusted = set(distrusted)
 
     # -- operators ---------------------------------------------------------------------------------------------------------
@@ -343,17 +356,12 @@ class WorkerPool:
     def quarantine(self, name: str, reason: str) -> None:
         """Give the worker of this name, now or when it joins, no more work; it finishes what it has."""
         self._quarantined[name] = reason or "by an operator"
-        peer = self._peers.get(name)
-        if peer is not None and peer.up:
-            self._set_ready(peer, peer.able, peer.problem)
+        self._reconsider(name)
 
     def release(self, name: str) -> None:
         """Let the worker have work again."""
         self._quarantined.pop(name, None)
-        peer = self._peers.get(name)
-        if peer is not None and peer.up:
-            knows = all(name in active.workers for active in self._programmes.active)  # one may have become active meanwhile
-            self._set_ready(peer, peer.able and knows, peer.problem if knows else "configuring")
+        self._reconsider(name)
 
     # -- state -------------------------------------------------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ class Entry:
     conditions: str = ""
     paths: tuple[PathInfo, ...] = ()
     workers: set[str] = field(default_factory=set)  # that have built it
+    refused: dict[str, str] = field(default_factory=dict)  # workers that could not -> why
     error: str | None = None
     in_flight: int = 0
     accepted: int = 0
@@ -70,6 +71,7 @@ class Programmes:
         self.pending: Entry | None = None
         self.shadow: ShadowBook | None = None
         self.lumi = 0
+        self._late: list[Entry] = []  # no longer active, for there are too many, but events in flight name them
         self._entries: dict[int, Entry] = {}  # all that an event in flight may name, and those above
         self._generation = 0
 
@@ -84,7 +86,7 @@ class Programmes:
 
     def forget(self) -> None:
         """There is no run; events of it may still wait for the error stream."""
-        self.active, self.pending, self.shadow, self.lumi = [], None, None, 0
+        self.active, self.pending, self.shadow, self.lumi, self._late = [], None, None, 0, []
         self._entries = {number: entry for number, entry in self._entries.items() if entry.in_flight}
 
     def prepare(self, config: RunConfig) -> Entry:
@@ -119,6 +121,7 @@ class Programmes:
             )
         self.active = [*stays, entry]
         entry.first_lumi, self.pending = first, None
+        self._late = [old for old in (*self._late, *self.active[:-MOST_ACTIVE]) if old.in_flight]
         del self.active[:-MOST_ACTIVE]
         self.active[0].first_lumi = 0 if len(self.active) == MOST_ACTIVE else self.active[0].first_lumi
         return entry
@@ -191,10 +194,15 @@ class Programmes:
         return self._entries.get(generation)
 
     @property
+    def deciding(self) -> list[Entry]:
+        """What events may name, in flight or to come: a worker without one of them cannot have any."""
+        return [*(entry for entry in self._late if entry.in_flight), *self.active]
+
+    @property
     def wanted(self) -> list[Entry]:
-        """What a worker has to build, the active ones first."""
+        """What a worker has to build, those that decide first."""
         extra = [self._entries[self.shadow.generation]] if self.shadow is not None else []
-        return [*self.active, *([self.pending] if self.pending is not None else []), *extra]
+        return [*self.deciding, *([self.pending] if self.pending is not None else []), *extra]
 
     @property
     def current(self) -> Entry | None:

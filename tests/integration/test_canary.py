@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable
+
+import pytest
 
 from hltfarm.proto.messages import RunConfig, RunState, Snapshot, WorkerStatus
 from tests.integration.ingest_farm import RUN, Farm, stream
@@ -112,3 +116,39 @@ def test_without_canaries_nothing_is_asked(make_farm: Callable[..., Farm]) -> No
         stream(client, range(50))
     snapshot = farm.snapshot()
     assert (snapshot.canary_s, snapshot.workers[0].canary_at, snapshot.workers[0].canary_failures) == (0.0, 0.0, 0)
+
+
+def test_a_worker_that_was_lost_over_a_question_sings_as_soon_as_it_is_back(make_farm: Callable[..., Farm]) -> None:
+    """The same process, after a time in which it could not be heard; a question would stay open for `batch_timeout_s`."""
+    farm = make_farm(canary_s=0.1)
+    farm.run(workers=1)
+    farm.wait(lambda s: s.workers[0].canary_at > 0)
+    os.kill(farm.workers["w0"].pid, signal.SIGSTOP)
+    farm.wait(lambda s: not s.workers[0].up)
+    os.kill(farm.workers["w0"].pid, signal.SIGCONT)
+    back = farm.wait(lambda s: s.workers[0].ready and s.workers[0].canary_age_s < 0.5)  # it was lost after a second
+    assert back.workers[0].pid == farm.workers["w0"].pid
+    assert back.workers[0].canary_failures == 0
+
+
+def test_trust_that_is_restored_gives_no_work_to_a_worker_without_the_programme(
+    make_farm: Callable[..., Farm], caplog: pytest.LogCaptureFixture
+) -> None:
+    """w1 is found out, cannot build what becomes active meanwhile, and is then proved right by w2."""
+    farm = make_farm(canary_s=0.1, worker_timeout_s=60.0)
+    plan = {"wrong": ["w1", "w2"]}
+    farm.run(**plan)
+    farm.wait(lambda s: s.workers[0].canary_at > 0)
+    farm.worker("w1")
+    farm.wait(lambda s: {w.name: (w.ready, bool(w.distrusted)) for w in s.workers} == {"w0": (True, False), "w1": (False, True)})
+    os.kill(farm.workers["w1"].pid, signal.SIGSTOP)  # w0 says what the programme is
+    farm.command("prepare", config=RunConfig(run=RUN, menu=json.dumps(plan | {"models": {"w1": "another"}})))
+    farm.wait(lambda s: s.pending is not None and s.pending.prepared)
+    os.kill(farm.workers["w1"].pid, signal.SIGCONT)
+    farm.wait(lambda s: "worker w1 cannot be configured" in caplog.text)
+    farm.command("activate")
+    farm.worker("w2")
+    turned = farm.wait(lambda s: {w.name: bool(w.distrusted) for w in s.workers} == {"w0": True, "w1": False, "w2": False})
+    assert [by_name(turned)[name].ready for name in ("w0", "w1", "w2")] == [False, False, True]
+    turned = farm.wait(lambda s: any("worker w1: loaded the models" in problem for problem in s.problems))
+    assert not by_name(turned)["w1"].ready
