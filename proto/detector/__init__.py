@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 from hltfarm.proto.detector.description import (
     NO_MODULE,
@@ -43,6 +43,6 @@ def load_detector(spec: str) -> Detector:
     """`"phase1"` or a directory with the conditions files of pixeltrack-standalone; ConditionsError otherwise."""
     if spec == "phase1":
         return phase1()
-    if not Path(spec).is_dir():
+    if not os.path.isdir(spec):  # Path.is_dir raises for what cannot be asked: a long name, a folder of others
         raise ConditionsError(f"detector {spec!r}: neither 'phase1' nor a directory with conditions files")
     return read_patatrack(spec)

@@ -65,4 +65,5 @@ class Lumisections:
         for key, counts in self._counts.items():
             if not counts[_IN_FLIGHT] and key != newest:
                 del self._counts[key]
+                self._touched.pop(key, None)  # nobody may ask
                 return

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,8 @@ class FileWriter:
         found, self._left = complete(self._left, self._settings.fsync, again)
         self._numbers["recovered_files"] += len(found)
         self._numbers["recovered_events"] += sum(item.events for item in found)
+        for item in found:
+            self._retention.closed(item.path, item.path.stat().st_size)
         self._complete_at = time.monotonic() + self._settings.retry_s
 
     def _take(self) -> bool:
@@ -148,16 +150,20 @@ class FileWriter:
         while jobs:
             appends = list(_appends(jobs))
             count = max(1, len(appends))
-            if not self._until_done(jobs[0][1], appends):
+            job = jobs[0][1]
+            del jobs[:count]
+            if not self._until_done(job, appends, jobs):
                 return False
             with self._changed:
                 self._done += count
-            del jobs[:count]
             self._wake()
         return True
 
-    def _until_done(self, job: Job, appends: list[tuple[int, Append]]) -> bool:
-        """Do a job (or all of `appends`, if it is one), again and again while the disk refuses. False: the end came before."""
+    def _until_done(self, job: Job, appends: list[tuple[int, Append]], behind: list[tuple[int, Job]]) -> bool:
+        """Do a job (or all of `appends`, if it is one), again and again while the disk refuses. False: the end came before.
+
+        What is given up meanwhile of the jobs behind it need not wait for it.
+        """
         while True:
             try:
                 if isinstance(job, Append):
@@ -176,13 +182,19 @@ class FileWriter:
                 return True
             until = time.monotonic() + self._settings.retry_s
             with self._changed:
-                while not (self._ended or self._given_up(appends)) and (rest := until - time.monotonic()) > 0:
+                while not (self._ended or self._given_up(appends) or self._given_up(self._jobs)) and (rest := until - time.monotonic()) > 0:
                     self._changed.wait(rest)
                 if self._ended:
                     return False
+                behind += self._jobs
+                self._jobs.clear()
+            for place, (number, other) in enumerate(behind):
+                if isinstance(other, Append) and other.events and number < self._abandoned:
+                    self._tell(NotWritten(tuple(event.number for event in other.events)))
+                    behind[place] = (number, replace(other, events=()))
 
-    def _given_up(self, appends: list[tuple[int, Append]]) -> bool:
-        return bool(appends) and appends[0][0] < self._abandoned
+    def _given_up(self, jobs: Sequence[tuple[int, Job]]) -> bool:
+        return bool(jobs) and jobs[0][0] < self._abandoned
 
     def _say(self, trouble: str | None) -> None:
         if trouble != self.trouble:

@@ -236,8 +236,9 @@ def test_detectors_that_the_format_cannot_hold(tmp_path: Path) -> None:
 def test_load_detector(written: Path, tmp_path: Path) -> None:
     assert load_detector("phase1") is phase1()
     assert load_detector(str(written)).n_modules == 1856
-    with pytest.raises(ConditionsError, match="neither 'phase1' nor a directory"):
-        load_detector(str(tmp_path / "nothing"))
+    for nothing in ("nothing", "n" * 300, "no\0thing"):
+        with pytest.raises(ConditionsError, match="neither 'phase1' nor a directory"):
+            load_detector(str(tmp_path / nothing))
 
 
 def test_digest_sees_every_table() -> None:

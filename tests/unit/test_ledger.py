@@ -25,6 +25,7 @@ from hltfarm.service.ingest.dispatch import Dispatcher
 from hltfarm.service.ingest.error_stream import ErrorStream, write_frames
 from hltfarm.service.ingest.flow import EventFlow
 from hltfarm.service.ingest.ledger import KEPT_RUNS, Ledger
+from hltfarm.service.ingest.lumisections import Lumisections
 from hltfarm.service.ingest.programmes import MOST_ACTIVE, Programmes
 from hltfarm.service.ingest.slots import SlotRing
 from hltfarm.service.ingest.stats import Stats
@@ -295,3 +296,12 @@ def test_latency_is_never_negative():
     ledger.open(0, header(10), client=5, now_ns=2000)
     (record,) = ledger.decide(np.array([0]), rows(1), 1, now_ns=1000)
     assert record["latency_ns"] == 0
+
+
+def test_lumisections_that_nobody_asks_about_are_forgotten() -> None:
+    """An ingest without output files takes note of them, too; a client may number them as it likes."""
+    book = Lumisections(kept=4)
+    for lumi in range(100):
+        book.opened(1, lumi)
+        book.decided(np.array([1], np.uint32), np.array([lumi], np.uint32), np.array([Outcome.REJECT], np.uint8))
+    assert book.touched() == [(1, lumi) for lumi in range(96, 100)]

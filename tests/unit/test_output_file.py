@@ -20,7 +20,7 @@ from hltfarm.proto.results import OUTPUT_DECISION
 from hltfarm.service.output import recovery
 from hltfarm.service.output.events import OutputEvent
 from hltfarm.service.output.hlt_file import Opening, OutputFile, Place, metadata_of
-from hltfarm.service.output.jobs import Append, Close, NotWritten, Report, Summarise, Written
+from hltfarm.service.output.jobs import Append, Close, NotWritten, Prepare, Report, Summarise, Written
 from hltfarm.service.output.recovery import recover
 from hltfarm.service.output.retention import Retention
 from hltfarm.service.output.settings import Fsync, OutputSettings
@@ -254,6 +254,57 @@ def test_events_that_are_given_up_are_told_and_the_others_are_in_the_file(disk: 
         writing.writer.put([Close(1, COUNTS)])
         writing.until("the end", lambda: writing.writer.unfinished == 0)
         assert numbers_of(PLACE.folder(tmp_path) / PLACE.name(1)) == [1, 2]
+    finally:
+        assert writing.writer.close(WAIT_S)
+
+
+def test_files_that_were_completed_after_a_death_are_removed_in_their_turn(tmp_path: Path) -> None:
+    folder = PLACE.folder(tmp_path)
+    folder.mkdir(parents=True)
+    (folder / "old.hlt").write_bytes(bytes(2 << 20))
+    (folder / "old.json").write_text("{}")
+    file = opened(folder)
+    file.append(EVENTS)
+    file.abandon()
+    writing = Writing(tmp_path, keep_bytes=2 << 20, file_bytes=1 << 20)
+    try:
+        writing.put(EVENTS)  # after the recovery
+        writing.until("the events", lambda: writing.writer.unfinished == 0)
+        assert sorted(path.name for path in folder.glob("*.hlt")) == [PLACE.name(1)]
+        assert writing.writer.counts().removed_bytes == 2 << 20
+    finally:
+        assert writing.writer.close(WAIT_S)
+
+
+def test_events_behind_a_file_that_cannot_be_closed_are_given_up_as_well(disk: Disk, tmp_path: Path) -> None:
+    """After a reset nobody waits for the disk, whatever the writer is busy with; what was in the file stays there."""
+    writing = Writing(tmp_path, fsync=Fsync.NONE)
+    try:
+        writing.put(EVENTS[:2])
+        writing.until("two", lambda: writing.numbers(Written) == [1, 2])
+        disk.room = 0
+        writing.writer.put([Close(1, COUNTS), Append(2, PLACE, DECIDERS, tuple(EVENTS[2:4])), Close(2, COUNTS)])
+        writing.until("trouble", lambda: writing.writer.trouble is not None)
+        writing.writer.put([Append(3, PLACE, DECIDERS, tuple(EVENTS[4:]))])
+        writing.writer.abandon()
+        writing.until("given up", lambda: writing.numbers(NotWritten) == [3, 4, 5, 6])
+        disk.room = 1 << 40
+        writing.writer.put([Close(3, COUNTS)])
+        writing.until("the end", lambda: writing.writer.unfinished == 0)
+        assert writing.numbers(NotWritten) == [3, 4, 5, 6], "each once"
+        assert [path.name for path in sorted(PLACE.folder(tmp_path).glob("*.hlt"))] == [PLACE.name(1)]
+        assert numbers_of(PLACE.folder(tmp_path) / PLACE.name(1)) == [1, 2]
+    finally:
+        assert writing.writer.close(WAIT_S)
+
+
+def test_a_detector_that_cannot_be_read_holds_nothing_up(tmp_path: Path) -> None:
+    """Its name comes over the API; the writer reads it before the first event (`Prepare`)."""
+    writing = Writing(tmp_path)
+    try:
+        writing.writer.put([Prepare("/" + 300 * "d")])
+        writing.put(EVENTS)
+        writing.until("the events", lambda: writing.numbers(Written) == [event.number for event in EVENTS])
     finally:
         assert writing.writer.close(WAIT_S)
 
