@@ -112,12 +112,12 @@ def combined(states: list[RunState]) -> RunState:
     """The state of a farm of several ingests; none at all is Error.
 
     A farm drains until its last ingest has; ingests that otherwise disagree on whether a run is open, or of which only
-    some are in Error, make it RunningDegraded.
+    some are in Error while others have one, make it RunningDegraded.
     """
     if not states:
         return _E
     if _E in states:
-        return _E if all(state is _E for state in states) else _G
+        return _G if any(state in OPEN for state in states) else _E
     opened = [state in OPEN for state in states]
     if any(opened) and not all(opened):
         return _D if _D in states else _G

@@ -104,17 +104,17 @@ class Exchange:
             if order is not None and (order.config.run, order.config.detector) != (present.run, present.detector):
                 raise ConfigError(f"a shadow decides events of run {present.run} with its detector; its detector and number cannot differ")
             before, farm.shadow = farm.shadow, order  # ingests that are away are told when they are back
-            try:
-                for endpoint, _ in in_run(view, present.run):
+            for endpoint, _ in in_run(view, present.run):
+                try:
                     if order is None:
                         await farm.change_programme(endpoint, "shadow_end")
                     else:
                         await farm.change_programme(endpoint, "shadow", order.config, fraction=order.fraction)
-            except UnreachableError as error:
-                log.warning("%s; it is told about the shadow when it is back", error)
-            except HltfarmError:
-                farm.shadow = before
-                raise
+                except UnreachableError as error:
+                    log.warning("%s; it is told about the shadow when it is back", error)
+                except HltfarmError:
+                    farm.shadow = before
+                    raise
             log.info("shadow of run %d: %s", present.run, "ended" if order is None else f"{order.fraction:g} of the events")
             await farm.look()
 

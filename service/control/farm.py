@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ from hltfarm.service.control.catching_up import ShadowOrder
 from hltfarm.service.control.link import FarmView, IngestView, Link, UnreachableError
 from hltfarm.service.control.merge import without
 from hltfarm.service.control.orders import Orders
-from hltfarm.service.control.programmes import ActivationBook, current, needed
+from hltfarm.service.control.programmes import ActivationBook, current, still_needed
 from hltfarm.service.control.readiness import RateMeter, Rates, Readiness
 from hltfarm.service.control.restarts import IngestRestarts
 from hltfarm.service.control.returning import Returning
@@ -67,6 +67,7 @@ class FarmControl:
         self.shadow: ShadowOrder | None = None  # that the ingests of the open run are to have
         self.exchanging = False  # what is pending in the ingests belongs to an exchange on its way
         self._exchanged: RunConfig | None = None  # what was activated last
+        self._needed: Sequence[RunConfig] = ()  # by ingests of the run, also by those that are away now
         self.open_run: int | None = None  # a run that the registry holds as running
         self._ending: Outcome | None = None  # what ends it, if we know
         self._ledger: LedgerCounts | None = None  # the last one seen of the open run
@@ -112,9 +113,9 @@ class FarmControl:
 
     def in_use(self) -> list[RunConfig]:
         """Every configuration whose menu and models the present run needs, or a later one that is started would."""
-        if self.deciding is None or self.config is None:
-            return []
-        return [self.config, *needed(self.view)]
+        config, snapshot = self.config, self.view.snapshot
+        mine = config is not None and (config.run == self.open_run or snapshot is None or snapshot.run == config.run)
+        return [*([config] if mine and config is not None else []), *self._needed]
 
     @property
     def defaults(self) -> RunConfig:
@@ -179,6 +180,7 @@ class FarmControl:
         self._readiness.observe(view, now)
         self._meter.observe(view, now)
         await self._keep_registry(view, before)
+        self._needed = still_needed(view, self.open_run, self._needed)
         self.transitions.observe(view, now)
         self._keep_transitions()
         self._changed.set()
@@ -235,13 +237,13 @@ class FarmControl:
         """Let a worker have no more work, on any ingest, also on those that are away now."""
         async with self.commands:
             await self._worker_command("worker_quarantine", name, reason)
-            self.orders.held[name] = reason
+            self.orders.hold(name, reason)
 
     async def free(self, name: str) -> None:
         """The end of `hold`."""
         async with self.commands:
             await self._worker_command("worker_release", name)
-            self.orders.held.pop(name, None)
+            self.orders.free(name)
 
     async def _worker_command(self, op: str, name: str, reason: str = "") -> None:
         try:

@@ -105,8 +105,12 @@ def farm_families(given: MetricsInput) -> Iterator[Metric]:
     yield from _control(given)
     yield from _ingests(view)
     yield from _outputs(view)
-    if given.supervised is not None:
-        yield _gauge("hlt_workers_quarantined", "Workers taken out of service after repeated exits.", given.supervised.quarantined)
+    if given.supervised is not None or snapshot is not None:
+        yield _gauge(
+            "hlt_workers_quarantined",
+            "Workers taken out of service after repeated exits, or by an operator.",
+            _quarantined(snapshot, given.supervised),
+        )
     if snapshot is not None:
         yield from _accounting(snapshot, sum(abs(i.snapshot.totals.mismatch) for i in view.ingests if i.snapshot is not None))
         yield from _flow(snapshot)
@@ -276,6 +280,12 @@ def _workers(s: Snapshot, supervised: Supervised | None) -> Iterator[Metric]:
     yield _counters(
         "hlt_worker_events_total", "Events processed by a worker since it joined.", "worker", ((w.name, w.processed) for w in s.workers)
     )
+
+
+def _quarantined(snapshot: Snapshot | None, supervised: Supervised | None) -> int:
+    own, number = (supervised.restarts, supervised.quarantined) if supervised is not None else ({}, 0)
+    workers = snapshot.workers if snapshot is not None else ()
+    return number + sum(bool(worker.quarantined) and worker.name not in own for worker in workers)
 
 
 def _selection(s: Snapshot) -> Iterator[Metric]:

@@ -43,21 +43,32 @@ class Orders:
     run: int | None = None
     op: str | None = None
     held: dict[str, str] = field(default_factory=dict)
-    _adopted: bool = False
+    _freed: set[str] = field(default_factory=set)
+    _adopted: set[str] = field(default_factory=set)
 
     def told(self, op: str, run: int | None) -> None:
         """A command was given; a start, or one without a run, leaves nothing to remind of."""
         self.op, self.run = (op, run) if op in _OBEYED and run is not None else (None, None)
 
     def adopt(self, view: FarmView) -> None:
-        """Take over, from the first look at the farm, the workers that are held by order of an earlier control process."""
-        if self._adopted or view.snapshot is None:
-            return
-        self._adopted = True
+        """Take over, from the first answer of each ingest, the workers that are held by order of an earlier control process."""
         for ingest in view.ingests:
-            for worker in ingest.snapshot.workers if ingest.snapshot is not None else ():
-                if worker.quarantined:
+            if ingest.snapshot is None or ingest.endpoint in self._adopted:
+                continue
+            self._adopted.add(ingest.endpoint)
+            for worker in ingest.snapshot.workers:
+                if worker.quarantined and worker.name not in self._freed:
                     self.held.setdefault(worker.name, worker.quarantined)
+
+    def hold(self, worker: str, reason: str) -> None:
+        """An operator took a worker out of service."""
+        self.held[worker] = reason
+        self._freed.discard(worker)
+
+    def free(self, worker: str) -> None:
+        """The end of `hold`, also on an ingest that is heard of later."""
+        self.held.pop(worker, None)
+        self._freed.add(worker)
 
     def reminders(self, view: FarmView) -> list[Reminder]:
         """What has to be said again, and to which ingests."""

@@ -37,6 +37,15 @@ def needed(view: FarmView) -> Sequence[RunConfig]:
     return [config for i, config in enumerate(found) if config not in found[:i]]
 
 
+def still_needed(view: FarmView, run: int | None, earlier: Sequence[RunConfig]) -> Sequence[RunConfig]:
+    """As `needed`, with what was so at `earlier` looks, as long as an ingest is away or has to be brought into the open run again."""
+    present = needed(view)
+    snapshots = [ingest.snapshot for ingest in view.ingests]
+    if all(snapshot is not None and run in (None, snapshot.run) for snapshot in snapshots):
+        return present
+    return [*present, *(config for config in earlier if config not in present)]
+
+
 def current(snapshot: Snapshot) -> Programme | None:
     """The programme of the present lumisection; the first one before any event."""
     begun = [programme for programme in snapshot.programmes if programme.first_lumi <= snapshot.lumi]

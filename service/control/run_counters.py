@@ -17,15 +17,19 @@ KINDS = {
 }
 #: Kind of the numbers of the run's ledger.
 LEDGER = "ledger"
-#: What all ingests count: a number of these that went back means that the ingest was started again.
+#: What all ingests count: a number of these that went back means that the ingest was started again, and so does another start time.
 _RECEIVED = "received"
+_PROCESS = "process"
 
 
 def _counters(snapshot: Snapshot) -> dict[str, dict[str, int]]:
-    return {_RECEIVED: {"events": snapshot.totals.received}} | {kind: dict(getattr(snapshot, field)) for kind, field in KINDS.items()}
+    told = {_RECEIVED: {"events": snapshot.totals.received}, _PROCESS: {"started_us": int(snapshot.started * 1e6)}}
+    return told | {kind: dict(getattr(snapshot, field)) for kind, field in KINDS.items()}
 
 
 def _restarted(mark: dict[str, dict[str, int]], present: dict[str, dict[str, int]]) -> bool:
+    if mark.get(_PROCESS, present[_PROCESS]) != present[_PROCESS]:
+        return True
     return any(present.get(kind, {}).get(name, value) < value for kind, values in mark.items() for name, value in values.items())
 
 

@@ -15,6 +15,8 @@ from hltfarm.service.runcontrol import OPEN
 
 #: Commands that answer before they are done.
 LONG = frozenset({"configure", "drain", "stop"})
+#: Others that do, as `begin` and `begin_for_worker` are given them.
+ALSO_LONG = frozenset({"activate", "rollback", *(f"worker_{op}" for op in ("add", "drain", "restart", "quarantine", "delete"))})
 KEPT = 256
 #: Whether a transition is done; a text if it never will be.
 Verdict: TypeAlias = bool | str
@@ -66,7 +68,7 @@ class Transitions:
     """The transitions of a control process, the latest KEPT of them."""
 
     def __init__(self, timeout_s: float) -> None:
-        self.failures = dict.fromkeys(sorted(LONG), 0)  #: command -> how often it failed since this process started
+        self.failures = dict.fromkeys(sorted(LONG | ALSO_LONG), 0)  #: command -> how often it failed since this process started
         self._timeout_s = timeout_s
         self._all: OrderedDict[str, Transition] = OrderedDict()
         self._news: dict[str, Transition] = {}
@@ -77,7 +79,7 @@ class Transitions:
         return news
 
     def begin(self, command: str, run: int | None, now: float, *, driven: bool = False) -> Transition:
-        """A new transition; a reset ends the pending ones."""
+        """A new transition."""
         return self._add(
             Transition(id=uuid.uuid4().hex[:12], command=command, run=run, progress=Progress.PENDING, began=now, driven=driven)
         )
@@ -148,4 +150,4 @@ class Transitions:
     def _end(self, item: Transition, progress: Progress, now: float, error: str | None = None) -> None:
         self._all[item.id] = self._news[item.id] = replace(item, progress=progress, ended=now, error=error)
         if progress is Progress.FAILED:
-            self.failures[item.command] = self.failures.get(item.command, 0) + 1
+            self.failures[item.command] += 1

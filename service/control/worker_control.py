@@ -73,8 +73,8 @@ class WorkerControl:
             return self._leave(name, "worker_drain", Phase.DRAINED)
         if not worker.up:
             raise StateError(f"worker {name!r} is not connected; there is nothing to drain")
+        pid = self._joined_pid(name, self._farm.view)  # before it is told: it may be gone when the command returns
         await self._farm.worker_command("worker_drain", name)
-        pid = self._joined_pid(name, self._farm.view)
         return self._begin("worker_drain", name, lambda view: view.snapshot is not None and self._joined_pid(name, view) != pid)
 
     async def restart(self, name: str, now: bool) -> Transition:

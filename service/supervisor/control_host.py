@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from fastapi import FastAPI
 
-from hltfarm.proto.errors import BackendError
+from hltfarm.proto.errors import BackendError, HltfarmError
 from hltfarm.service.control.context import Context
 from hltfarm.service.control.farm import FarmControl
 from hltfarm.service.control.server import ControlServer
@@ -50,7 +50,7 @@ class ControlHost:
         return self._state.restarts
 
     async def serve(self) -> None:
-        """Serve until `end`. Raises BackendError if the first one does not even start."""
+        """Serve until `end`. Raises BackendError if the first one does not even start, and what making it raises."""
         while not self._ended.is_set():
             served = await self._serve_once()
             if self._ended.is_set():
@@ -75,9 +75,15 @@ class ControlHost:
                 log.error("the monitor of the farm failed: %s: %s", type(fault).__name__, fault, exc_info=fault)
             server.should_exit = True
 
-        self._app = self._make(monitor_ended)
-        server = self._server = ControlServer(self._app)
         self._state.started(self._clock())
+        try:
+            self._app = self._make(monitor_ended)
+        except HltfarmError as fault:
+            if not self._state.restarts:
+                raise
+            log.error("the control plane cannot be made: %s", fault)  # a file with tokens that somebody edits just now, for instance
+            return False
+        server = self._server = ControlServer(self._app)
         try:
             with self._listening.dup() as listening:
                 await server.serve(sockets=[listening])

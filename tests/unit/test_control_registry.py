@@ -106,6 +106,15 @@ def test_an_ingest_that_restarts_counts_from_nothing() -> None:
     assert counters.counts.values["paths"] == {"HLT_A": 5 + 3}
 
 
+def test_an_ingest_that_restarts_and_soon_counts_more_counts_from_nothing_as_well() -> None:
+    counters = RunCounters(RunCounts())
+    for started, value in ((1.0, 10), (1.0, 15), (2.0, 40)):
+        totals = msgspec.structs.replace(snapshot().totals, received=value)
+        told = snapshot(path_accepts={"HLT_A": value}, totals=totals, started=started, path_prescaled={}, failures={}, frames_refused={})
+        counters.observe(view_of([IngestView(ENDPOINT, told)]))
+    assert counters.counts.values["paths"] == {"HLT_A": 5 + 40}
+
+
 def rename(file: Path, table: str, to: str) -> None:
     with closing(sqlite3.connect(file)) as connection, connection:
         connection.execute(f"ALTER TABLE {table} RENAME TO {to}")

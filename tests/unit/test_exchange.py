@@ -18,7 +18,7 @@ from hltfarm.service.control.settings import ControlSettings
 from hltfarm.workers.menu.menu import DEFAULT_MENU, Menu
 from tests.unit.farm_fake import FakeLink
 from tests.unit.test_control_api import ended
-from tests.unit.test_control_shards import ENDPOINTS, TwoIngests
+from tests.unit.test_control_shards import ENDPOINTS, TwoIngests, status
 
 TIGHT = "version: 1\nname: tight\npaths:\n  - {name: HLT_All, prescale: 3}\n"
 LOOSE = "version: 1\nname: loose\npaths:\n  - {name: HLT_All}\n"
@@ -432,6 +432,40 @@ def test_an_ingest_that_was_away_gets_the_shadow_and_its_end() -> None:
         assert (await client.delete("/v1/shadow")).status_code == 200
         farm.second.gone = False
         await until(lambda: farm.second.programmes.shadow is None)
+
+    run(farm, test)
+
+
+def test_a_shadow_that_one_ingest_does_not_hear_of_at_once_is_cast_in_the_others() -> None:
+    farm = Farm()
+
+    async def test(client: httpx.AsyncClient) -> None:
+        farm.first.deaf["shadow"] = 1
+        answer = await client.put("/v1/shadow", json={"menu": TIGHT})
+        assert answer.status_code == 200, answer.text
+        await until(lambda: farm.first.programmes.shadow is not None)
+
+    run(farm, test)
+
+
+def test_what_the_run_needs_stays_while_its_ingests_are_away() -> None:
+    farm = Farm()
+
+    async def test(client: httpx.AsyncClient) -> None:
+        for text in (TIGHT, LOOSE):
+            await client.post("/v1/menus", content=text, headers={"content-type": "application/yaml"})
+        await activate(client, menu_ref="tight")
+        farm.lumi(2, 2)
+        await activate(client, menu_ref="loose")
+        farm.first.gone = farm.second.gone = True
+        await status(client, "Error")
+        for name in ("tight", "loose"):
+            used = await client.delete(f"/v1/menus/{name}")
+            assert (used.status_code, "in use by run 1" in used.text) == (409, True), used.text
+        farm.first.gone = farm.second.gone = False
+        await client.post("/v1/control/reset")
+        await status(client, "Halted")
+        assert (await client.delete("/v1/menus/tight")).status_code == 204
 
     run(farm, test)
 

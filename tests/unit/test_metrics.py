@@ -6,6 +6,7 @@ import asyncio
 import re
 
 import httpx
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -149,7 +150,7 @@ def test_every_number_of_a_known_snapshot() -> None:
     found = {key: samples.get(key) for key in EXPECTED}
     assert found == EXPECTED
     assert samples["hlt_worker_restarts_total", (("worker", "w0"),)] == 2, "without a supervisor the ingest's count stands"
-    assert not [name for name, _labels in samples if name == "hlt_workers_quarantined"], "nobody here could know it"
+    assert samples["hlt_workers_quarantined", ()] == 0
     info = [dict(labels) for name, labels in samples if name == "hlt_config_info"]
     assert [(entry["menu"], entry["model"]) for entry in info] == [("0123456789abcdef", "none")]
 
@@ -174,6 +175,21 @@ def test_supervisor_counts_restarts_and_quarantine() -> None:
     restarts = {dict(labels)["worker"]: value for (name, labels), value in samples.items() if name == "hlt_worker_restarts_total"}
     assert restarts == {"w0": 3, "w1": 0, "w9": 4}
     assert samples["hlt_workers_quarantined", ()] == 1
+
+
+def test_workers_that_run_elsewhere_are_quarantined_by_their_ingests() -> None:
+    held = [msgspec.structs.replace(worker, quarantined="noisy fan") for worker in snapshot().workers]
+    for supervisor, expected in ((None, 2), (OneQuarantined(), 2)):
+        _text, samples = scrape(FixedLink(snapshot(workers=held)), supervisor)
+        assert samples["hlt_workers_quarantined", ()] == expected, "w1 runs elsewhere; w0 and w9 are counted by the supervisor, if any"
+
+
+def test_every_command_that_takes_time_can_be_seen_to_fail_for_the_first_time() -> None:
+    """`increase` needs the 0 before."""
+    _text, samples = scrape(FixedLink(snapshot()))
+    failed = {dict(labels)["command"]: value for (name, labels), value in samples.items() if name == "hlt_transitions_failed_total"}
+    exchanged, workers = {"activate", "rollback"}, {f"worker_{op}" for op in ("add", "drain", "restart", "quarantine", "delete")}
+    assert failed == dict.fromkeys({"configure", "drain", "stop"} | exchanged | workers, 0)
 
 
 def test_a_loss_shows_as_mismatch() -> None:

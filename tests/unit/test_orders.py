@@ -65,6 +65,16 @@ def test_workers_that_are_held_are_so_on_every_ingest() -> None:
     ]
 
 
+def test_workers_are_held_on_an_ingest_that_a_new_control_hears_of_later() -> None:
+    orders = Orders()
+    orders.adopt(view(snapshot(workers=[]), None))
+    later = view(snapshot(workers=[]), snapshot(workers=[worker("w0", "noisy fan"), worker("w1", "flapping")]))
+    orders.free("w1")  # meanwhile
+    orders.adopt(later)
+    assert orders.held == {"w0": "noisy fan"}
+    assert orders.reminders(later) == [Reminder("1", "worker_release", "w1")]
+
+
 @pytest.mark.parametrize(("op", "outcome"), [("stop", "stopped"), ("reset", "interrupted")])
 def test_an_ingest_that_was_away_ends_the_run_when_it_is_back(op: str, outcome: str) -> None:
     link = TwoIngests()

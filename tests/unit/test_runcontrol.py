@@ -87,6 +87,8 @@ def test_only_reset_leaves_error() -> None:
         ([RunState.CONFIGURED, RunState.HALTED], RunState.HALTED),
         ([RunState.ERROR, RunState.RUNNING], RunState.RUNNING_DEGRADED),
         ([RunState.ERROR, RunState.ERROR], RunState.ERROR),
+        ([RunState.ERROR, RunState.CONFIGURED], RunState.ERROR),
+        ([RunState.ERROR, RunState.DRAINING], RunState.RUNNING_DEGRADED),
     ],
 )
 def test_state_of_several_ingests(states: list[RunState], expected: RunState) -> None:
