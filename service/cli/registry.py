@@ -14,7 +14,9 @@ DATABASE = Annotated[
 
 def database_url(database: str) -> str:
     """A URL as it is; a folder means the registry in it."""
-    return database if "://" in database else f"sqlite:///{Path(database).resolve()}/runs.db"
+    from hltfarm.service.registry.database import sqlite_url
+
+    return database if "://" in database else sqlite_url(Path(database).resolve() / "runs.db")
 
 
 def backup(

@@ -70,6 +70,7 @@ class FarmControl:
         self._needed: Sequence[RunConfig] = ()  # by ingests of the run, also by those that are away now
         self.open_run: int | None = None  # a run that the registry holds as running
         self._ending: Outcome | None = None  # what ends it, if we know
+        self._doubtful: Outcome | None = None  # what may end it: nobody answered the command in time
         self._ledger: LedgerCounts | None = None  # the last one seen of the open run
         self._models: tuple[ModelInfo, ...] | None = None  # the registry has them of the open run
         self._earlier = LedgerCounts()  # totals of its ingests without it
@@ -283,8 +284,7 @@ class FarmControl:
         async with self.commands:
             view = await self._check(op)
             run = view.snapshot.run if view.snapshot is not None else None
-            if op == "start":
-                run = await self._fresh_run(run)
+            run = await self._fresh_run(run) if op == "start" else run
             if op in LONG or op == "reset":
                 self.note_replaced(view)
             before, before_start = self._ending, self.view
@@ -292,7 +292,8 @@ class FarmControl:
                 self._ending = Outcome.STOPPED if op == "stop" else (before or Outcome.RESET)
             try:
                 view = await self._send(op)
-            except HltfarmError:
+            except HltfarmError as error:
+                self._doubtful = self._ending if isinstance(error, UnreachableError) else None
                 self._ending = before
                 raise
             self.orders.told(op, run)
@@ -316,7 +317,7 @@ class FarmControl:
         now_s = self.recorder.registry.clock()
         self.recorder.write(f"the start of run {run}", lambda registry: registry.runs.begin(run, now_s))
         self.open_run, self._ending, self._ledger, self._models = run, None, None, None
-        self._replaced, self._allocated, self._late = False, None, None
+        self._replaced, self._allocated, self._late, self._doubtful = False, None, None, None
         self._counters, self._counted = RunCounters(RunCounts()), float("-inf")  # written at once: a new control counts on from there
         self._activations, self.shadow = ActivationBook(), None
         self._counters.observe(view)
@@ -390,7 +391,7 @@ class FarmControl:
         if ended:
             whole = not self._replaced and all(ingest.snapshot is not None for ingest in view.ingests)
             self._late = (run, self._ending) if self._ending is Outcome.STOPPED and not self._replaced and not whole else None
-            self._finish(run, (self._ending if whole else None) or Outcome.INTERRUPTED, self._ledger)
+            self._finish(run, (self._ending or self._doubtful if whole else None) or Outcome.INTERRUPTED, self._ledger)
             self.open_run, self._ending, self._ledger, self._counters = None, None, None, None
 
     def _count(self, run: int, view: FarmView, write: bool) -> None:

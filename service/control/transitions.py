@@ -57,11 +57,19 @@ def reached(command: str, run: int | None, view: FarmView) -> bool:
         built = all(part.menu_hash or not any(worker.up for worker in part.workers) for part in parts)
         present = view.state is RunState.CONFIGURED or view.state in OPEN  # somebody may have started the run by now
         return present and view.snapshot.run == run and built
+    if any(ingest.snapshot is None for ingest in view.ingests):
+        return False  # it may be taking events; it is told when it is back
     if command == "drain":
         # Licensed events may be on their way until the clients confirm that their licence is withdrawn.
         empty = view.snapshot.ledger.in_flight == 0 and not view.snapshot.info.get("reserved_events")
         return view.state not in OPEN or (view.state is RunState.DRAINING and empty)
     return view.state not in OPEN
+
+
+def _waits(command: str, view: FarmView) -> bool:
+    """Whether the farm is in Error for no more than an ingest that is away, which has the end of the run before it."""
+    states = [ingest.snapshot.state for ingest in view.ingests if ingest.snapshot is not None]
+    return command in ("drain", "stop") and len(states) < len(view.ingests) and RunState.ERROR not in states
 
 
 class Transitions:
@@ -113,7 +121,7 @@ class Transitions:
                 self._judge(item, item.verdict(view), now)
             elif reached(item.command, item.run, view):
                 self._end(item, Progress.DONE, now)
-            elif view.state is RunState.ERROR and view.snapshot is not None:
+            elif view.state is RunState.ERROR and view.snapshot is not None and not _waits(item.command, view):
                 self._end(item, Progress.FAILED, now, "; ".join(view.problems) or "the farm went into Error")
             elif now - item.began > self._timeout_s:
                 problems = "".join(f"; {problem}" for problem in view.problems)

@@ -59,6 +59,11 @@ def parsed(url: str) -> URL:
     return found.set(drivername="postgresql+psycopg") if found.drivername == "postgresql" else found
 
 
+def sqlite_url(file: Path) -> str:
+    """The URL of an SQLite database; a path may have characters that mean something in a URL."""
+    return URL.create("sqlite", database=str(file)).render_as_string(hide_password=False)
+
+
 def file_of(url: URL) -> Path | None:
     """The file of an SQLite database, None for any other."""
     if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
@@ -195,7 +200,10 @@ def copy_sqlite(source: Path, to: Path) -> None:
     work = to.with_name(f".{to.name}.new")
     try:
         work.unlink(missing_ok=True)
-        with closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as original, closing(sqlite3.connect(work)) as copy:
+        with (
+            closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as original,
+            closing(sqlite3.connect(work)) as copy,
+        ):
             original.backup(copy)
             copy.execute("PRAGMA journal_mode=DELETE")  # one file
         work.replace(to)

@@ -28,6 +28,7 @@ from hltfarm.service.control.link import FarmLink
 from hltfarm.service.control.server import listen, url_of
 from hltfarm.service.control.settings import ControlSettings
 from hltfarm.service.registry import Registry
+from hltfarm.service.registry.database import sqlite_url
 from hltfarm.service.runcontrol import OPEN
 from hltfarm.service.supervisor.control_host import ControlHost
 from hltfarm.service.supervisor.leftovers import RuntimeFolder, remove_leftovers
@@ -88,7 +89,7 @@ async def run_local_farm(settings: LocalFarmSettings, started: Callable[[str], N
         try:
             control = ControlSettings(
                 ingests=tuple(folder.endpoint(f"{name}-control") for name in ingest_names(settings.ingests)),
-                database=f"sqlite:///{settings.data.resolve()}/runs.db",
+                database=sqlite_url(settings.data.resolve() / "runs.db"),
                 models=settings.data.resolve() / "models",
                 detector=settings.config.detector,
                 menu=settings.config.menu,

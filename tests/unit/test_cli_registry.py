@@ -8,15 +8,18 @@ import pytest
 
 from hltfarm.service import cli
 from hltfarm.service.registry import Registry
+from hltfarm.service.registry.database import sqlite_url
 from tests.unit.registry_contract import ASKED
 
 
-def test_a_copy_opens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    registry = Registry(f"sqlite:///{tmp_path}/data/runs.db", lambda: 0.0)
+@pytest.mark.parametrize("folder", ["data", "data#2", "a%41b", "really?"])
+def test_a_copy_opens(folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    registry = Registry(sqlite_url(tmp_path / folder / "runs.db"), lambda: 0.0)
     registry.runs.allocate(ASKED, "hash")
-    assert cli.run(["registry", "backup", str(tmp_path / "copy.db"), "--database", str(tmp_path / "data")]) == 0
+    assert cli.run(["registry", "backup", str(tmp_path / "copy.db"), "--database", str(tmp_path / folder)]) == 0
     registry.close()
-    assert f"{tmp_path}/copy.db: copy of {tmp_path}/data/runs.db" in capsys.readouterr().out
+    assert f"{tmp_path}/copy.db: copy of {tmp_path}/{folder}/runs.db" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["copy.db", folder])
     copied = Registry(f"sqlite:///{tmp_path}/copy.db", lambda: 0.0)
     assert [record.config.run for record in copied.runs.page(10)] == [1]
     copied.close()

@@ -87,6 +87,20 @@ def test_a_start_that_is_answered_too_late_begins_the_run() -> None:
     run(link, test)
 
 
+@pytest.mark.parametrize(("op", "expected"), [("stop", "stopped"), ("reset", "reset")])
+def test_an_end_that_is_answered_too_late_ended_the_run(op: str, expected: str) -> None:
+    link = SlowLink()
+
+    async def test(client: httpx.AsyncClient) -> None:
+        await ended(client, await client.post("/v1/control/configure"))
+        await client.post("/v1/control/start")
+        link.late = {op}
+        assert (await client.post(f"/v1/control/{op}")).status_code == 503
+        await outcome(client, 1, expected)
+
+    run(link, test)
+
+
 def test_a_control_takes_over_a_run_whose_start_the_database_did_not_hear_of(tmp_path: Path) -> None:
     link = FakeLink()
     file = tmp_path / "runs.db"

@@ -85,8 +85,10 @@ def test_an_ingest_that_was_away_ends_the_run_when_it_is_back(op: str, outcome: 
             second = link.parts[ENDPOINTS[1]]
             second.gone = True
             await status(client, "RunningDegraded")
-            await client.post(f"/v1/control/{op}")
+            asked = (await client.post(f"/v1/control/{op}")).json()
             await status(client, "Error")
+            if op == "stop":
+                assert (await client.get(f"/v1/transitions/{asked['id']}")).json()["progress"] == "pending", "the other one takes events"
             assert (await client.get("/v1/runs/1")).json()["outcome"] == "interrupted", "nobody knows what the other one does"
             second.gone = False
             async with asyncio.timeout(10):
@@ -94,6 +96,8 @@ def test_an_ingest_that_was_away_ends_the_run_when_it_is_back(op: str, outcome: 
                     await second.looked(1)
             assert second.sent[-1][0] == op
             await status(client, "Configured" if op == "stop" else "Halted")
+            if op == "stop":
+                assert (await client.get(f"/v1/transitions/{asked['id']}")).json()["progress"] == "done"
             async with asyncio.timeout(10):
                 while (await client.get("/v1/runs/1")).json()["outcome"] != outcome:
                     await asyncio.sleep(0.01)
