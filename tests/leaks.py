@@ -40,6 +40,18 @@ def children_of(pid: int) -> dict[int, str]:
     return found
 
 
+def segments() -> set[str]:
+    """Names in /dev/shm that belong to this user; what others have mapped there could not be seen."""
+    found = set()
+    for entry in os.scandir(SHM) if SHM.is_dir() else ():
+        try:
+            if entry.stat(follow_symlinks=False).st_uid == os.getuid():
+                found.add(entry.name)
+        except FileNotFoundError:
+            continue  # gone while we looked
+    return found
+
+
 def mapped_segments() -> set[str]:
     """Names in /dev/shm that some living process has mapped."""
     names = set()
@@ -114,7 +126,7 @@ class Footprint:
         return cls(
             frozenset(children_of(os.getpid())),
             frozenset(thread.ident for thread in threading.enumerate()),
-            frozenset(os.listdir(SHM)) if SHM.is_dir() else frozenset(),
+            frozenset(segments()),
         )
 
     def _left(self) -> list[str]:
@@ -124,7 +136,7 @@ class Footprint:
             for thread in threading.enumerate()
             if thread.ident not in self.threads and type(thread).__name__ not in TOLERATED_THREADS
         ]
-        new = set(os.listdir(SHM)) - self.segments if SHM.is_dir() else set()
+        new = segments() - self.segments
         if new:
             left += [f"/dev/shm/{name}" for name in ours(new - mapped_segments())]
         return left

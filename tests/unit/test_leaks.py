@@ -6,6 +6,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,3 +61,11 @@ def test_the_segment_of_a_farm_that_lives(tmp_path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert leaks.of_a_living_farm("hltfarm-abcdef12.0", tmp_path)
     assert not leaks.of_a_living_farm("hltfarm-abcdef12.0", tmp_path)
+
+
+def test_segments_of_other_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.NamedTemporaryFile(dir=leaks.SHM, prefix=f"hltfarm-test-{os.getpid()}-") as file:
+        name = Path(file.name).name
+        assert name in leaks.segments()
+        monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)
+        assert name not in leaks.segments()
