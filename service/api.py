@@ -116,13 +116,20 @@ class FarmApi:
         self.follow(self._json("POST", f"/v1/control/{name}", body or None), timeout_s)
 
     def follow(self, answer: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        """Wait until the transition of an answer is done, and return its end; an answer without one is done. FarmError if it fails."""
+        """Wait until the transition of an answer is done, and return its end; an answer without one is done. FarmError if it fails.
+
+        A control plane that is restarted meanwhile is waited for.
+        """
         deadline, name = time.monotonic() + timeout_s, answer.get("command")
         while "progress" in answer and answer["progress"] not in ("done", "failed"):
             if time.monotonic() > deadline:
                 raise FarmError(f"{name}: still {answer['progress']} after {timeout_s:g} s")
             time.sleep(POLL_S)
-            answer = self._json("GET", f"/v1/transitions/{answer['id']}")
+            try:
+                answer = self._json("GET", f"/v1/transitions/{answer['id']}")
+            except NoAnswerError:
+                if time.monotonic() > deadline:
+                    raise
         if answer.get("progress") == "failed":
             raise FarmError(f"{name}: {answer['error']}")
         return answer
@@ -134,7 +141,7 @@ class FarmApi:
         headers = {"Content-Type": kind} if content is not None else {}
         given = {name: value for name, value in query.items() if value is not None}
         response = self._request(method, path, body, content=content, headers=headers, params=given)
-        return response.json() if response.content else None
+        return self._decoded(response) if response.content else None
 
     def metrics(self) -> dict[str, float]:
         """Every sample of `/metrics`; the key is the name with its labels, such as `hlt_events_decided_total{decision="accept"}`."""
@@ -165,8 +172,15 @@ class FarmApi:
         return response
 
     def _json(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        answer: dict[str, Any] = self._request(method, path, body).json()
+        answer: dict[str, Any] = self._decoded(self._request(method, path, body))
         return answer
+
+    def _decoded(self, response: httpx.Response) -> Any:
+        try:
+            return response.json()
+        except ValueError:
+            path = response.request.url.path
+            raise FarmError(f"{path}: the answer is no JSON; is {self.url} the API of a farm?", response.status_code) from None
 
     @staticmethod
     def _problem(response: httpx.Response) -> HltfarmError:

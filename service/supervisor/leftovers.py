@@ -33,12 +33,13 @@ class RuntimeFolder:
     @classmethod
     def create(cls, parent: Path | None = None) -> RuntimeFolder:
         """A new folder below `parent` (the system's temporary folder), for its user only."""
-        path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-        descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        hidden = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=parent))  # until it is locked: another farm may be looking for leftovers
+        path = hidden.with_name(hidden.name[1:])
+        descriptor = os.open(hidden / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        folder = cls(path, descriptor)
-        (path / "ring").write_text(path.name)
-        return folder
+        (hidden / "ring").write_text(path.name)
+        hidden.rename(path)
+        return cls(path, descriptor)
 
     def ring(self, ingest: int) -> Path:
         """Where an ingest of this farm keeps its slots."""
@@ -67,12 +68,12 @@ def remove_leftovers(parent: Path | None = None) -> list[Path]:
     """Remove the folders (and segments) of this user's farms that are gone; returns the folders."""
     removed = []
     for folder in sorted((parent or Path(tempfile.gettempdir())).glob(f"{PREFIX}*")):
-        if folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.geteuid():
-            continue
         try:
+            if folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.geteuid():
+                continue
             descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            continue  # not one of ours, or just being made or removed
+            continue  # not one of ours, or just being removed
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -6,7 +6,8 @@ import httpx
 import pytest
 
 from hltfarm.proto.errors import StateError
-from hltfarm.service.api import FarmApi, FarmError
+from hltfarm.service.api import FarmApi, FarmError, NoAnswerError
+from hltfarm.service.cli.ctl.watch import looks
 
 
 def farm(*answers: httpx.Response | httpx.HTTPError) -> FarmApi:
@@ -55,6 +56,33 @@ def test_a_long_command_is_followed_to_its_end() -> None:
         client.command("drain", 10)
     with farm(transition("running")) as client, pytest.raises(FarmError, match="still running"):
         client.command("drain", 0.01)
+
+
+def test_a_control_plane_that_is_restarted_is_waited_for() -> None:
+    gone = httpx.ConnectError("refused")
+    with farm(transition("running"), gone, gone, transition("done")) as client:
+        client.command("drain", 10)
+    with farm(transition("running"), gone) as client, pytest.raises(NoAnswerError, match="refused"):
+        client.command("drain", 0.01)
+
+
+def test_what_answers_may_be_no_farm() -> None:
+    with farm(httpx.Response(200, text="<html>It works!</html>")) as client:
+        for ask in (client.status, lambda: client.ask("GET", "/v1/menus")):
+            with pytest.raises(FarmError, match=r"/v1/\w+: the answer is no JSON; is http://farm the API of a farm\?"):
+                ask()
+
+
+def test_who_watches_goes_on_after_a_restart_of_the_control_plane() -> None:
+    gone, there = httpx.ConnectError("refused"), httpx.Response(200, json={"state": "Running"})
+    with farm(there, gone, there) as client:
+        assert list(looks(client, 3, 0.0)) == [
+            {"state": "Running"},
+            {"no_answer": "GET http://farm/v1/status: refused"},
+            {"state": "Running"},
+        ]
+    with farm(gone) as client, pytest.raises(NoAnswerError):
+        next(looks(client, 3, 0.0))
 
 
 def test_a_quick_command_is_done_at_once() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import subprocess
@@ -163,6 +164,19 @@ def test_no_orphans_when_the_supervisor_is_killed() -> None:
     while not gone(child):
         assert time.monotonic() < deadline, f"process {child} outlived its supervisor"
         time.sleep(0.01)
+
+
+def test_a_folder_that_is_just_being_made_is_no_leftover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def another_farm_looks(descriptor: int, operation: int) -> None:
+        monkeypatch.undo()
+        assert remove_leftovers(tmp_path) == []
+        fcntl.flock(descriptor, operation)
+
+    monkeypatch.setattr("hltfarm.service.supervisor.leftovers.fcntl.flock", another_farm_looks)
+    folder = RuntimeFolder.create(tmp_path)
+    assert remove_leftovers(tmp_path) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == [folder.path.name]
+    folder.remove()
 
 
 def test_leftovers_of_a_killed_farm_are_removed_and_a_living_farm_is_not(tmp_path: Path) -> None:
