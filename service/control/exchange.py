@@ -48,11 +48,14 @@ class Exchange:
             raise StateError(f"menu and models are exchanged in an open run; the farm is {view.state}", legal(view.state))
         return view, config
 
-    async def activate(self, config: RunConfig, lumi: int | None, *, partial: bool = False, command: str = "activate") -> Transition:
+    async def activate(
+        self, config: RunConfig, lumi: int | None, *, instead: RunConfig, partial: bool = False, command: str = "activate"
+    ) -> Transition:
         """Let `config` decide from lumisection `lumi` of the open run on, None: from the next one. The transition to follow.
 
-        Every ingest of the farm has to take part (`partial`: those that are there). Raises ConfigError for what no worker could build, for
-        what decides already, and for a lumisection that has begun.
+        `instead`: what is to be replaced; `config` has from it what was not asked for. Every ingest of the farm has to take part (`partial`:
+        those that are there). Raises ConfigError for what no worker could build, for what decides already, and for a lumisection that has
+        begun, StateError where something else took the place of `instead` meanwhile.
         """
         Menu.parse(config.menu or DEFAULT_MENU)
         check(config, self._farm.settings.models)
@@ -60,6 +63,8 @@ class Exchange:
             view, present = await self.present()
             if self._farm.exchanging or (self._task is not None and not self._task.done()):
                 raise StateError("another exchange is on its way; wait for its transition", ())
+            if present != instead:
+                raise StateError("another exchange has ended meanwhile; look at what decides now, and ask again", ())
             if (config.run, config.detector) != (present.run, present.detector):
                 raise ConfigError(f"menu and models can change within run {present.run}, its detector and number cannot")
             if config == present:
@@ -80,7 +85,7 @@ class Exchange:
         earlier = before(view)
         if earlier is None:
             raise StateError(f"run {present.run} was decided by one menu with its models only; there is nothing to go back to", ())
-        return await self.activate(earlier, lumi, partial=partial, command="rollback")
+        return await self.activate(earlier, lumi, instead=present, partial=partial, command="rollback")
 
     # ---------------------------------------------------------------- shadows
 

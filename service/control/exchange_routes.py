@@ -185,7 +185,8 @@ async def activate(context: ContextDep, role: RoleDep, response: Response, reque
     asked = request or ActivateRequest()
     _, present = await context.exchange.present()
     config = await context.library.config(asked, present, role)
-    return accepted(context, response, await context.exchange.activate(config, asked.lumisection, partial=asked.partial))
+    transition = await context.exchange.activate(config, asked.lumisection, instead=present, partial=asked.partial)
+    return accepted(context, response, transition)
 
 
 @router.post("/control/rollback", status_code=202, responses=PROBLEMS)

@@ -14,7 +14,10 @@ import pytest
 from hltfarm.proto.messages import RunConfig, RunState
 from hltfarm.service.control.app import create_app
 from hltfarm.service.control.exchange_routes import wilson
+from hltfarm.service.control.library import Library
+from hltfarm.service.control.models import ProgrammeRequest
 from hltfarm.service.control.settings import ControlSettings
+from hltfarm.service.security.tokens import Role
 from hltfarm.workers.menu.menu import DEFAULT_MENU, Menu
 from tests.unit.farm_fake import FakeLink
 from tests.unit.test_control_api import ended
@@ -393,6 +396,30 @@ def test_a_control_that_restarts_between_two_ingests_completes_it(tmp_path: Path
             assert farm.programmes() == [[(0, menu_hash(TIGHT))]] * 2
 
     asyncio.run(main())
+
+
+def test_an_exchange_that_was_asked_for_on_the_ground_of_another_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the engine that the second one asks for would bring the first menu back."""
+    farm, here, slow, config = Farm(), asyncio.Event(), asyncio.Event(), Library.config
+
+    async def hesitant(self: Library, asked: ProgrammeRequest, present: RunConfig, role: Role) -> RunConfig:
+        if asked.working_point is not None:
+            here.set()
+            await slow.wait()
+        return await config(self, asked, present, role)
+
+    monkeypatch.setattr(Library, "config", hesitant)
+
+    async def test(client: httpx.AsyncClient) -> None:
+        second = asyncio.create_task(client.post("/v1/control/activate", json={"working_point": "0.98", "model": "track-mlp"}))
+        await here.wait()
+        assert (await activate(client, menu=TIGHT))["progress"] == "done"
+        slow.set()
+        answer = await second
+        assert (answer.status_code, "has ended meanwhile" in answer.json()["detail"]) == (409, True), answer.text
+        assert farm.programmes() == [[(0, FIRST), (2, menu_hash(TIGHT))]] * 2
+
+    run(farm, test)
 
 
 # ------------------------------------------------------------------------ shadows
