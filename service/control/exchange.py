@@ -53,9 +53,9 @@ class Exchange:
     ) -> Transition:
         """Let `config` decide from lumisection `lumi` of the open run on, None: from the next one. The transition to follow.
 
-        `instead`: what is to be replaced; `config` has from it what was not asked for. Every ingest of the farm has to take part (`partial`:
-        those that are there). Raises ConfigError for what no worker could build, for what decides already, and for a lumisection that has
-        begun, StateError where something else took the place of `instead` meanwhile.
+        `instead`: what is to be replaced; `config` has from it what was not asked for. Every ingest of the farm has to take part
+        (`partial`: those that are there). Raises ConfigError for what no worker could build, for what decides already, and for a
+        lumisection that has begun, StateError where something else took the place of `instead` meanwhile.
         """
         Menu.parse(config.menu or DEFAULT_MENU)
         check(config, self._farm.settings.models)

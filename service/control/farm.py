@@ -78,7 +78,6 @@ class FarmControl:
         self._counters: RunCounters | None = None  # of the open run
         self._activations = ActivationBook()  # of the open run
         self._counted = float("-inf")  # when they were written
-        self._first_run = settings.first_run
         self.autostart = Autostart(self, settings.autostart)
         self._adopted, self._adopting = False, asyncio.Lock()
         self._replaced = False  # an ingest of the open run was restarted: what it had counted is gone
@@ -267,9 +266,8 @@ class FarmControl:
     async def _configure(self, asked: RunConfig) -> Transition:
         menu_hash = Menu.parse(asked.menu or DEFAULT_MENU).hash
         check(asked, self.settings.models)
-        if not asked.run and self._first_run is not None:
-            asked, self._first_run = msgspec.structs.replace(asked, run=self._first_run), None
-        config = await self.registry(lambda registry: registry.runs.allocate(asked, menu_hash))
+        first = self.settings.first_run or 1
+        config = await self.registry(lambda registry: registry.runs.allocate(asked, menu_hash, first))
         self._allocated = config.run
         view = await self._send("configure", config=config)
         self.config = config

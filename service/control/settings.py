@@ -41,7 +41,7 @@ class ControlSettings(BaseModel):
     event_model: str = ""
     """Classifier of events of a configure command that names none."""
     first_run: int | None = Field(default=None, ge=1)
-    """Number of the first run; later ones follow. None continues the registry's numbers."""
+    """Number of the first run; later ones follow, also those of a control that is restarted. None continues the registry's numbers."""
     autostart: bool = False
     """Configure and start a run whenever the ingests are found Halted, and no run that they lost goes on; after a `stop`: configure it."""
     request_timeout_s: float = Field(default=2.0, gt=0)

@@ -46,13 +46,13 @@ class Runs:
     def __init__(self, database: Database, clock: Callable[[], float], farm: str) -> None:
         self._database, self._clock, self._farm = database, clock, farm
 
-    def allocate(self, config: RunConfig, menu_hash: str) -> RunConfig:
-        """The configuration with the next run number (run 0), or with its own if that is above every earlier one."""
+    def allocate(self, config: RunConfig, menu_hash: str, first: int = 1) -> RunConfig:
+        """The configuration with the next run number (run 0), not below `first`, or with its own if that is above every earlier one."""
         for _ in range(_ATTEMPTS):  # another registry on the same database may be faster
             try:
                 with self._database.writing() as session:
                     last = session.scalar(select(func.max(Run.number))) or 0
-                    chosen = config.run or last + 1
+                    chosen = config.run or max(first, last + 1)
                     if not last < chosen <= LARGEST_RUN:
                         hint = f"leave it out to get {last + 1}" if last < LARGEST_RUN else "all numbers are used: begin another database"
                         raise ConfigError(f"run {chosen} cannot be used: numbers increase, the last was {last}; {hint}")

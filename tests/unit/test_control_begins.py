@@ -141,6 +141,15 @@ def test_a_run_that_an_operator_stopped_is_not_followed_by_another_one_by_itself
     run(link, test, autostart=True)
 
 
+def test_the_number_of_the_first_run_is_in_nobodys_way_later(tmp_path: Path) -> None:
+    async def main() -> None:
+        for number in (5, 6):  # the second one with the command line of the first, as whatever restarts it does
+            async with serving(FakeLink(), database=f"sqlite:///{tmp_path}/runs.db", autostart=True, first_run=5) as client:
+                await outcome(client, number, "running")
+
+    asyncio.run(main())
+
+
 def test_a_database_that_hangs_takes_no_command_away(monkeypatch: pytest.MonkeyPatch) -> None:
     free = threading.Event()
 

@@ -12,9 +12,13 @@ import httpx
 import msgspec
 import pytest
 
+from hltfarm.proto.errors import BackendError
 from hltfarm.proto.messages import Snapshot
+from hltfarm.service.control.alone import run_control
+from hltfarm.service.control.farm import FarmControl
 from hltfarm.service.control.link import IngestView, view_of
 from hltfarm.service.control.run_counters import RunCounters
+from hltfarm.service.control.settings import ControlSettings
 from hltfarm.service.registry import RunCounts
 from hltfarm.workers.menu.menu import DEFAULT_MENU, Menu
 from tests.unit.farm_fake import ENDPOINT, SELECTOR, FakeLink, snapshot
@@ -171,6 +175,30 @@ def test_transitions_outlive_the_control(tmp_path: Path) -> None:
             assert (await client.get("/v1/transitions/none")).status_code == 404
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("database", "code", "said"), [("sqlite:////proc/no/runs.db", 2, "cannot create the folder"), ("junk", 1, "not a database")]
+)
+def test_a_control_without_a_registry_says_so_and_does_not_begin(
+    database: str, code: int, said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from hltfarm.service import cli
+
+    (tmp_path / "junk").write_text("no database at all, whatever its name")
+    url = database if "://" in database else f"sqlite:///{tmp_path}/junk"
+    assert cli.run(["control", "--http", "127.0.0.1:0", "--database", url]) == code
+    told = capfd.readouterr()
+    assert (told.out, told.err.count("\n"), said in told.err) == ("", 1, True), told
+
+
+def test_a_control_whose_monitor_fails_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(_farm: FarmControl) -> None:
+        raise ValueError("a fault")
+
+    monkeypatch.setattr(FarmControl, "watch", fails)
+    with pytest.raises(BackendError, match="monitor of the farm failed: ValueError: a fault"):
+        asyncio.run(run_control(ControlSettings(ingests=("ipc:///tmp/hltfarm-nobody",)), "127.0.0.1:0", lambda _url: None))
 
 
 @pytest.mark.parametrize("name", ["a b", "x" * 65])
