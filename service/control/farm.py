@@ -27,7 +27,7 @@ from hltfarm.service.control.restarts import IngestRestarts
 from hltfarm.service.control.returning import Returning
 from hltfarm.service.control.run_counters import RunCounters, completed
 from hltfarm.service.control.settings import ControlSettings
-from hltfarm.service.control.strays import Strays, whole_ledger
+from hltfarm.service.control.strays import Strays, check_one_run, whole_ledger
 from hltfarm.service.control.transition_records import records_of
 from hltfarm.service.control.transitions import LONG, Transition, Transitions
 from hltfarm.service.registry import DatabaseError, Outcome, Registry, RunCounts, TransitionRecord
@@ -282,7 +282,9 @@ class FarmControl:
         async with self.commands:
             view = await self._check(op)
             run = view.snapshot.run if view.snapshot is not None else None
-            run = await self._fresh_run(run) if op == "start" else run
+            if op == "start":
+                check_one_run(view)
+                run = await self._fresh_run(run)
             if op in LONG or op == "reset":
                 self.note_replaced(view)
             before, before_start = self._ending, self.view

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from hltfarm.proto.errors import StateError
 from hltfarm.proto.messages import LedgerCounts, RunState, Snapshot
 from hltfarm.service.control.link import FarmView
 from hltfarm.service.runcontrol import ADMITTING, OPEN
@@ -66,6 +67,14 @@ def commands_to_join(view: FarmView, last: str | None) -> tuple[str, ...]:
     if states:
         return ("configure", "start") if any(state in ADMITTING for state in states) else ("configure", "start", "pause")
     return ("configure", "start", last) if last in ("pause", "drain") else ("configure", "start")
+
+
+def check_one_run(view: FarmView) -> None:
+    """Raises StateError for ingests that are not configured for one and the same run: a configure did not reach all of them."""
+    runs = sorted({snapshot.run or 0 for _, snapshot in _answers(view)})
+    if len(runs) > 1:
+        told = ", ".join(str(run) for run in runs)
+        raise StateError(f"the ingests are configured for different runs: {told}; configure the farm again", ("configure", "reset"))
 
 
 def whole_ledger(view: FarmView, run: int) -> LedgerCounts | None:

@@ -57,6 +57,27 @@ def test_a_run_that_began_in_one_ingest_of_two_is_a_run() -> None:
     asyncio.run(main())
 
 
+def test_ingests_that_are_configured_for_different_runs_are_not_started() -> None:
+    """One of them would take events in a run that is over."""
+    link = Farm()
+
+    async def main() -> None:
+        async with serving_two(link) as client:
+            await ended(client, await client.post("/v1/control/configure"))
+            await client.post("/v1/control/start")
+            await ended(client, await client.post("/v1/control/stop"))
+            link.second.deaf["configure"] = 1
+            assert (await client.post("/v1/control/configure")).status_code == 503
+            refused = await client.post("/v1/control/start")
+            assert (refused.status_code, "different runs: 1, 2" in refused.text) == (409, True), refused.text
+            assert refused.json()["legal"] == ["configure", "reset"]
+            await ended(client, await client.post("/v1/control/configure"))
+            assert (await client.post("/v1/control/start")).json()["run"] == 3
+            assert (link.first.run, link.second.run) == (3, 3)
+
+    asyncio.run(main())
+
+
 class SlowLink(FakeLink):
     """An ingest that carries commands out after the control has given it up. `late`: these."""
 
