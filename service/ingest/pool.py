@@ -290,6 +290,8 @@ class WorkerPool:
         peer.processed += self._dispatcher.load(name)[2]
         peer.up = peer.ready = peer.able = False
         peer.problem = f"lost: {why}"
+        if peer.heard < 0:  # it could not be reached
+            peer.heard = now_ns * 1e-9
         self._by_identity.pop(peer.identity, None)
         self._canaries.interrupted(name)
         self.flow.lost(name, why, now_ns)
@@ -303,15 +305,13 @@ class WorkerPool:
         self._ask_canaries(now)
         for peer in list(self._peers.values()):
             if not peer.up:
-                if now - peer.heard > settings.forget_worker_s and peer.heard > 0:
+                if now - peer.heard > settings.forget_worker_s:
                     del self._peers[peer.hello.name]
                     self._canaries.drop(peer.hello.name)
                     self._distrusted.discard(peer.hello.name)
                 continue
             if now - peer.heard > settings.worker_timeout_s:
                 unreachable = peer.heard == -float("inf")
-                if unreachable:
-                    peer.heard = now
                 self._lose(peer, "cannot be reached" if unreachable else f"silent for {settings.worker_timeout_s:g} s", now_ns)
             elif peer.busy_s > settings.batch_timeout_s:
                 self._lose(peer, f"hung: one batch took more than {settings.batch_timeout_s:g} s", now_ns)
