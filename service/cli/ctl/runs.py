@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hltfarm.service.cli.ctl.session import TIMEOUT_S, NoWait, Timeout, moment, session_of, table
+from hltfarm.service.cli.ctl.session import TIMEOUT_S, NoWait, Timeout, models_text, moment, session_of, table
 
 #: What `configure` and `activate` take for menu and models, as the API calls it.
 MenuFile = Annotated[Path | None, typer.Option("--menu", help="Menu file (YAML).")]
@@ -43,10 +43,9 @@ def status_text(status: dict[str, Any]) -> str:
     ledger, rates = status["ledger"] or {}, status["rates"]
     run = "no run" if status["run"] is None else f"run {status['run']}"
     models = [model for model in (status["selector"], status["event_model"]) if model is not None]
-    names = ", ".join(f"{model['name']} {model['version']} ({model['hash']})" for model in models) or "none"
     lines = [
         f"{status['state']}, {run}, {'ready' if status['ready'] else 'not ready'}",
-        f"menu {status['menu_hash'] or '-'}, models {names}",
+        f"menu {status['menu_hash'] or '-'}, models {models_text(models)}",
         f"workers {status['workers_ready']} of {status['workers']} ready, clients {status['clients'] or 0}",
         f"rates: {rates['received_hz']:.1f} events/s in, {rates['accepted_hz']:.1f} accepted, {rates['bytes_per_s'] / 1e6:.1f} MB/s",
     ]
@@ -118,9 +117,8 @@ def run_text(run: dict[str, Any]) -> str:
         f"detector {run['detector']}, menu {run['menu_hash']}",
     ]
     for item in run["activations"]:
-        models = ", ".join(f"{model['name']} ({model['hash']})" for model in item["models"]) or "none"
         decided = f"{item['accepted']} accepted, {item['rejected']} rejected"
-        lines.append(f"from lumisection {item['first_lumi']}: menu {item['menu_hash']}, models {models}: {decided}")
+        lines.append(f"from lumisection {item['first_lumi']}: menu {item['menu_hash']}, models {models_text(item['models'])}: {decided}")
     for kind, values in run["counters"].items():
         lines.append(f"{kind}: {', '.join(f'{name} {value}' for name, value in values.items()) or 'none'}")
     return "\n".join(lines)

@@ -68,3 +68,13 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def moment(text: str | None) -> str:
     """A time of the API to the second."""
     return "-" if text is None else text[:19].replace("T", " ")
+
+
+def models_text(models: Sequence[dict[str, Any]]) -> str:
+    """Models that take part in a decision: name, version, hash, and the working point of a selector."""
+
+    def one(model: dict[str, Any]) -> str:
+        point = f", working point {model['working_point']}" if model["working_point"] else ""
+        return f"{model['name']} {model['version']} ({model['hash']}{point})"
+
+    return ", ".join(one(model) for model in models) or "none"

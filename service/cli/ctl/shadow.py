@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from hltfarm.service.cli.ctl.runs import Engine, EventModel, MenuFile, MenuRef, Model, WorkingPoint, programme
-from hltfarm.service.cli.ctl.session import session_of, table
+from hltfarm.service.cli.ctl.session import models_text, session_of, table
 
 
 def _rate(value: dict[str, Any]) -> str:
@@ -16,8 +16,8 @@ def _rate(value: dict[str, Any]) -> str:
 
 def shadow_text(shadow: dict[str, Any]) -> str:
     """The difference matrix and the rates."""
-    models = ", ".join(f"{model['name']} ({model['hash']})" for model in shadow["models"]) or "none"
-    lines = [f"menu {shadow['menu_hash'] or '-'}, models {models}: {100 * shadow['events_fraction']:g} % of the events"]
+    decides = f"menu {shadow['menu_hash'] or '-'}, models {models_text(shadow['models'])}"
+    lines = [f"{decides}: {100 * shadow['events_fraction']:g} % of the events"]
     if shadow["waits_for"]:
         lines.append(f"being built by {', '.join(shadow['waits_for'])}")
     if shadow["error"]:
@@ -77,8 +77,16 @@ def programmes(context: typer.Context) -> None:
 def _programmes_text(answer: dict[str, Any]) -> str:
     rows = []
     for item in answer["programmes"]:
-        models = ", ".join(f"{model['name']} ({model['hash']})" for model in item["models"]) or "none"
-        rows.append((item["first_lumi"], item["menu_hash"], models, item["accepted"], item["rejected"], "now" if item["current"] else ""))
+        rows.append(
+            (
+                item["first_lumi"],
+                item["menu_hash"],
+                models_text(item["models"]),
+                item["accepted"],
+                item["rejected"],
+                "now" if item["current"] else "",
+            )
+        )
     text = table(("FROM LUMISECTION", "MENU", "MODELS", "ACCEPTED", "REJECTED", ""), rows)
     pending = answer["pending"]
     waiting = f"\nbeing prepared; waits for {', '.join(pending['waits_for']) or 'nobody'}" if pending is not None else ""
