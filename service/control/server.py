@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from hltfarm.proto.errors import ConfigError
+from hltfarm.proto.errors import BackendError, ConfigError
 
 CLOSING_S = 2  # time that open requests get when the server ends
 HEADERS_S = 10.0  # time to send the head of a request; too low cuts off bad links, too high lets a few idle peers hold all connections
@@ -102,6 +102,13 @@ class ControlServer(uvicorn.Server):
                 limit_concurrency=connections,
             )
         )
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn. Raises BackendError for an application that does not start, which ends the process there."""
+        try:
+            await super().serve(sockets)
+        except SystemExit:
+            raise BackendError("the control plane did not start; the log says why") from None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

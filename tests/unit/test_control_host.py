@@ -17,7 +17,8 @@ from hltfarm.service.supervisor.control_host import ControlHost
 Ended = Callable[[BaseException | None], None]
 
 
-def test_a_control_plane_that_cannot_be_made_again_is_tried_again() -> None:
+@pytest.mark.parametrize("starting", [False, True])
+def test_a_control_plane_that_cannot_begin_again_is_tried_again(starting: bool) -> None:
     made: list[str] = []
 
     async def main() -> None:
@@ -25,13 +26,15 @@ def test_a_control_plane_that_cannot_be_made_again_is_tried_again() -> None:
 
         def make(monitor_ended: Ended) -> FastAPI:
             made.append("asked")
-            if len(made) == 2:
+            if len(made) == 2 and not starting:
                 raise ConfigError("the tokens file cannot be read: line 3")
 
             @asynccontextmanager
             async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
                 if len(made) == 1:
                     asyncio.get_running_loop().call_soon(monitor_ended, RuntimeError("a fault of the monitor"))
+                elif len(made) == 2:
+                    raise ValueError("a fault at the start")
                 else:
                     last.set()
                 yield
