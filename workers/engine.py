@@ -216,9 +216,9 @@ class Engine:
                     else:
                         self._running += 1
                 if alone:  # nobody takes another job before it is done
-                    self._tell(job.work())
+                    self._tell(_done(job))
                     continue
-            outcome = job.work()
+            outcome = _done(job)
             with self._quiet:
                 self._running -= 1
                 self._quiet.notify_all()
@@ -233,7 +233,7 @@ class Engine:
 
     def _extends(self, ingest: int, ring: SlotView, config: RunConfig) -> bool:
         """Whether a programme can be added to the reconstruction that there is, while batches run on it."""
-        of = next(iter(self._built), None)
+        of = next(iter(list(self._built)), None)  # a copy: another thread may add a programme
         return of is not None and _same_run(of, config) and self._rings.get(ingest, ring) is ring
 
     def _drop(self) -> None:
@@ -324,7 +324,7 @@ class Engine:
         """`_run`, with its times."""
         begin = time.monotonic()
         finished = self._run(batch)
-        present = next(iter(self._built.values()), None)
+        present = next(iter(list(self._built.values())), None)
         messages = [answer.message for answer in finished.answers]
         times = BatchTimes(
             arrived=arrived,
@@ -398,7 +398,7 @@ class Engine:
 
     def _breaks(self, error: Exception) -> bool:
         """Whether the device cannot be trusted after this: CUDA keeps failing after a fault of a kernel, but not after want of memory."""
-        cuda = any(built.reconstruction.backend == "cuda" for built in self._built.values())
+        cuda = any(built.reconstruction.backend == "cuda" for built in list(self._built.values()))
         return cuda and not isinstance(error, HltfarmError | MemoryError)
 
     def _decide(self, batch: list[Descriptor], events: list[RawEvent]) -> tuple[NDArray[np.void], tuple[bytes, ...], dict[str, float]]:
@@ -455,6 +455,15 @@ class Engine:
             else:
                 entry[2].append(place)
         return {key: (built, places) for key, built, places in found.values()}
+
+
+def _done(job: _Job) -> Outcome | None:
+    """Do a job. What no job has an answer for ends the worker: without this thread its events would wait for ever."""
+    try:
+        return job.work()
+    except Exception:
+        log.exception("the engine failed")
+        return Finished((), broken=True)
 
 
 def _same_run(one: RunConfig, other: RunConfig) -> bool:

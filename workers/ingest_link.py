@@ -10,6 +10,7 @@ import numpy as np
 import zmq
 
 from hltfarm.proto import worker_link as link
+from hltfarm.proto.errors import ConfigError
 from hltfarm.proto.slots import SlotView
 from hltfarm.workers.engine import GENERATION, Descriptor
 
@@ -35,6 +36,7 @@ class IngestLink:
         self._poller = poller
         self._hello = hello
         self._heard = self._said = -float("inf")
+        self._no_ring_since: float | None = None  # since when the ring that the ingest names is not there
         self._connect()
 
     def _connect(self) -> None:
@@ -64,7 +66,7 @@ class IngestLink:
                 known, number = self.generations, (self.number,)
                 work = [item + number for item in np.frombuffer(frames[1], dtype=link.DESCRIPTOR).tolist() if item[GENERATION] in known]
             elif isinstance(message, link.Welcome):
-                self._welcomed(message)
+                self._welcomed(message, now)
             elif isinstance(message, link.Configure):
                 self.generations = {message.generation, *message.keep}
             elif isinstance(message, link.Retire):
@@ -75,9 +77,23 @@ class IngestLink:
                 self.dismissed = True
             yield message, work
 
-    def _welcomed(self, welcome: link.Welcome) -> None:
-        """Map the ring; the engine gets it with the next configuration. Raises ConfigError if it cannot be mapped here."""
-        ring = SlotView(Path(welcome.ring), welcome.slots, welcome.slot_bytes)
+    def _welcomed(self, welcome: link.Welcome, now: float) -> None:
+        """Map the ring; the engine gets it with the next configuration.
+
+        An ingest that ends takes its ring along, maybe before its welcome is read: the worker says hello again. Raises ConfigError if the
+        ring cannot be mapped here for so long that the ingest would count as lost.
+        """
+        try:
+            ring = SlotView(Path(welcome.ring), welcome.slots, welcome.slot_bytes)
+        except ConfigError as error:
+            since = self._no_ring_since = now if self._no_ring_since is None else self._no_ring_since
+            if now - since > welcome.timeout_s:
+                raise
+            log.warning("worker %s: %s; or the ingest at %s has just ended: asking again", self._hello.name, error, self.url)
+            self.forget()
+            self.ring, self._said = None, now
+            return
+        self._no_ring_since = None
         if self.ring is not None and self.ring.file == ring.file:
             ring.close()  # the ingest forgot this worker and knows it again; what the device has registered stays
         else:

@@ -225,6 +225,19 @@ def test_a_retired_programme_gives_its_memory_back_and_is_used_again_if_another_
     assert bench.built[0].programmes == {1}
 
 
+def test_what_no_job_answers_for_ends_the_worker(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """Memory of a device that cannot be given back: the thread must not go without a word, for the next reconstruction waits for it."""
+    view = bench.view(0)
+    bench.configure(0, view, generation=1)
+    bench.configure(0, view, generation=2, keep=(1,), menu="other")
+    bench.built[0].programmes.clear()
+    bench.engine.retire(0, 2)
+    outcome = bench.outcome()
+    assert isinstance(outcome, Finished)
+    assert (outcome.answers, outcome.broken) == ((), True)
+    assert "the engine failed" in caplog.text
+
+
 def test_a_shadow_is_asked_beside_the_decision_and_its_faults_are_its_own(bench: Bench) -> None:
     view = bench.view(0)
     bench.configure(0, view)

@@ -14,6 +14,7 @@ import pytest
 import zmq
 
 from hltfarm.proto import worker_link as link
+from hltfarm.proto.errors import ConfigError
 from hltfarm.proto.events import RawEvent
 from hltfarm.proto.messages import RunConfig
 from hltfarm.proto.results import RESULT
@@ -56,6 +57,8 @@ class Ingest:
         self.socket = context.socket(zmq.ROUTER)
         self.socket.bind(self.url)
         self.ring = SlotRing(folder / name, 8, 4096)
+        self.path = self.ring.path  #: as a Welcome names it
+        self.timeout_s = DEADLINE_S
         self.heard: list[link.FromWorker] = []
         self._worker = b""
         self._known = False
@@ -75,19 +78,23 @@ class Ingest:
                 self._known = True
                 self.send(
                     link.Welcome(
-                        ring=str(self.ring.path),
+                        ring=str(self.path),
                         slots=8,
                         slot_bytes=4096,
                         heartbeat_s=0.05,
-                        timeout_s=DEADLINE_S,
+                        timeout_s=self.timeout_s,
                         batch_timeout_s=DEADLINE_S,
                     )
                 )
                 self.send(link.Configure(generation=1, config=RunConfig(run=1)))
 
-    def forget(self) -> None:
-        """As an ingest that was started again: it does not know the worker."""
+    def heard_of_nobody(self) -> None:
+        """As an ingest that was started again: it answers the next Hello."""
         self._known = False
+
+    def forget(self) -> None:
+        """As one that lets the worker know of it."""
+        self.heard_of_nobody()
         self.send(link.Unknown())
 
     def count(self, kind: type) -> int:
@@ -156,3 +163,32 @@ def test_an_ingest_that_came_back_is_not_greeted_before_its_own_batch_has_ended(
     farm.turn_until(lambda: b.count(link.Hello) == 2)
     kinds = [type(message) for message in b.heard]
     assert link.Results in kinds[: len(kinds) - 1 - kinds[::-1].index(link.Hello)], "the answer came before the hello"
+
+
+def test_a_welcome_of_an_ingest_that_has_ended_since_is_no_end_of_the_worker(farm: Farm) -> None:
+    """Its ring is gone before the welcome is read; the next one has another. As an error, it would never be started again."""
+    a, b = farm.ingests
+    farm.turn_until(lambda: a.count(link.Configured) == 1 and b.count(link.Configured) == 1)
+    b.path = a.ring.path.with_name("gone")
+    b.forget()
+    farm.turn_until(lambda: b.count(link.Hello) == 2)
+    b.path = b.ring.path
+    b.heard_of_nobody()
+    farm.turn_until(lambda: b.count(link.Hello) == 3 and b.count(link.Configured) == 2)
+    a.give(1)
+    b.give(1)
+    farm.gate.set()
+    farm.turn_until(lambda: a.count(link.Results) == 1 and b.count(link.Results) == 1)
+
+
+def test_a_ring_that_stays_away_is_a_configuration_error(farm: Farm) -> None:
+    """A worker on another machine."""
+    b = farm.ingests[1]
+    b.path, b.timeout_s = b.ring.path.with_name("elsewhere"), 0.0
+
+    def configured() -> bool:
+        b.heard_of_nobody()
+        return b.count(link.Configured) == 1
+
+    with pytest.raises(ConfigError, match="worker and ingest must share /dev/shm"):
+        farm.turn_until(configured)
