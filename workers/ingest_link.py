@@ -154,9 +154,10 @@ class IngestLink:
 
     def forget(self) -> None:
         """The ingest does not know this worker: whatever is here was given to others."""
+        if self.welcome is not None:  # else it has been greeted, and says so of an older message
+            self._said = -float("inf")
         self.welcome = None
         self.generations = set()
-        self._said = -float("inf")
 
     def _disconnect(self) -> None:
         self._poller.unregister(self._socket)

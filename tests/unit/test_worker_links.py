@@ -165,6 +165,24 @@ def test_an_ingest_that_came_back_is_not_greeted_before_its_own_batch_has_ended(
     assert link.Results in kinds[: len(kinds) - 1 - kinds[::-1].index(link.Hello)], "the answer came before the hello"
 
 
+def test_one_hello_answers_many_messages_that_say_unknown(farm: Farm) -> None:
+    """An ingest that comes back says so to everything that waited for it. To every further hello the worker would be lost again."""
+    b = farm.ingests[1]
+    farm.turn_until(lambda: b.count(link.Configured) == 1)
+    b.forget()
+    greeted = 0
+    while not greeted:
+        farm.worker.turn()
+        while b.socket.poll(0):
+            greeted += isinstance(link.decode_from_worker(b.socket.recv_multipart()[1]), link.Hello)
+    for _ in range(5):
+        b.send(link.Unknown())
+        farm.worker.turn()
+    while b.socket.poll(20):
+        greeted += isinstance(link.decode_from_worker(b.socket.recv_multipart()[1]), link.Hello)
+    assert greeted == 1
+
+
 def test_a_welcome_of_an_ingest_that_has_ended_since_is_no_end_of_the_worker(farm: Farm) -> None:
     """Its ring is gone before the welcome is read; the next one has another. As an error, it would never be started again."""
     a, b = farm.ingests
