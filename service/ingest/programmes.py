@@ -103,8 +103,8 @@ class Programmes:
         ConfigError for what cannot be built, for a lumisection that has begun, and for more programmes to come than can be held.
         """
         entry = self.pending
-        if entry is None and config is not None and (last := self._coming(config)) is not None:
-            entry, waits_for = last, ()
+        if config is not None and (entry is None or entry.config != config):
+            entry, waits_for = self._coming(config), ()
         if entry is None:
             raise StateError("no programme is prepared; prepare one first", ("prepare",))
         if entry.error is not None:
@@ -120,7 +120,8 @@ class Programmes:
                 f"{MOST_ACTIVE - 1} programmes are to begin before lumisection {first} already; wait for one, or take an earlier one"
             )
         self.active = [*stays, entry]
-        entry.first_lumi, self.pending = first, None
+        entry.first_lumi = first
+        self.pending = None if entry is self.pending else self.pending
         self._late = [old for old in (*self._late, *self.active[:-MOST_ACTIVE]) if old.in_flight]
         del self.active[:-MOST_ACTIVE]
         self.active[0].first_lumi = 0 if len(self.active) == MOST_ACTIVE else self.active[0].first_lumi
