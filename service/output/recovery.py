@@ -74,6 +74,9 @@ def complete(paths: Sequence[Path], fsync: Fsync, again: bool = False) -> tuple[
 
 
 def _complete(part: Path, sync: bool) -> Recovered | None:
+    if not part.stat().st_size:  # its writer died before the first byte
+        _remove(part)
+        return None
     records = RecordFile(str(part), map_file(part))
     index, end = _scan(records)
     size = len(records.data)
@@ -84,8 +87,7 @@ def _complete(part: Path, sync: bool) -> Recovered | None:
         log.error("%s is damaged at byte %d and has events behind it; these %d bytes are in %s", part, end, size - end, damaged)
     del records
     if not index:
-        part.unlink()
-        log.warning("%s had no complete event; it is removed", part)
+        _remove(part)
         return None
     with part.open("r+b") as file:
         file.truncate(end)
@@ -102,6 +104,11 @@ def _complete(part: Path, sync: bool) -> Recovered | None:
     cut = max(0, size - end)  # the padding of the last event may be missing
     log.warning("%s was completed after the end of its ingest: %d events, %d bytes cut off", final, len(index), cut)
     return Recovered(final, len(index), cut)
+
+
+def _remove(part: Path) -> None:
+    part.unlink()
+    log.warning("%s had no complete event; it is removed", part)
 
 
 def _scan(records: RecordFile) -> tuple[list[tuple[int, int, int, int, int, int, int]], int]:

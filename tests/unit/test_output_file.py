@@ -154,7 +154,7 @@ def test_a_writer_that_died_anywhere_leaves_its_complete_events(tmp_path: Path) 
         ends.append(file.end)
     file.abandon()
     content = file.part.read_bytes()
-    for cut in (*range(ends[0], len(content), 61), *ends[1:]):
+    for cut in (0, 1, *range(ends[0], len(content), 61), *ends[1:]):
         file.part.write_bytes(content[:cut])
         complete = sum(end - PADDING <= cut for end in ends[1:])
         found = recover(tmp_path, Fsync.NONE)
