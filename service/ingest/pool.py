@@ -117,6 +117,11 @@ class WorkerPool:
         missing = [entry for entry in self._programmes.deciding if name not in entry.workers]
         return next((entry.refused[name] for entry in missing if name in entry.refused), "configuring") if missing else None
 
+    def _admit(self, peer: _Peer) -> None:
+        """Ready is a worker that has built everything that decides."""
+        if not peer.able and self._programmes.active and self._missing(peer.hello.name) is None:
+            self._set_ready(peer, True)
+
     def _reconsider(self, name: str) -> None:
         """Whether the worker may have work has changed. What became active while it had none, it may not have built yet."""
         peer = self._peers.get(name)
@@ -233,8 +238,8 @@ class WorkerPool:
             self._set_ready(peer, False, problem)
             if message.error is not None and message.fatal and not self._dispatcher.ready_workers:
                 self.fatal = message.error
-        elif not peer.able and self._missing(name) is None:
-            self._set_ready(peer, True)
+        else:
+            self._admit(peer)
 
     def _goodbye(self, peer: _Peer, now_ns: int) -> None:
         name = peer.hello.name
@@ -302,6 +307,7 @@ class WorkerPool:
         for generation in self._programmes.retired():
             for peer in self._present():
                 self._send(peer, link.Retire(generation=generation))
+                self._admit(peer)  # it may have lacked just this one
         self._ask_canaries(now)
         for peer in list(self._peers.values()):
             if not peer.up:

@@ -24,9 +24,12 @@ def exchange(farm: Farm, client: Client, number: int) -> list[Decision]:
 
 
 def test_an_event_outlives_the_programmes_that_are_kept(make_farm: Callable[..., Farm]) -> None:
-    """It waits in a worker that an operator took out of service; four exchanges later the worker dies, and another has to decide it."""
+    """It waits in a worker that an operator took out of service; five exchanges later the worker dies, and another has to decide it.
+
+    A third worker, which cannot build its programme, gets work when nothing needs that any more.
+    """
     farm = make_farm(worker_timeout_s=60.0)
-    farm.run(workers=2)
+    farm.run(workers=2, models={"w2": "another"})
     with farm.client(timeout_s=30.0) as client:
         client.wait_open(DEADLINE_S)
         farm.command("worker_quarantine", worker="w1")
@@ -38,8 +41,11 @@ def test_an_event_outlives_the_programmes_that_are_kept(make_farm: Callable[...,
         farm.wait(lambda s: [w.name for w in s.workers if w.ready] == ["w1"], client)
         decided = [decision for number in range(1, 6) for decision in exchange(farm, client, number)]
         assert len(farm.snapshot().programmes) == 4
+        farm.worker("w2")
+        farm.wait(lambda s: any("worker w2: loaded the models" in problem for problem in s.problems), client)
         farm.workers["w0"].kill()
         farm.reaper("w0")
         decided += client.flush(5.0)
+        farm.wait(lambda s: {w.name for w in s.workers if w.ready} == {"w1", "w2"}, client)
     assert sorted(decision.id.event for decision in decided) == [1, 101, 102, 103, 104, 105]
     assert farm.snapshot().ledger.error == 0
