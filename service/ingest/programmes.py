@@ -22,6 +22,7 @@ from hltfarm.service.ingest.shadow import ShadowBook
 
 #: Programmes that workers hold at a time for late events; older lumisections are then decided by the oldest of these.
 MOST_ACTIVE = 4
+LAST_LUMI = (1 << 32) - 1  # as events name them
 
 
 @dataclass(slots=True)
@@ -114,6 +115,8 @@ class Programmes:
         first = lumi or self.lumi + 1
         if first <= self.lumi:
             raise ConfigError(f"lumisection {first} has begun, the present one is {self.lumi}; give a later one, or 0 for the next")
+        if first > LAST_LUMI:
+            raise ConfigError(f"no lumisection {first} can come, the present one is {self.lumi}: menu and models change with the next run")
         stays = [old for old in self.active if old is not entry and old.first_lumi < first]
         if sum(old.first_lumi > self.lumi for old in stays) >= MOST_ACTIVE - 1:
             raise ConfigError(

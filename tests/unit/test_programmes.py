@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hltfarm.proto.errors import StateError
+from hltfarm.proto.errors import ConfigError, StateError
 from hltfarm.proto.messages import RunConfig
-from hltfarm.service.ingest.programmes import MOST_ACTIVE, Programmes
+from hltfarm.service.ingest.programmes import LAST_LUMI, MOST_ACTIVE, Programmes
 
 
 def config(menu: str) -> RunConfig:
@@ -31,6 +31,16 @@ def test_who_names_a_configuration_activates_no_other() -> None:
     third = programmes.prepare(config("third"))
     assert programmes.activate(7, ("w0",), config("theirs")).first_lumi == 7, "moved, what is prepared stays"
     assert programmes.pending is third
+
+
+def test_no_programme_begins_after_the_last_lumisection() -> None:
+    """One event of a confused client is enough to get there."""
+    programmes = in_run()
+    programmes.admit(LAST_LUMI)
+    entry = programmes.prepare(config("second"))
+    with pytest.raises(ConfigError, match="no lumisection 4294967296 can come, the present one is 4294967295"):
+        programmes.activate(0, ())
+    assert (programmes.pending, len(programmes.active)) == (entry, 1)
 
 
 def test_workers_hold_what_an_event_in_flight_names_and_no_longer() -> None:
