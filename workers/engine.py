@@ -22,15 +22,12 @@ from hltfarm.proto.messages import ModelInfo, RunConfig
 from hltfarm.proto.slots import SlotView
 from hltfarm.proto.wire import EventFlags
 from hltfarm.workers.batch_trace import BatchTimes
+from hltfarm.workers.descriptors import GENERATION, INGEST, RUN, SHADOW, SIZE, Descriptor, of_ingest, records_of, share
 
 log = logging.getLogger(__name__)
 WANT_COLUMNS = int(EventFlags.WANT_COLUMNS)  # the enum's & costs a microsecond an event
-#: One DESCRIPTOR record as a tuple, and the number of the ingest that gave it:
-#: ticket, event, slot, size, run, lumi, bx, flags, generation, shadow, ingest
-Descriptor: TypeAlias = tuple[int, int, int, int, int, int, int, int, int, int, int]
 #: Identity of a canary, in no run.
 CANARY = EventId(0, 0, (1 << 64) - 1)
-SIZE, RUN, GENERATION, SHADOW, INGEST = 3, 4, 8, 9, 10
 
 
 class Batch(Protocol):
@@ -115,11 +112,12 @@ Outcome: TypeAlias = Ready | Finished
 class _Job:
     work: Callable[[], Outcome | None]
     alone: Callable[[], bool] = lambda: False  # whether nothing else may run meanwhile, asked when its turn comes
+    computes: bool = False  # a batch or a canary: only so many at a time
 
 
 class Engine:
-    """Starts jobs in their order; batches run side by side in `threads` threads, beside programmes that are built for a run that goes on; a
-    new reconstruction is built alone. `outcomes` holds what is done; `wake` is called for each, in one of the engine's threads at a time.
+    """Starts jobs in their order; up to `threads` batches run side by side, beside programmes that are built for a run that goes on; a new
+    reconstruction is built alone. `outcomes` holds what is done; `wake` is called for each, in one of the engine's threads at a time.
 
     There is one reconstruction for all ingests, whose numbers the caller chooses, with the programmes of its run. A batch may mix ingests
     and programmes. note_times: outcomes of batches tell their times.
@@ -128,7 +126,9 @@ class Engine:
     def __init__(self, build: Build, wake: Callable[[], None], threads: int = 1, *, note_times: bool = False) -> None:
         self.outcomes: SimpleQueue[Outcome] = SimpleQueue()
         self.pending = 0  #: jobs given and not yet taken from `outcomes`; counted by the caller's thread
-        self.parallel = 1  #: batches that the present reconstruction runs at a time, at most as many as there are threads
+        self.building = 0  #: programmes of these
+        self.parallel = 1  #: batches that the present reconstruction runs at a time, at most `threads`
+        self._most = threads
         self._build = build
         self._wake = wake
         self._note_times = note_times
@@ -143,8 +143,9 @@ class Engine:
         self._take = threading.Lock()  # who holds it takes the next job
         self._told = threading.Lock()  # who holds it wakes the caller
         self._quiet = threading.Condition()
-        self._running = 0  # guarded by `_quiet`
-        self._threads = [threading.Thread(target=self._main, name=f"engine-{i}", daemon=True) for i in range(threads)]
+        self._running = self._computing = 0  # jobs, guarded by `_quiet`
+        # one thread more: a programme may take a minute to build, and events must not wait for it
+        self._threads = [threading.Thread(target=self._main, name=f"engine-{i}", daemon=True) for i in range(threads + 1)]
         for thread in self._threads:
             thread.start()
 
@@ -156,6 +157,7 @@ class Engine:
         What was built for the same configuration is used again.
         """
         self.pending += 1
+        self.building += 1
         self._jobs.put(_Job(lambda: self._configure(ingest, ring, asked), lambda: not self._extends(ingest, ring, asked.config)))
 
     def retire(self, ingest: int, generation: int) -> None:
@@ -167,21 +169,28 @@ class Engine:
         self.pending += 1
         if self._note_times:
             given = time.monotonic()
-            self._jobs.put(_Job(lambda: self._timed(batch, arrived, given)))
+            self._jobs.put(_Job(lambda: self._timed(batch, arrived, given), computes=True))
         else:
-            self._jobs.put(_Job(lambda: self._run(batch)))
+            self._jobs.put(_Job(lambda: self._run(batch), computes=True))
 
     def canary(self, ingest: int, asked: link.Canary) -> None:
         """Reconstruct an event that is in nobody's books; the outcome is a Ready."""
         self.pending += 1
-        self._jobs.put(_Job(lambda: self._canary(ingest, asked)))
+        self._jobs.put(_Job(lambda: self._canary(ingest, asked), computes=True))
+
+    @property
+    def computing(self) -> int:
+        """Batches and canaries of `pending`."""
+        return self.pending - self.building
 
     def next_outcome(self) -> Outcome | None:
         """An outcome that is there, else None."""
         if self.outcomes.empty():
             return None
+        outcome = self.outcomes.get()
         self.pending -= 1
-        return self.outcomes.get()
+        self.building -= isinstance(outcome, Ready) and isinstance(outcome.message, link.Configured)
+        return outcome
 
     def busy_s(self, now: float) -> float:
         """How long the oldest batch has been running, 0 if none (building does not count)."""
@@ -214,6 +223,9 @@ class Engine:
                     if alone:
                         self._quiet.wait_for(lambda: self._running == 0)
                     else:
+                        if job.computes:
+                            self._quiet.wait_for(lambda: self._computing < self._most)
+                            self._computing += 1
                         self._running += 1
                 if alone:  # nobody takes another job before it is done
                     self._tell(_done(job))
@@ -221,6 +233,7 @@ class Engine:
             outcome = _done(job)
             with self._quiet:
                 self._running -= 1
+                self._computing -= job.computes
                 self._quiet.notify_all()
             self._tell(outcome)
 
@@ -303,7 +316,7 @@ class Engine:
             except BaseException:
                 built.reconstruction.close()
                 raise
-            self.parallel = min(built.reconstruction.parallel, len(self._threads))
+            self.parallel = min(built.reconstruction.parallel, self._most)
         self._built[config] = built
         return built
 
@@ -356,7 +369,7 @@ class Engine:
         except Exception as error:  # reported with the batch; its events are tried again
             log.exception("a batch of %d events failed", len(batch))
             failed = link.Failed(error=_text(error))
-            blamed = tuple(Answer(n, failed, _records(_of(n, batch), link.ASSIGNED)) for n in ingests)
+            blamed = tuple(Answer(n, failed, records_of(of_ingest(n, batch), link.ASSIGNED)) for n in ingests)
             return Finished(blamed, self._breaks(error))
         finally:
             del self._started[threading.get_ident()]
@@ -371,7 +384,7 @@ class Engine:
             message = link.Results(
                 seconds=seconds if first else 0.0, stage_seconds=stages if first else {}, batch_events=len(batch) if first else 0
             )
-            answers.append(Answer(number, message, *_share(records[source == number], parts)))
+            answers.append(Answer(number, message, *share(records[source == number], parts)))
         return Finished(tuple(answers))
 
     def _canary(self, ingest: int, asked: link.Canary) -> Ready | Finished:
@@ -403,7 +416,7 @@ class Engine:
 
     def _decide(self, batch: list[Descriptor], events: list[RawEvent]) -> tuple[NDArray[np.void], tuple[bytes, ...], dict[str, float]]:
         """ANSWER records of a batch, frames of columns, seconds by stage. Nearly always one programme decides all of it."""
-        records = _records(batch, link.ANSWER)
+        records = records_of(batch, link.ANSWER)
         asked = [bool(item[7] & WANT_COLUMNS) for item in batch]
         parts: list[bytes] = []
         seconds: dict[str, float] = {}
@@ -471,18 +484,6 @@ def _same_run(one: RunConfig, other: RunConfig) -> bool:
     return (one.run, one.detector) == (other.run, other.detector)
 
 
-def _of(ingest: int, batch: list[Descriptor]) -> list[Descriptor]:
-    return [item for item in batch if item[INGEST] == ingest]
-
-
-def _share(records: NDArray[np.void], parts: tuple[bytes, ...]) -> tuple[NDArray[np.void], tuple[bytes, ...]]:
-    """The answers of one ingest with the frames of columns that they name, numbered anew."""
-    named = np.flatnonzero(records["part"])
-    own = tuple(parts[number - 1] for number in records["part"][named].tolist())
-    records["part"][named] = np.arange(1, len(own) + 1)
-    return records, own
-
-
 def _take_columns(done: Batch, wanted: list[bool], places: list[int], records: NDArray[np.void], parts: list[bytes]) -> None:
     """Add the frames with the columns of accepted events that were asked for, and set `part` of their records."""
     for i, (want, place) in enumerate(zip(wanted, places, strict=True)):
@@ -490,13 +491,6 @@ def _take_columns(done: Batch, wanted: list[bool], places: list[int], records: N
         if tables is not None:
             parts.append(encode_columns(tables))
             records["part"][place] = len(parts)
-
-
-def _records(batch: list[Descriptor], dtype: np.dtype[np.void]) -> NDArray[np.void]:
-    records = np.zeros(len(batch), dtype=dtype)
-    records["ticket"] = [item[0] for item in batch]
-    records["slot"] = [item[2] for item in batch]
-    return records
 
 
 def _text(error: Exception) -> str:

@@ -12,7 +12,7 @@ import zmq
 from hltfarm.proto import worker_link as link
 from hltfarm.proto.errors import ConfigError
 from hltfarm.proto.slots import SlotView
-from hltfarm.workers.engine import GENERATION, Descriptor
+from hltfarm.workers.descriptors import GENERATION, Descriptor
 
 log = logging.getLogger(__name__)
 QUIET_S = 0.5  # time between hellos until an ingest answers

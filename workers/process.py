@@ -22,7 +22,8 @@ from hltfarm.proto.messages import RunConfig
 from hltfarm.proto.versions import versions
 from hltfarm.workers.batch_trace import BatchTimes, TraceSettings
 from hltfarm.workers.batching import MOST_LANES, Batcher
-from hltfarm.workers.engine import INGEST, SIZE, Build, Built, Descriptor, Engine, Outcome, Ready, Reconstruction
+from hltfarm.workers.descriptors import INGEST, SIZE, Descriptor
+from hltfarm.workers.engine import Build, Built, Engine, Outcome, Ready, Reconstruction
 from hltfarm.workers.ingest_link import IngestLink
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ class Worker:
 
     def _wait_s(self, now: float) -> float:
         wait = max(0.0, min(min(peer.next_sign - now, peer.heartbeat_s) for peer in self._links))
-        due = self._batcher.due_in(now) if self._engine.pending < self._engine.parallel else None
+        due = self._batcher.due_in(now) if self._engine.computing < self._engine.parallel else None
         return wait if due is None else min(wait, due)
 
     def _receive(self, peer: IngestLink, now: float) -> None:
@@ -240,8 +241,8 @@ class Worker:
 
     def _feed(self, now: float) -> None:
         """Keep as many batches running as the device takes at a time and, if full ones are there, as many ready behind them."""
-        while self._engine.pending < 2 * self._engine.parallel:
-            batch = self._batcher.take(now, only_full=self._engine.pending >= self._engine.parallel)
+        while self._engine.computing < 2 * self._engine.parallel:
+            batch = self._batcher.take(now, only_full=self._engine.computing >= self._engine.parallel)
             if not batch:
                 return
             for number in {item[INGEST] for item in batch}:

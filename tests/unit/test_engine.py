@@ -19,7 +19,8 @@ from hltfarm.proto.results import RESULT
 from hltfarm.proto.slots import SlotView
 from hltfarm.proto.wire import EventFlags
 from hltfarm.service.ingest.slots import SlotRing
-from hltfarm.workers.engine import Built, Descriptor, Engine, Finished, Ready
+from hltfarm.workers.descriptors import Descriptor
+from hltfarm.workers.engine import Built, Engine, Finished, Ready
 
 DEADLINE_S = 20.0
 
@@ -36,14 +37,18 @@ class Reconstruction:
         self.programmes: set[int] = set()
         self.broken: set[int] = set()
         self.gate: threading.Barrier | None = None  #: batches wait here for each other
+        self.now = self.most = 0  #: batches at a time
 
     def run(self, events: list[RawEvent], *, columns: list[bool] | None, programme: int) -> Any:
         assert not self.closed
         assert programme in self.programmes
         if programme in self.broken:
             raise ValueError("a model that cannot compute this")
+        self.now += 1
+        self.most = max(self.most, self.now)
         if self.gate is not None:
             self.gate.wait(DEADLINE_S)
+        self.now -= 1
         results = np.zeros(len(events), dtype=RESULT)
         results["accept"], results["path_bits"] = programme % 2, programme
         results["digest"] = [int(event.payload[0]) for event in events]
@@ -63,11 +68,12 @@ class Reconstruction:
 class Bench:
     """An engine, the rings of two ingests, and the outcomes one after the other."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, threads: int = 3) -> None:
+        self.hold: threading.Event | None = None  #: the menu "slow" is built when it is set
         self.built: list[Reconstruction] = []
         self._programmes = 0
         self._told = threading.Semaphore(0)
-        self.engine = Engine(self._build, self._told.release, threads=3)
+        self.engine = Engine(self._build, self._told.release, threads=threads)
         self.rings = [SlotRing(folder / str(number), 8, 4096) for number in range(2)]
 
     def _build(self, config: RunConfig, present: Any) -> Built:
@@ -76,6 +82,9 @@ class Bench:
         assert present in (None, self.built[-1])
         if config.menu == "bad":
             raise ConfigError("no such menu")
+        if config.menu == "slow":
+            assert self.hold is not None
+            assert self.hold.wait(DEADLINE_S)
         self._programmes += 1
         self.built[-1].programmes.add(self._programmes)
         return Built(self.built[-1], self._programmes, "c0ffee", ())
@@ -109,14 +118,17 @@ class Bench:
         """Ticket, event and first byte are the tag."""
         return (tag, tag, self.rings[ingest].put(bytes([tag]) * 8), 8, 1, 1, 0, flags, generation, shadow, ingest)
 
+    def close(self) -> None:
+        assert self.engine.close(DEADLINE_S)
+        for ring in self.rings:
+            ring.close()
+
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(tmp_path)
     yield bench
-    assert bench.engine.close(DEADLINE_S)
-    for ring in bench.rings:
-        ring.close()
+    bench.close()
 
 
 def test_one_reconstruction_serves_all_ingests_of_a_run(bench: Bench) -> None:
@@ -196,6 +208,31 @@ def test_programmes_of_a_run_share_a_reconstruction_and_a_batch(bench: Bench) ->
     assert answer.records["result"]["digest"].tolist() == [1, 2, 3]
     assert answer.records["result"]["path_bits"].tolist() == [1, 2, 1], "each event was decided by its own"
     assert len(bench.built) == 1
+
+
+def test_events_do_not_wait_for_a_programme_that_is_being_built(tmp_path: Path) -> None:
+    """On a CPU, too, which runs one batch at a time."""
+    bench = Bench(tmp_path, threads=1)
+    bench.hold = threading.Event()
+    view = bench.view(0)
+    bench.configure(0, view)
+    bench.engine.configure(0, view, link.Configure(generation=2, config=RunConfig(run=1, menu="slow"), keep=(1,)))
+    for tag in (1, 2):
+        finished = bench.run(bench.event(0, tag))
+        assert finished.answers[0].records["result"]["digest"].tolist() == [tag]
+    assert (bench.engine.pending, bench.engine.computing) == (1, 0)
+    bench.built[0].gate = threading.Barrier(2)
+    for tag in (3, 4):
+        bench.engine.run([bench.event(0, tag)])
+    bench.built[0].gate.wait(DEADLINE_S)  # one batch; the other waits for it, and has not come to the gate
+    assert isinstance(bench.outcome(), Finished)
+    assert bench.built[0].most == 1
+    bench.built[0].gate.wait(DEADLINE_S)
+    assert isinstance(bench.outcome(), Finished)
+    bench.hold.set()
+    assert isinstance(bench.outcome(), Ready)
+    assert (bench.engine.pending, bench.engine.building) == (0, 0)
+    bench.close()
 
 
 def test_a_programme_that_cannot_be_built_leaves_the_others_alone(bench: Bench) -> None:
