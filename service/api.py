@@ -191,6 +191,8 @@ class FarmApi:
         except (ValueError, KeyError, TypeError):
             detail, legal, faults = response.text[:200], (), []
         message = f"{response.request.method} {response.request.url.path}: {detail}"
-        if response.status_code in (401, 403):
-            return AccessError(f"{message} (the token is that of the environment's {TOKEN_VARIABLE}, or the argument `token`)")
+        if response.status_code == 401:
+            return AccessError(f"{message} (it is taken from the environment's {TOKEN_VARIABLE}, unless `token` is given)")
+        if response.status_code == 403:
+            return AccessError(message)
         return StateError(message, legal) if response.status_code == 409 else FarmError(message, response.status_code, faults)

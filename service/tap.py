@@ -18,11 +18,12 @@ from hltfarm.service.output.hlt_file import Opening, OutputFile, Place
 
 @dataclass(slots=True)
 class Tapped:
-    """What came: events, their payload bytes, events that were missed, and the files that hold them."""
+    """What came: events, their payload bytes, events that were missed, whether an ingest ever answered, and the files."""
 
     events: int = 0
     payload_bytes: int = 0
     missed: int = 0
+    subscribed: bool = False
     files: list[Path] = field(default_factory=list)
 
 
@@ -51,6 +52,7 @@ def run_tap(
                 if files is not None:
                     files.write(events)
                 consumer.confirm()
+                result.subscribed = result.subscribed or consumer.connected
                 result.events += len(events)
                 result.payload_bytes += sum(event.payload.nbytes for event in events)
     finally:

@@ -107,7 +107,9 @@ def run(arguments: Sequence[str]) -> int:
         if message.startswith("Usage:"):  # a group of commands that was given none: its help
             sys.stderr.write(message + "\n")
             return EXIT_USAGE
-        return fail(f"{' '.join(message.split())} (see `hltfarm --help`)", EXIT_USAGE)
+        context = getattr(error, "ctx", None)
+        command = "hltfarm" if context is None else context.command_path
+        return fail(f"{' '.join(message.split())} (see `{command} --help`)", EXIT_USAGE)
     except InputError as error:
         return fail(one_line(error), EXIT_USAGE)
     except HltfarmError as error:

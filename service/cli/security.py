@@ -20,8 +20,11 @@ def access_settings(http: str, tokens: Path | None, *, open_metrics: bool, insec
     """Settings of the API's door. Raises ConfigError where others could reach it and nobody is asked for a token."""
     from hltfarm.service.control.access import AccessSettings
     from hltfarm.service.security.binds import check_http
+    from hltfarm.service.security.tokens import load_tokens
 
     check_http(http, tokens=tokens is not None, insecure=insecure)
+    if tokens is not None:
+        load_tokens(tokens)  # what cannot be used ends the command before it starts anything
     return AccessSettings(tokens=tokens, open_metrics=open_metrics, local_only=tokens is None and not insecure)
 
 

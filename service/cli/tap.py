@@ -32,6 +32,7 @@ def tap(
     from hltfarm.proto.errors import ConfigError
     from hltfarm.proto.output_wire import Mode
     from hltfarm.service.cli.security import client_curve
+    from hltfarm.service.client import ConnectionLostError
     from hltfarm.service.consumer import Consumer
     from hltfarm.service.tap import run_tap
 
@@ -42,6 +43,8 @@ def tap(
     own = name or f"tap-{platform.node()}-{os.getpid()}"
     with Consumer(url, own, streams=tuple(stream or ()), mode=mode, curve=client_curve(key, server_key)) as consumer:
         result = run_tap(consumer, out, count=count, seconds=seconds, poll_s=POLL_S)
+    if not result.subscribed:
+        raise ConnectionLostError(f"no answer from an ingest at {url}; is it running with --output-url, and is this its address?")
     where = f", in {' '.join(str(path) for path in result.files)}" if result.files else ""
     typer.echo(f"{result.events} events, {result.payload_bytes / 1e6:.1f} MB of raw data; {result.missed} missed{where}")
 

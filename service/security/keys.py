@@ -113,11 +113,11 @@ def load_secret(path: Path) -> KeyPair:
         mode = path.stat().st_mode
     except OSError as error:
         raise ConfigError(f"key file {path}: {error.strerror}") from error
+    public, secret = _load(path)
+    if secret is None:  # before the mode: a public file may be read by others, and is often given for the secret one
+        raise ConfigError(f"key file {path} holds no secret key; give the file NAME{_SECRET_SUFFIX}")
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise ConfigError(f"key file {path} has mode {stat.S_IMODE(mode):04o}: others may read the secret; run chmod 600 {path}")
-    public, secret = _load(path)
-    if secret is None:
-        raise ConfigError(f"key file {path} holds no secret key; give the file NAME{_SECRET_SUFFIX}")
     require_curve()
     if zmq.curve_public(secret) != public:
         raise ConfigError(f"key file {path}: its public key is not that of its secret key")

@@ -83,7 +83,7 @@ def test_a_run_from_the_command_line(farm: Served, ctl: Ctl, tmp_path: Path) -> 
     assert ctl("status").splitlines()[0] == "Halted, no run, not ready"
     refused = ctl("start", code=1)
     assert refused.count("\n") == 1
-    assert "now possible: configure, reset" in refused
+    assert refused.endswith("in state Halted; now possible: configure, reset\n")
     assert ctl("configure", "--menu", tmp_path / "menu.yaml", "--run", "5").startswith("configure of run 5: done after ")
     assert ctl("start") == "Running, run 5\n"
     farm.link.received, farm.link.in_flight = 10, 3
@@ -123,6 +123,7 @@ def test_menus_from_the_command_line(ctl: Ctl, tmp_path: Path) -> None:
     assert "+  - {name: HLT_All, prescale: 3}\n" in told
     faults = ctl("menu", "upload", bad, code=2).splitlines()
     assert [line.partition(": ")[0] for line in faults] == ["menu:3", "menu:4", "hltfarm"]
+    assert faults[-1] == "hltfarm: error: the menu cannot be used: 2 faults, see above"
     assert "cannot be read" in ctl("menu", "upload", tmp_path / "absent.yaml", code=2)
     assert "give --menu or --menu-ref" in ctl("configure", "--menu", menu, "--menu-ref", "tight", code=2)
     ctl("configure", "--menu-ref", "tight")

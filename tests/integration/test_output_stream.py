@@ -253,6 +253,12 @@ def test_tap_of_the_command_line(farm: Farm, tmp_path: Path, capsys: pytest.Capt
     assert "--lossless needs --name" in capsys.readouterr().err
 
 
+def test_tap_says_that_no_ingest_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nobody = f"ipc://{tmp_path}/nobody"
+    assert cli.run(["tap", "--url", nobody, "--seconds", "0.1"]) == 1
+    assert f"no answer from an ingest at {nobody}" in capsys.readouterr().err
+
+
 def test_what_is_no_frame_is_refused_and_told(farm: Farm) -> None:
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.setsockopt(zmq.LINGER, 0)

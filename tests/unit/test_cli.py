@@ -65,6 +65,8 @@ def test_version() -> None:
         (["load", "--source", "x", "--rate", "-5"], "rate -5 Hz"),
         (["load", "--source", "x", "--arrival", "odd"], "uniform, poisson"),
         (["load", "--source", "/nonexistent/sample.hlt"], "/nonexistent/sample.hlt"),
+        (["menu", "check"], "(see `hltfarm menu check --help`)"),
+        (["serve", "--tokens", "/nonexistent/tokens.yaml"], "tokens file /nonexistent/tokens.yaml: No such file"),
         (["control", "--model", "nothing"], "model 'nothing' is not shipped"),
         (["control", "--model", "/models/x", "--working-point", "tight"], "working point 'tight'"),
         (["control", "--event-model", "./x"], "absolute path"),

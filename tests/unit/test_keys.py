@@ -70,9 +70,10 @@ def test_files_that_are_no_keys(tmp_path: Path, text: str, reason: str) -> None:
 def test_a_public_file_is_no_secret_and_pairs_belong_together(tmp_path: Path) -> None:
     public, secret = new_keys("a", tmp_path)
     other, _ = new_keys("b", tmp_path)
-    public.chmod(0o600)
-    with pytest.raises(ConfigError, match="holds no secret key"):
-        load_secret(public)
+    for mode in (0o644, 0o600):
+        public.chmod(mode)
+        with pytest.raises(ConfigError, match="holds no secret key"):
+            load_secret(public)
     secret.write_text(secret.read_text().replace(load_public(public).decode(), load_public(other).decode()))
     with pytest.raises(ConfigError, match="not that of its secret key"):
         load_secret(secret)

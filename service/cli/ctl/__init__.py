@@ -55,11 +55,16 @@ class CtlGroup(TyperGroup):
         except NoAnswerError as error:
             return fail(f"no farm answers: {one_line(error)} (--url or {URL_VARIABLE})", EXIT_NO_ANSWER)
         except StateError as error:
-            legal = f"; now possible: {', '.join(error.legal)}" if error.legal else ""
-            return fail(one_line(error) + legal, 1)
+            if not error.legal:
+                return fail(one_line(error), 1)
+            legal = ", ".join(error.legal)  # the farm's message may end with them, too
+            return fail(f"{one_line(error).removesuffix(f'; legal: {legal}')}; now possible: {legal}", 1)
         except FarmError as error:
             for line, text in error.faults:
                 typer.echo(f"menu:{line}: {text}", err=True)
+            if error.faults:
+                count = len(error.faults)
+                return fail(f"the menu cannot be used: {count} {'fault' if count == 1 else 'faults'}, see above", 2)
             return fail(one_line(error), 2 if error.status == 422 else 1)
 
 

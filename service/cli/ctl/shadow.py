@@ -16,7 +16,7 @@ def _rate(value: dict[str, Any]) -> str:
 
 def shadow_text(shadow: dict[str, Any]) -> str:
     """The difference matrix and the rates."""
-    decides = f"menu {shadow['menu_hash'] or '-'}, models {models_text(shadow['models'])}"
+    decides = f"menu {shadow['menu_hash']}, models {models_text(shadow['models'])}" if shadow["menu_hash"] else "not built yet"
     lines = [f"{decides}: {100 * shadow['events_fraction']:g} % of the events"]
     if shadow["waits_for"]:
         lines.append(f"being built by {', '.join(shadow['waits_for'])}")
