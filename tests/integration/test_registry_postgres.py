@@ -123,7 +123,7 @@ def test_what_happens_while_the_server_is_gone_is_written_when_it_is_back(server
 
 
 def test_a_table_that_somebody_has_locked_is_a_failure_and_no_wait_without_end(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    import psycopg
+    psycopg = pytest.importorskip("psycopg")
 
     monkeypatch.setattr(database_module, "LOCK_MS", 100)
     registry = Registry(server.create("locked"), lambda: 1.0)
