@@ -50,7 +50,9 @@ def plan(view: FarmView, newest: RunConfig, shadow: ShadowOrder | None = None, e
     snapshots = [snapshot for _, snapshot in in_run(view, newest.run)]
     known = [[(part.first_lumi, part.config) for part in snapshot.programmes] for snapshot in snapshots if snapshot.programmes]
     up_to_date = [programmes for programmes in known if programmes[-1][1] == newest]
-    if not known and earlier is not None:
+    if not up_to_date and earlier is not None and earlier.programmes[-1][1] == newest:
+        up_to_date = [list(earlier.programmes)]  # all were restarted: from the lumisections that were told before
+    elif not known and earlier is not None:
         known = [list(earlier.programmes)]
     best = max(up_to_date or known, key=lambda programmes: (len(programmes), -programmes[-1][0]), default=[])
     if not up_to_date:

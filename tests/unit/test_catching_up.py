@@ -142,3 +142,19 @@ def test_nothing_is_said_to_one_that_ended_the_run_or_is_in_error() -> None:
     failed.machine = RunControl(RunState.ERROR)
     assert next_step(failed.snapshot(), wanted, exchanging=False) is None
     assert next_step(msgspec.structs.replace(ingest((0, A)).snapshot(), run=8), wanted, exchanging=False) is None
+
+
+def test_the_only_ingest_gets_the_lumisections_that_were_told_before_its_restart() -> None:
+    wanted = plan(view(ingest((0, A), (2, B), lumi=5)), B)
+    back = FakeLink()
+    for _ in range(20):  # a look before each step, as the monitor does
+        wanted = plan(view(back), B, earlier=wanted)
+        step = next_step(back.snapshot(), wanted, exchanging=False)
+        if step is None:
+            break
+        if step.op in ("configure", "start"):
+            asyncio.run(back.command(step.op, step.config))
+        else:
+            asyncio.run(back.change_programme(ENDPOINT, step.op, step.config, lumi=step.lumi, fraction=step.fraction))
+    assert have(back) == [(0, A), (2, B)]
+    assert back.snapshot().state is RunState.RUNNING
