@@ -11,6 +11,7 @@ import zmq
 
 from hltfarm.proto import worker_link as link
 from hltfarm.proto.errors import ConfigError
+from hltfarm.proto.messages import Resources
 from hltfarm.proto.slots import SlotView
 from hltfarm.workers.descriptors import GENERATION, Descriptor
 
@@ -130,7 +131,7 @@ class IngestLink:
         """Time between signs of life."""
         return self.welcome.heartbeat_s if self.welcome is not None else QUIET_S
 
-    def keep_alive(self, now: float, busy_s: float, idle: bool) -> bool:
+    def keep_alive(self, now: float, busy_s: float, idle: bool, resources: Resources | None = None) -> bool:
         """Say Alive or, while the ingest does not know this worker, Hello. True if the ingest was lost: drop its events.
 
         idle: nothing of this ingest is being computed. An ingest that was started again counts its tickets from 1: an answer of the time
@@ -146,7 +147,7 @@ class IngestLink:
             self._connect()
             self.forget()
         if self.welcome is not None:
-            self.send(link.Alive(busy_s=busy_s))
+            self.send(link.Alive(busy_s=busy_s, resources=resources))
         elif idle and not self.leaving:
             self.send(self._hello)
             self._said = now

@@ -25,6 +25,7 @@ from hltfarm.workers.batching import MOST_LANES, Batcher
 from hltfarm.workers.descriptors import INGEST, SIZE, Descriptor
 from hltfarm.workers.engine import Build, Built, Engine, Outcome, Ready, Reconstruction
 from hltfarm.workers.ingest_link import IngestLink
+from hltfarm.workers.resources import Meter
 
 if TYPE_CHECKING:
     from hltfarm.workers.tracing import Tracing
@@ -181,6 +182,7 @@ class Worker:
         self._jobs_of = [0] * len(self._links)  # jobs of each ingest that the engine has
         self._left_at: float | None = None
         self._told_to_leave = False
+        self._meter = Meter(gpu=settings.backend != "cpu")
 
     # -- loop --------------------------------------------------------------------------------------------------------------
 
@@ -196,7 +198,7 @@ class Worker:
             self._receive(peer, now)
         self._feed(now)
         for peer in self._links:
-            if peer.keep_alive(now, self._engine.busy_s(now), self._jobs_of[peer.number] == 0):
+            if peer.keep_alive(now, self._engine.busy_s(now), self._jobs_of[peer.number] == 0, self._meter.latest):
                 self._drop(peer)
             if peer.welcome is None and self._engine.busy_s(now) > (self._settings.hang_s or peer.batch_timeout_s):
                 raise BackendError(
@@ -283,6 +285,7 @@ class Worker:
 
     def close(self) -> None:
         """End the engine and the sockets."""
+        self._meter.close()
         if self._engine.close(5.0):
             self._ringer.close()
             self._bell.close()

@@ -250,6 +250,26 @@ def _sessions(s: Snapshot) -> Iterator[Metric]:
     yield _counter("hlt_columns_left_out_total", "Decisions sent without columns that were asked for.", s.info.get("columns_left_out", 0))
 
 
+def _resources(s: Snapshot) -> Iterator[Metric]:
+    told = [(worker, worker.resources) for worker in s.workers if worker.up and worker.resources is not None]
+    yield _gauges(
+        "hlt_worker_resident_bytes", "Memory of a worker process, with the pages of slot rings that it has touched.", "worker",
+        ((worker.name, used.resident_bytes) for worker, used in told),
+    )  # fmt: skip
+    gpus = {f"{worker.host}:{used.gpu.index}": used.gpu for worker, used in told if used.gpu is not None}  # workers may share one
+    yield _gauges(
+        "hlt_gpu_memory_used_bytes",
+        "Memory of a GPU that is in use, by anybody.",
+        "device",
+        ((d, g.memory_used_bytes) for d, g in gpus.items()),
+    )
+    yield _gauges("hlt_gpu_memory_total_bytes", "Memory of a GPU.", "device", ((d, g.memory_total_bytes) for d, g in gpus.items()))
+    yield _gauges(
+        "hlt_gpu_utilization_ratio", "Share of the time in which a GPU computed, over the last second or so.", "device",
+        ((d, g.utilization) for d, g in gpus.items()),
+    )  # fmt: skip
+
+
 def _workers(s: Snapshot, supervised: Supervised | None) -> Iterator[Metric]:
     up = GaugeMetricFamily("hlt_worker_up", "1 if the worker is alive, else 0.", labels=["worker", "device"])
     for worker in s.workers:
@@ -259,6 +279,7 @@ def _workers(s: Snapshot, supervised: Supervised | None) -> Iterator[Metric]:
         "hlt_worker_ready", "1 if the worker is alive and has built the run's menu, else 0.", "worker",
         ((w.name, float(w.up and w.ready)) for w in s.workers),
     )  # fmt: skip
+    yield from _resources(s)
     yield _gauge("hlt_workers_ready", "Workers that can take events.", sum(w.up and w.ready for w in s.workers))
     yield _gauges("hlt_credits", "Events a worker can still take.", "worker", ((w.name, w.credit_events) for w in s.workers))
     yield _gauges("hlt_worker_inflight_events", "Events that are with a worker.", "worker", ((w.name, w.in_flight) for w in s.workers))

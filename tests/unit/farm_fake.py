@@ -11,10 +11,12 @@ import numpy as np
 from hltfarm.proto.errors import HltfarmError, StateError
 from hltfarm.proto.messages import (
     ConsumerStatus,
+    GpuUse,
     Histogram,
     LedgerCounts,
     ModelInfo,
     OutputStatus,
+    Resources,
     RunConfig,
     RunState,
     Shadow,
@@ -73,6 +75,11 @@ def snapshot(**changes: object) -> Snapshot:
                 canary_at=1_700_000_700.0,
                 canary_age_s=1.5,
                 canary_failures=3,
+                host="node",
+                resources=Resources(
+                    resident_bytes=1001,
+                    gpu=GpuUse(index=3, uuid="GPU-4", memory_used_bytes=1002, memory_total_bytes=1003, utilization=0.25),
+                ),
             ),
             WorkerStatus(name="w1", backend="cpu", device="cpu", up=False, ready=False, credit_events=0, in_flight=0, processed=0),
         ],

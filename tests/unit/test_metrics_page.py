@@ -33,6 +33,7 @@ PROMISED = {
     "hlt_worker_up": {"worker", "device"},
     "hlt_worker_restarts_total": {"worker"},
     "hlt_workers_quarantined": set(),
+    "hlt_gpu_memory_used_bytes": {"device"},
     "hlt_run_state": {"state"},
     "hlt_run_number": set(),
     "hlt_config_info": {"menu", "model", "version"},
