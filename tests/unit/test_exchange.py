@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,76 +10,13 @@ import httpx
 import pytest
 
 from hltfarm.proto.messages import RunConfig, RunState
-from hltfarm.service.control.app import create_app
-from hltfarm.service.control.exchange_routes import wilson
 from hltfarm.service.control.library import Library
 from hltfarm.service.control.models import ProgrammeRequest
-from hltfarm.service.control.settings import ControlSettings
 from hltfarm.service.security.tokens import Role
-from hltfarm.workers.menu.menu import DEFAULT_MENU, Menu
+from tests.unit.exchange_farm import FIRST, LOOSE, TIGHT, Farm, activate, menu_hash, run, running, serving, until
 from tests.unit.farm_fake import FakeLink
 from tests.unit.test_control_api import ended
-from tests.unit.test_control_shards import ENDPOINTS, TwoIngests, status
-
-TIGHT = "version: 1\nname: tight\npaths:\n  - {name: HLT_All, prescale: 3}\n"
-LOOSE = "version: 1\nname: loose\npaths:\n  - {name: HLT_All}\n"
-FIRST = Menu.parse(DEFAULT_MENU).hash
-Test = Callable[[httpx.AsyncClient], Awaitable[None]]
-
-
-class Farm(TwoIngests):
-    """Two fake ingests that a test may reach one by one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = (self.parts[endpoint] for endpoint in ENDPOINTS)
-
-    def lumi(self, first: int, second: int) -> None:
-        """Lumisections that have begun."""
-        self.first.programmes.lumi, self.second.programmes.lumi = first, second
-
-    def programmes(self) -> list[list[tuple[int, str]]]:
-        """What decides, by first lumisection, in each ingest."""
-        return [[(part.first_lumi, part.menu_hash) for part in link.programmes.told()] for link in (self.first, self.second)]
-
-
-@asynccontextmanager
-async def running(link: Farm, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """A farm whose run 1 goes on."""
-    async with serving(link, **changes) as client:
-        await ended(client, await client.post("/v1/control/configure"))
-        assert (await client.post("/v1/control/start")).status_code == 200
-        yield client
-
-
-@asynccontextmanager
-async def serving(link: Farm, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(ControlSettings(ingests=ENDPOINTS, poll_s=0.02, **changes), link)
-    transport = httpx.ASGITransport(app)
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://farm") as client:
-        yield client
-
-
-def run(link: Farm, test: Test, **changes: Any) -> None:
-    async def main() -> None:
-        async with running(link, **changes) as client:
-            await test(client)
-
-    asyncio.run(main())
-
-
-async def activate(client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
-    return await ended(client, await client.post("/v1/control/activate", json=body))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
-def menu_hash(text: str) -> str:
-    return Menu.parse(text).hash
+from tests.unit.test_control_shards import ENDPOINTS
 
 
 def test_a_menu_decides_from_one_lumisection_of_all_ingests_on() -> None:
@@ -420,89 +355,3 @@ def test_an_exchange_that_was_asked_for_on_the_ground_of_another_one_is_refused(
         assert farm.programmes() == [[(0, FIRST), (2, menu_hash(TIGHT))]] * 2
 
     run(farm, test)
-
-
-# ------------------------------------------------------------------------ shadows
-
-
-def test_a_shadow_is_started_shown_and_ended_in_all_ingests() -> None:
-    farm = Farm()
-
-    async def test(client: httpx.AsyncClient) -> None:
-        assert (await client.get("/v1/shadow")).status_code == 404
-        started = await client.put("/v1/shadow", json={"menu": TIGHT, "fraction": 0.5})
-        assert started.status_code == 200, started.text
-        body = started.json()
-        assert (body["events_fraction"], body["menu_hash"], body["events"]) == (0.5, menu_hash(TIGHT), 0)
-        assert (body["active"]["low"], body["active"]["high"]) == (0, 1), "nothing is known yet"
-        assert farm.programmes() == [[(0, FIRST)]] * 2
-        for part in (farm.first, farm.second):
-            assert part.programmes.shadow is not None
-        assert (await client.put("/v1/shadow", json={"menu": TIGHT, "fraction": 0})).status_code == 422
-        assert (await client.delete("/v1/shadow")).json()["menu_hash"] == menu_hash(TIGHT)
-        assert (farm.first.programmes.shadow, farm.second.programmes.shadow) == (None, None)
-        assert (await client.delete("/v1/shadow")).status_code == 404
-
-    run(farm, test)
-
-
-def test_an_ingest_that_was_away_gets_the_shadow_and_its_end() -> None:
-    farm = Farm()
-
-    async def test(client: httpx.AsyncClient) -> None:
-        farm.second.gone = True
-        await client.put("/v1/shadow", json={"menu": TIGHT})
-        assert farm.first.programmes.shadow is not None
-        farm.second.gone = False
-        await until(lambda: farm.second.programmes.shadow is not None)
-        farm.second.gone = True
-        assert (await client.delete("/v1/shadow")).status_code == 200
-        farm.second.gone = False
-        await until(lambda: farm.second.programmes.shadow is None)
-
-    run(farm, test)
-
-
-def test_a_shadow_that_one_ingest_does_not_hear_of_at_once_is_cast_in_the_others() -> None:
-    farm = Farm()
-
-    async def test(client: httpx.AsyncClient) -> None:
-        farm.first.deaf["shadow"] = 1
-        answer = await client.put("/v1/shadow", json={"menu": TIGHT})
-        assert answer.status_code == 200, answer.text
-        await until(lambda: farm.first.programmes.shadow is not None)
-
-    run(farm, test)
-
-
-def test_what_the_run_needs_stays_while_its_ingests_are_away() -> None:
-    farm = Farm()
-
-    async def test(client: httpx.AsyncClient) -> None:
-        for text in (TIGHT, LOOSE):
-            await client.post("/v1/menus", content=text, headers={"content-type": "application/yaml"})
-        await activate(client, menu_ref="tight")
-        farm.lumi(2, 2)
-        await activate(client, menu_ref="loose")
-        farm.first.gone = farm.second.gone = True
-        await status(client, "Error")
-        for name in ("tight", "loose"):
-            used = await client.delete(f"/v1/menus/{name}")
-            assert (used.status_code, "in use by run 1" in used.text) == (409, True), used.text
-        farm.first.gone = farm.second.gone = False
-        await client.post("/v1/control/reset")
-        await status(client, "Halted")
-        assert (await client.delete("/v1/menus/tight")).status_code == 204
-
-    run(farm, test)
-
-
-def test_intervals_of_shares() -> None:
-    """Against the score test itself: the ends are where the observed share is one standard deviation away."""
-    for count, events in ((0, 10), (3, 10), (10, 10), (500, 1000), (1, 100000)):
-        low, high = wilson(count, events)
-        share = count / events
-        assert 0 <= low <= share <= high <= 1
-        for end in {low, high} - {share}:
-            assert (share - end) ** 2 == pytest.approx(end * (1 - end) / events, rel=1e-9)
-    assert wilson(0, 0) == (0.0, 1.0)
