@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hltfarm.service.control.problems import problem
-from hltfarm.service.control.roles import BODY_BYTES, Rule, rule_for
+from hltfarm.service.control.roles import BODY_BYTES, OPEN, Rule, rule_for
 from hltfarm.service.security.binds import loopback
 from hltfarm.service.security.log_limit import LogLimit
 from hltfarm.service.security.tokens import Role, Tokens, TokensFile
@@ -124,13 +124,14 @@ def urlsplit_host(origin: str) -> str:
 class Access:
     """The middleware. `refused` counts refusals by HTTP status, in the counter of the caller if it gives one.
 
-    Raises ConfigError if the tokens file cannot be used.
+    `pages`: whether a method and a path are those of a file that is for everybody. Raises ConfigError if the tokens file cannot be used.
     """
 
     def __init__(
         self, app: ASGIApp, settings: AccessSettings, file: TokensFile | None, clock: Callable[[], float] = time.time,
-        refused: Counter[int] | None = None,
+        refused: Counter[int] | None = None, pages: Callable[[str, str], bool] = lambda method, path: False,
     ) -> None:  # fmt: skip
+        self._pages = pages
         self.refused: Counter[int] = Counter() if refused is None else refused
         self._app = app
         self._settings = settings
@@ -150,6 +151,8 @@ class Access:
         rule = rule_for(method, path)
         if self._settings.open_metrics and path == "/metrics":
             rule = Rule(None, rule.body_bytes)
+        elif self._pages(method, path):
+            rule = OPEN
         send = _with_headers(send)
         answer = self._check(method, headers, rule)
         if isinstance(answer, Refusal):

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 from fastapi import FastAPI
 
@@ -28,6 +29,7 @@ from hltfarm.service.control import (
     workers,
 )
 from hltfarm.service.control.access import Access
+from hltfarm.service.control.console import STATIC, Console
 from hltfarm.service.control.context import Context, Processes, control_numbers
 from hltfarm.service.control.exchange import Exchange
 from hltfarm.service.control.farm import FarmControl
@@ -54,11 +56,13 @@ def create_app(
     supervisor: Processes | None = None,
     clock: Callable[[], float] = time.monotonic,
     monitor_ended: Callable[[BaseException | None], None] | None = None,
+    static: Path = STATIC,
 ) -> FastAPI:
     """The application for one farm. It closes `link` at its end, and the registry if it opened it itself (from `settings.database`).
 
     `supervisor`: runs this machine's processes, None where containers do. `clock`: monotonic seconds.
     `monitor_ended`: called with its fault if the monitor of the farm ends before the application does; what is shown is old from then on.
+    `static`: folder of the web console.
     Raises ConfigError if the tokens file of the settings cannot be used.
     """
 
@@ -98,8 +102,10 @@ def create_app(
     problems.install(app)
     for part in (runs, workers, outputs, health, menus, served_models, model_uploads, exchange_routes, audit, scrape, access_routes):
         app.include_router(part.router)
+    console = Console(static)
+    app.router.routes.append(console)
     app.state.tokens_file = TokensFile(settings.access.tokens) if settings.access.tokens is not None else None
     app.add_middleware(audit.Audit)  # behind the door, which is added after it
-    app.add_middleware(Access, settings=settings.access, file=app.state.tokens_file, refused=refused)
+    app.add_middleware(Access, settings=settings.access, file=app.state.tokens_file, refused=refused, pages=console.has)
     schema.install(app)
     return app
