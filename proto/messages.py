@@ -296,6 +296,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     started: float = 0.0  # when this ingest did, seconds since 1970; in a sum: the latest
     last_decision: float = 0.0  # when an event was decided last, likewise; 0 if none was
     path_events: dict[str, int] = {}  # events decided by a menu that has the path: what its accepts are a share of
+    event_flags: dict[str, int] = {}  # EventFlag name -> events decided by a menu that had the condition
+    objects: dict[str, int] = {}  # field of RESULT -> its sum over the events decided by a menu
     disks: dict[str, tuple[int, int]] = {}  # what is written there -> (free, size) of its file system in bytes; empty in a sum
     outputs: tuple[OutputStatus, ...] = ()  # one for each ingest that has an output
     info: dict[str, Any] = {}

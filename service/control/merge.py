@@ -188,6 +188,8 @@ def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
         started=max(s.started for s in snapshots),
         last_decision=max(s.last_decision for s in snapshots),
         path_events=_add_int(s.path_events for s in snapshots),
+        event_flags=_add_int(s.event_flags for s in snapshots),
+        objects=_add_int(s.objects for s in snapshots),
         outputs=tuple(output for s in snapshots for output in s.outputs),
         info=_add_int({key: value for key, value in s.info.items() if isinstance(value, int)} for s in snapshots),
     )

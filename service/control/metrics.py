@@ -20,11 +20,13 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from hltfarm.proto.errors import WireCode
-from hltfarm.proto.messages import Histogram, RunState, Snapshot, models_text
+from hltfarm.proto.messages import Histogram, RunState, Shadow, Snapshot, models_text
 from hltfarm.service.control.link import FarmView
 
 DECISIONS = ("accept", "reject", "error")
 SHADOW_CELLS = (("accept", "accept"), ("accept", "reject"), ("reject", "accept"), ("reject", "reject"))  # as Shadow.matrix
+SHADOW_SIDES = ("both", "active_only", "shadow_only")  # as Shadow.paths
+_MODEL = ("model", "engine", "working_point")
 REFUSALS = (401, 403, 413)  # there from the first scrape; others come as they are met
 
 
@@ -131,6 +133,10 @@ def _control(given: MetricsInput) -> Iterator[Metric]:
     model = models_text(snapshot.models) if snapshot and snapshot.run is not None and snapshot.menu_hash else ""
     config.add_metric([snapshot.menu_hash if snapshot else "", model, given.version], 1.0)
     yield config
+    models = GaugeMetricFamily("hlt_model_info", "1; a model that takes part in the decision.", labels=["target", *_MODEL])
+    for part in snapshot.models if model else ():
+        models.add_metric([part.target, part.label, part.engine, part.working_point], 1.0)
+    yield models
     yield _gauge("hlt_problems", "Problems that the status names.", control.problems)
     yield _gauge("hlt_registry_up", "1 if the run registry takes what is written, else 0.", float(control.registry_up))
     yield _gauge("hlt_registry_waiting_entries", "Entries that wait to be written to the run registry.", control.registry_waiting)
@@ -313,12 +319,29 @@ def _selection(s: Snapshot) -> Iterator[Metric]:
     yield _counters("hlt_path_events_total", "Events decided by a menu that has the path.", "path", s.path_events.items())
     yield _counters("hlt_path_accepts_total", "Accepts of a trigger path after its prescale.", "path", s.path_accepts.items())
     yield _counters("hlt_path_prescaled_total", "Accepts of a trigger path that its prescale removed.", "path", s.path_prescaled.items())
+    yield _counters("hlt_event_flags_total", "Events decided by a menu that had a condition.", "flag", s.event_flags.items())
+    yield _counters("hlt_objects_total", "Objects reconstructed in events that a menu decided, by kind.", "kind", s.objects.items())
     shadow = GaugeMetricFamily("hlt_shadow_events", "Events of the present shadow, by both decisions.", labels=["active", "shadow"])
     for pair, count in zip(SHADOW_CELLS, s.shadow.matrix if s.shadow is not None else (0, 0, 0, 0), strict=True):
         shadow.add_metric(pair, count)
     yield shadow
+    yield from _shadow(s.shadow)
     yield _counters("hlt_stream_events_total", "Events sent to an output stream.", "stream", s.stream_events.items())
     yield _counters("hlt_stream_bytes_total", "Payload bytes of events sent to an output stream.", "stream", s.stream_bytes.items())
+
+
+def _shadow(shadow: Shadow | None) -> Iterator[Metric]:
+    """What is there of a shadow beside its matrix."""
+    asked, failed = (shadow.fraction, shadow.failed) if shadow is not None else (0.0, 0)
+    yield _gauge("hlt_shadow_fraction", "Share of the events that the present shadow decides, 0 without one.", asked)
+    yield _gauge("hlt_shadow_failed_events", "Events that the present shadow could not process.", failed)
+    paths = GaugeMetricFamily(
+        "hlt_shadow_path_events", "Accepts of a path in the events of the shadow, by who.", labels=["path", "accepted_by"]
+    )
+    for path, counts in shadow.paths.items() if shadow is not None else ():
+        for side, count in zip(SHADOW_SIDES, counts, strict=True):
+            paths.add_metric([path, side], count)
+    yield paths
 
 
 def _times(s: Snapshot) -> Iterator[Metric]:

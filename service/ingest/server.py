@@ -412,6 +412,8 @@ class IngestServer:
             started=self._started,
             last_decision=stats.last_decision,
             path_events=dict(stats.path_events),
+            event_flags=dict(stats.flags),
+            objects=dict(stats.objects),
             disks={name: space(folder) for name, folder in self._folders.items()},
             outputs=() if self._outputs is None else (self._outputs.status(self._now),),
             info={

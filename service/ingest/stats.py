@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hltfarm.proto.errors import WireCode
 from hltfarm.proto.messages import Histogram
+from hltfarm.proto.results import EventFlag
 from hltfarm.proto.wire import Outcome, Reason
 from hltfarm.proto.worker_link import PathInfo
 
@@ -17,6 +18,9 @@ LATENCY_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2
 STAGE_BOUNDS_S = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 BATCH_BOUNDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
 ERROR_STREAM = "error"
+#: Conditions of an event that its reconstruction finds, and what it counts in it (fields of RESULT).
+FLAGS = tuple(flag for flag in EventFlag if flag not in (EventFlag.COLUMNS_LEFT_OUT, EventFlag.UNPROCESSED))
+OBJECTS = ("digis", "clusters", "hits", "doublets", "ntuplets", "tracks", "tracks_high_purity", "vertices")
 CAUSES = ("slots", "bytes", "no_worker", "paused", "client_not_reading", "output")
 
 
@@ -60,6 +64,8 @@ class Stats:
         self.path_events: dict[str, int] = {}  # decided by a menu that has the path
         self.path_accepts: dict[str, int] = {}  # after prescale
         self.path_prescaled: dict[str, int] = {}  # accepts that the prescale dropped
+        self.flags = {str(flag.name): 0 for flag in FLAGS}
+        self.objects = dict.fromkeys(OBJECTS, 0)
 
     def menu(self, paths: tuple[PathInfo, ...]) -> None:
         """These paths may decide from now on: their counters exist."""
@@ -81,7 +87,13 @@ class Stats:
             self.stream_bytes[ERROR_STREAM] += int(sizes[failed].sum())
 
     def selected(self, results: NDArray[np.void], sizes: NDArray[np.int64], paths: tuple[PathInfo, ...]) -> None:
-        """Count what paths did: RESULT rows of events of `sizes` payload bytes; bit i of their path bits is paths[i]."""
+        """Count what paths did and what the events held: RESULT rows of events of `sizes` payload bytes; path bit i is of paths[i]."""
+        for kind in OBJECTS:
+            self.objects[kind] += int(results[kind].sum(dtype=np.int64))
+        flags = results["flags"]
+        if flags.any():
+            for flag in FLAGS:
+                self.flags[str(flag.name)] += int(np.count_nonzero(flags & flag))
         bits, raw = results["path_bits"], results["path_raw"]
         accepts, dropped = by_bit(bits).tolist(), by_bit(raw & ~bits).tolist()
         for place, path in enumerate(paths):

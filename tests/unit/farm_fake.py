@@ -110,8 +110,8 @@ def snapshot(**changes: object) -> Snapshot:
             error=None,
             events=130,
             matrix=(31, 32, 33, 34),
-            paths={},
-            failed=0,
+            paths={"HLT_A": (35, 36, 37)},
+            failed=38,
         ),
         outputs=(
             OutputStatus(
@@ -141,6 +141,8 @@ def snapshot(**changes: object) -> Snapshot:
         started=1_700_000_000.5,
         last_decision=1_700_000_777.25,
         path_events={"HLT_A": 900, "HLT_B": 899},
+        event_flags={"HIT_OVERFLOW": 61, "FED_REJECTED": 0},
+        objects={"tracks": 62, "vertices": 63},
         disks={"errors": (7_000_000, 9_000_000)},
         info={
             "stale_answers": 8,

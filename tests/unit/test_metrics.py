@@ -70,6 +70,7 @@ def scrape(link: FixedLink, supervisor: OneQuarantined | None = None) -> tuple[s
     }
 
 
+MODEL = "hlt_model_info"
 EXPECTED: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {
     ("hlt_events_received_total", ()): 1000,
     ("hlt_events_decided_total", (("decision", "accept"),)): 200,
@@ -115,6 +116,13 @@ EXPECTED: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {
     ("hlt_run_state", (("state", "Halted"),)): 0,
     ("hlt_run_number", ()): 7,
     ("hlt_lumisection", ()): 21,
+    ("hlt_event_flags_total", (("flag", "HIT_OVERFLOW"),)): 61,
+    ("hlt_objects_total", (("kind", "tracks"),)): 62,
+    ("hlt_shadow_fraction", ()): 0.5,
+    ("hlt_shadow_failed_events", ()): 38,
+    ("hlt_shadow_path_events", (("accepted_by", "both"), ("path", "HLT_A"))): 35,
+    ("hlt_shadow_path_events", (("accepted_by", "active_only"), ("path", "HLT_A"))): 36,
+    ("hlt_shadow_path_events", (("accepted_by", "shadow_only"), ("path", "HLT_A"))): 37,
     ("hlt_shadow_events", (("active", "accept"), ("shadow", "accept"))): 31,
     ("hlt_shadow_events", (("active", "accept"), ("shadow", "reject"))): 32,
     ("hlt_shadow_events", (("active", "reject"), ("shadow", "accept"))): 33,
@@ -169,7 +177,11 @@ def test_every_number_of_a_known_snapshot() -> None:
     ],
 )
 def test_the_configuration_names_the_models(changes: dict[str, object], expected: str) -> None:
-    _text, samples = scrape(FixedLink(snapshot(**changes)))
+    given = snapshot(**changes)
+    _text, samples = scrape(FixedLink(given))
+    told = {tuple(dict(labels)[key] for key in ("model", "target", "engine", "working_point")) for name, labels in samples if name == MODEL}
+    models = given.models if expected else ()
+    assert told == {(model.label, model.target, model.engine, model.working_point) for model in models}
     (info,) = [dict(labels) for name, labels in samples if name == "hlt_config_info"]
     assert info["model"] == expected
 
@@ -268,7 +280,7 @@ def test_names_follow_the_rule() -> None:
     assert all(name.startswith("hlt_") for name in kinds)
     assert all(name.endswith("_total") == (kind == "counter") for name, kind in kinds.items())
     allowed = {"decision", "reason", "worker", "device", "stage", "cause", "path", "stream", "state", "code", "ingest", "le"}
-    allowed |= {"command", "folder", "status", "active", "shadow", "consumer"}
+    allowed |= {"command", "folder", "status", "active", "shadow", "consumer", "flag", "kind", "accepted_by"}
     assert {label for name, labels in samples for label, _ in labels if name != "hlt_config_info"} <= allowed
 
 
