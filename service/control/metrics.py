@@ -134,7 +134,7 @@ def _control(given: MetricsInput) -> Iterator[Metric]:
     config.add_metric([snapshot.menu_hash if snapshot else "", model, given.version], 1.0)
     yield config
     models = GaugeMetricFamily("hlt_model_info", "1; a model that takes part in the decision.", labels=["target", *_MODEL])
-    for part in snapshot.models if model else ():
+    for part in snapshot.models if snapshot is not None and model else ():
         models.add_metric([part.target, part.label, part.engine, part.working_point], 1.0)
     yield models
     yield _gauge("hlt_problems", "Problems that the status names.", control.problems)
