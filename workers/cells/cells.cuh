@@ -7,6 +7,12 @@ namespace hlt {
 
 constexpr uint32_t PHI_BINS = 1024;
 constexpr uint32_t MASK_BITS = 64, MASK_WORDS = 4;
+// Masks of longer lists have a bit for every 2, 4, ... neighbours; this many, as a shift.
+HLT_FN uint32_t mask_shift(uint32_t n) {
+  uint32_t shift = 0;
+  while (n > MASK_BITS << shift) ++shift;
+  return shift;
+}
 constexpr uint32_t LINK_GROUP = 512;   // cells that a warp links together
 constexpr uint32_t CELL_CHUNK = 4096;  // cells among which the used ones are numbered together
 constexpr uint32_t FLAG_DOUBLET_OVERFLOW = 1u << 9;

@@ -30,7 +30,7 @@ TRACK_CUTS = Params(
 CELL_LINKS = Schema(
     "CellLinks",
     "One entry per cell; written for cells that have links only",
-    (Column("mask", "u8", "bit k: the k-th cell that starts at the outer hit continues this one (the first 64)"),),
+    (Column("mask", "u8", "bit k: one of the k-th 1, 2, 4, ... cells that start at the outer hit continues this one"),),
 )
 
 CELL_CHUNKS = Schema(
@@ -51,7 +51,7 @@ USED_CELLS = Schema(
         Column("event", "u4", "event in the batch"),
         Column("first_next", "u4", "first of the used cells that start at the outer hit"),
         Column("n_next", "u4", "number of them; 0 if none continues this cell"),
-        Column("mask", "u8", "bit k: the k-th of them continues this cell (the first 64)"),
+        Column("mask", "u8", "bit k: one of the k-th 1, 2, 4, ... of them continues this cell"),
         Column("state", "u4", "bits: may begin a track, killed as a duplicate"),
         Column("tracks", "u4", "track candidates that start here"),
         Column("track_place", "u4", "candidates of the used cells of its chunk before it"),

@@ -103,7 +103,7 @@ HLT_FN void link_cells(WarpTeam const& team, uint32_t item, Layers const& layers
     for (; near != 0; near &= near - 1) {
       uint32_t const k = k0 + lowest_bit(near), next = first + k;
       if (!continues(cells.inner[c], middle, cells.outer[next], layers, cuts, points, info)) continue;
-      if (k < MASK_BITS) atomic_or(&links.mask[c], uint64_t(1) << k);
+      atomic_or(&links.mask[c], uint64_t(1) << (k >> mask_shift(info.count[middle])));
       atomic_or(&bits.linking[c / GROUP], 1u << c % GROUP);
       atomic_or(&bits.used[c / GROUP], 1u << c % GROUP);
       atomic_or(&bits.used[next / GROUP], 1u << next % GROUP);
@@ -234,17 +234,14 @@ HLT_FN void write_used_cell(uint32_t c, Layers const& layers, LayerPairs const& 
     first = used_before(begin, n_cells, bits, chunks) - base;
     uint64_t const last = smaller(used_before(end, n_cells, bits, chunks) - base, uint64_t(kept));
     n_next = first < last ? uint32_t(last - first) : 0;
-    auto const next_at = [&](uint32_t cell) { return used_before(cell, n_cells, bits, chunks) - base - first; };
-    uint32_t const in_mask = smaller(n_next, MASK_BITS);
+    uint32_t const shift = mask_shift(info.count[middle]), next_shift = mask_shift(n_next);
     for (uint64_t rest = links.mask[c]; rest != 0; rest &= rest - 1) {
-      uint64_t const next = next_at(begin + lowest_bit(rest));
-      if (next < in_mask) mask |= uint64_t(1) << next;
-    }
-    for (uint32_t cell = begin + MASK_BITS; cell < end; ++cell) {
-      if (!bit_at(bits.used, cell)) continue;
-      uint64_t const next = next_at(cell);
-      if (next >= in_mask) break;
-      if (continues(inner, middle, cells.outer[cell], layers, cuts, points, info)) mask |= uint64_t(1) << next;
+      uint32_t const group = begin + (lowest_bit(rest) << shift);
+      for (uint32_t cell = group; cell < smaller(group + (1u << shift), end); ++cell) {
+        if (shift != 0 && !(bit_at(bits.used, cell) && continues(inner, middle, cells.outer[cell], layers, cuts, points, info))) continue;
+        uint64_t const next = used_before(cell, n_cells, bits, chunks) - base - first;
+        if (next < n_next) mask |= uint64_t(1) << (next >> next_shift);
+      }
     }
   }
   used.inner[u] = inner;
@@ -283,13 +280,16 @@ struct Continuations {
   HitCells const& info;
   UsedCells const& used;
   HLT_FN uint32_t from(uint32_t u, uint32_t k) const {
-    if (k < MASK_BITS) {
-      uint64_t const rest = used.mask[u] >> k;
-      if (rest != 0) return k + lowest_bit(rest);
-      k = MASK_BITS;
+    uint32_t const n = used.n_next[u], shift = mask_shift(n);
+    for (uint64_t const mask = used.mask[u]; k < n; k = ((k >> shift) + 1) << shift) {
+      uint64_t const rest = mask >> (k >> shift);
+      if (rest == 0) return NONE;
+      if ((rest & 1) == 0) k = ((k >> shift) + lowest_bit(rest)) << shift;
+      if (shift == 0) return k;
+      for (uint32_t const end = smaller(((k >> shift) + 1) << shift, n); k < end; ++k)
+        if (continues(used.inner[u], used.outer[u], used.outer[used.first_next[u] + k], layers, cuts, points, info)) return k;
+      --k;  // the last of its group
     }
-    for (uint32_t const n = used.n_next[u]; k < n; ++k)
-      if (continues(used.inner[u], used.outer[u], used.outer[used.first_next[u] + k], layers, cuts, points, info)) return k;
     return NONE;
   }
 };
@@ -312,11 +312,13 @@ HLT_FN void group_uses(uint32_t u, UsedCells const& used, Endings const& endings
   ending.cell[atomic_add(&endings.cursor[used.outer[u]], 1u)] = u;
 }
 
-// Item: a used cell. Two used cells that end at one hit, begin at different modules and point the same way are one particle seen by
-// overlapping modules or neighbouring layers: the longer one goes (of equal ones the later). Whether a cell goes depends on the
-// geometry alone, not on whether others went before. O(used cells at the outer hit).
-HLT_FN void kill_duplicate_cells(uint32_t u, TrackCuts const& cuts, SortedHits const& sorted, HitPoints const& points,
+// Item: an entry of the lists of used cells by outer hit, so that neighbouring threads look at the same list. Two used cells that end at
+// one hit, begin at different modules and point the same way are one particle seen by overlapping modules or neighbouring layers: the
+// longer one goes (of equal ones the later). Whether a cell goes depends on the geometry alone, not on whether others went before.
+// O(used cells at the outer hit).
+HLT_FN void kill_duplicate_cells(uint32_t entry, TrackCuts const& cuts, SortedHits const& sorted, HitPoints const& points,
                                  UsedCells const& used, Endings const& endings, EndingCells const& ending) {
+  uint32_t const u = ending.cell[entry];
   uint32_t const outer = used.outer[u], n = endings.n[outer], inner = used.inner[u];
   if (n < 2) return;
   uint32_t const first = endings.first[outer], module = sorted.module[inner];
