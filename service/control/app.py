@@ -18,6 +18,7 @@ from hltfarm.service.control import (
     audit,
     exchange_routes,
     health,
+    live_routes,
     menus,
     model_uploads,
     outputs,
@@ -33,6 +34,7 @@ from hltfarm.service.control.console import STATIC, Console
 from hltfarm.service.control.context import Context, Processes, control_numbers
 from hltfarm.service.control.exchange import Exchange
 from hltfarm.service.control.farm import FarmControl
+from hltfarm.service.control.history import History
 from hltfarm.service.control.library import Library
 from hltfarm.service.control.link import Link
 from hltfarm.service.control.metrics import MetricsInput, registry_of
@@ -70,6 +72,8 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         runs_registry = registry or Registry(settings.database, time.time, settings.farm)
         farm = FarmControl(settings, link, runs_registry, clock)
+        history = History(time.time)
+        farm.followers.append(history)
         watch = asyncio.create_task(farm.watch(), name="watch the farm")
         if monitor_ended is not None:
             watch.add_done_callback(lambda done: None if done.cancelled() else monitor_ended(done.exception()))
@@ -79,6 +83,7 @@ def create_app(
             farm=farm,
             library=library,
             exchange=exchange,
+            history=history,
             version=version("hltfarm"),
             supervisor=supervisor,
             watching=lambda: not watch.done(),
@@ -100,7 +105,20 @@ def create_app(
     refused: Counter[int] = Counter()
     app = FastAPI(title="hltfarm control", version=version("hltfarm"), description=DESCRIPTION, lifespan=lifespan)
     problems.install(app)
-    for part in (runs, workers, outputs, health, menus, served_models, model_uploads, exchange_routes, audit, scrape, access_routes):
+    for part in (
+        runs,
+        workers,
+        outputs,
+        health,
+        menus,
+        served_models,
+        model_uploads,
+        exchange_routes,
+        audit,
+        live_routes,
+        scrape,
+        access_routes,
+    ):
         app.include_router(part.router)
     console = Console(static)
     app.router.routes.append(console)

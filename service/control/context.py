@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from hltfarm.service.control.exchange import Exchange
 from hltfarm.service.control.farm import FarmControl
+from hltfarm.service.control.history import History
 from hltfarm.service.control.library import Library
 from hltfarm.service.control.metrics import ControlNumbers, Supervised
 from hltfarm.service.control.models import AddWorker, ProcessModel
@@ -59,6 +60,7 @@ class Context:
     farm: FarmControl
     library: Library
     exchange: Exchange
+    history: History
     version: str
     supervisor: Processes | None
     watching: Callable[[], bool]

@@ -22,7 +22,7 @@ from hltfarm.service.control.link import FarmView, IngestView, Link, Unreachable
 from hltfarm.service.control.merge import without
 from hltfarm.service.control.orders import Orders
 from hltfarm.service.control.programmes import ActivationBook, current, still_needed
-from hltfarm.service.control.readiness import RateMeter, Rates, Readiness
+from hltfarm.service.control.readiness import Follower, RateMeter, Rates, Readiness
 from hltfarm.service.control.restarts import IngestRestarts
 from hltfarm.service.control.returning import Returning
 from hltfarm.service.control.run_counters import RunCounters, completed
@@ -59,6 +59,7 @@ class FarmControl:
         self._link, self._clock = link, clock
         self._readiness = Readiness(settings.progress_s)
         self._meter = RateMeter(settings.rate_window_s)
+        self.followers: list[Follower] = [self._readiness, self._meter]  #: told of every look
         self.commands = asyncio.Lock()  # who holds it is the only one that gives commands
         self._looking: asyncio.Task[FarmView] | None = None
         self._seen = float("-inf")
@@ -177,8 +178,8 @@ class FarmControl:
             log.info("farm is %s", view.state, extra={"was": str(self.view.state), "problems": view.problems})
         before, self.view, self._seen = self.view, view, now if began is None else began
         self.restarts.observe(view)
-        self._readiness.observe(view, now)
-        self._meter.observe(view, now)
+        for follower in self.followers:
+            follower.observe(view, now)
         await self._keep_registry(view, before)
         self._needed = still_needed(view, self.open_run, self._needed)
         self.transitions.observe(view, now)

@@ -12,10 +12,19 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from hltfarm.proto.messages import Snapshot
 from hltfarm.service.control.link import FarmView
 from hltfarm.service.runcontrol import ADMITTING
+
+
+class Follower(Protocol):
+    """Who makes something of successive looks."""
+
+    def observe(self, view: FarmView, now: float) -> None:
+        """Take note of a look at the farm."""
+        ...
 
 
 def decided(snapshot: Snapshot) -> int:

@@ -35,6 +35,8 @@ RULES: dict[tuple[str, str], Rule] = {
     ("GET", "/v1/access"): _VIEWER,
     ("GET", "/v1/programmes"): _VIEWER,
     ("GET", "/v1/shadow"): _VIEWER,
+    ("GET", "/v1/history"): _VIEWER,
+    ("GET", "/v1/paths"): _VIEWER,
     ("GET", "/v1/menus"): _VIEWER,
     ("GET", "/v1/menus/{reference}"): _VIEWER,
     ("GET", "/v1/menus/{reference}/diff/{other}"): _VIEWER,

@@ -1,0 +1,120 @@
+"""Over HTTP: the last minutes, and the paths that decide. What the web console draws its plots from."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, Field
+
+from hltfarm.service.control.context import ContextDep
+from hltfarm.service.control.exchange_routes import wilson
+from hltfarm.service.control.history import columns
+from hltfarm.service.control.programmes import current
+from hltfarm.workers.menu.menu import DEFAULT_MENU, Menu
+from hltfarm.workers.menu.menu import Path as MenuPath
+
+router = APIRouter(prefix="/v1", tags=["console"])
+
+Numbers = list[float | None]
+_LAST = "of the second before `time`; null where no ingest answered, or the counting began anew"
+
+
+class HistoryModel(BaseModel):
+    """The last 15 minutes, one sample a second, as columns of one length; oldest first."""
+
+    interval_s: float
+    time: list[float] = Field(description="seconds since 1970")
+    state: list[str]
+    received_hz: Numbers = Field(description=_LAST)
+    accepted_hz: Numbers
+    rejected_hz: Numbers
+    error_hz: Numbers
+    in_flight: list[int | None]
+    mb_per_s: Numbers = Field(description="payload bytes, 10^6 a second")
+    latency_p50_ms: Numbers = Field(
+        description="from receipt to decision, linear within the bins of the histogram; null where nothing was decided"
+    )
+    latency_p99_ms: Numbers
+    workers_ready: list[int | None]
+    workers: list[int | None]
+    paths: dict[str, Numbers] = Field(description="accepted events per second of each path; null where it was not known")
+    stages_ms: dict[str, Numbers] = Field(description="mean time of each stage of a batch; null where none ran")
+
+
+class PathModel(BaseModel):
+    """A path of the menus that decide the present run. Counts since the ingests started."""
+
+    name: str
+    stream: str
+    prescale: int = Field(description="0: it accepts nothing")
+    description: str
+    active: bool = Field(description="whether the menu of the present lumisection has it")
+    events: int = Field(description="decided by a menu that has the path")
+    accepted: int
+    prescaled: int = Field(description="accepts that the prescale dropped")
+    rate_hz: float | None = Field(description="accepted, over the last ten seconds; null before there are two looks")
+    fraction: float = Field(description="accepted / events")
+    fraction_low: float = Field(description="lower end of its 68 % interval (Wilson)")
+    fraction_high: float
+
+
+class PathList(BaseModel):
+    """Paths in the order of the menu of the present lumisection, then those of others. `menu`: its hash, null without a run."""
+
+    menu: str | None
+    paths: list[PathModel]
+
+
+@router.get("/history")
+async def history(
+    context: ContextDep,
+    since: Annotated[float | None, Query(ge=0, lt=1e11, description="only what is newer than this `time`", allow_inf_nan=False)] = None,
+) -> HistoryModel:
+    """Rates, latency and workers of the last 15 minutes. Poll it with the last `time` to get what came since."""
+    found = {"interval_s": context.history.interval_s, **columns(context.history.after(since))}
+    return Response(msgspec.json.encode(found), media_type="application/json")  # type: ignore[return-value] # a hundredth of the time
+
+
+@lru_cache(maxsize=16)
+def _paths_of(menu: str) -> tuple[MenuPath, ...]:
+    return Menu.parse(menu or DEFAULT_MENU).paths
+
+
+@router.get("/paths")
+async def paths(context: ContextDep) -> PathList:
+    """Paths of the menus that decide the present run, with what they accepted."""
+    view = await context.farm.look(max_age_s=0.25)
+    snapshot = view.snapshot
+    if snapshot is None or snapshot.run is None or not snapshot.programmes:
+        return PathList(menu=None, paths=[])
+    present = current(snapshot)
+    assert present is not None, "there are programmes"
+    active = _paths_of(present.config.menu)
+    found = {path.name: path for programme in snapshot.programmes for path in _paths_of(programme.config.menu)}
+    names = [*(path.name for path in active), *sorted(found.keys() - {path.name for path in active})]
+    found |= {path.name: path for path in active}
+    rates = context.history.path_rates()
+    rows = []
+    for name in names:
+        path, events, accepted = found[name], snapshot.path_events.get(name, 0), snapshot.path_accepts.get(name, 0)
+        low, high = wilson(min(accepted, events), events)
+        rows.append(
+            PathModel(
+                name=name,
+                stream=path.stream,
+                prescale=path.prescale,
+                description=path.description,
+                active=path in active,
+                events=events,
+                accepted=accepted,
+                prescaled=snapshot.path_prescaled.get(name, 0),
+                rate_hz=rates.get(name),
+                fraction=accepted / events if events else 0.0,
+                fraction_low=low,
+                fraction_high=high,
+            )
+        )
+    return PathList(menu=present.menu_hash, paths=rows)
