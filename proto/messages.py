@@ -88,6 +88,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     is active and has not begun. `shadow` (config, fraction): a programme that decides a share of the events beside the active one, without
     effect; `shadow_end` ends that. `detach` (consumer): wait no longer for a consumer of the output.
     `pid`: the process that ended (worker_lost), 0 if that is not known. `reason`: why a worker is put into quarantine.
+    `events` (kind, limit): the latest events that are kept, of a kind or of both. `failures` (limit): the latest of the error stream.
+    `event` (event_id): one that is kept; its payload is a frame behind the reply.
     """
 
     id: str
@@ -99,22 +101,71 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     consumer: str | None = None
     pid: int = 0
     reason: str = ""
+    kind: str = ""
+    limit: int = 0
+    event_id: str = ""
 
 
 #: Commands that change what decides in an open run.
 PROGRAMME_OPS = ("prepare", "activate", "discard", "shadow", "shadow_end")
 #: A worker's process ended; it is to finish and leave; it is to get no more work; it may have work again.
 WORKER_OPS = ("worker_lost", "worker_drain", "worker_quarantine", "worker_release")
-OPS = ("configure", "start", "pause", "resume", "drain", "stop", "reset", "snapshot", "detach", *WORKER_OPS, *PROGRAMME_OPS)
+#: Questions about events, which change nothing.
+EVENT_OPS = ("events", "failures", "event")
+OPS = ("configure", "start", "pause", "resume", "drain", "stop", "reset", "snapshot", "detach", *WORKER_OPS, *PROGRAMME_OPS, *EVENT_OPS)
+
+#: Kinds of events that are kept.
+ACCEPTED, FAILED = "accepted", "error"
+
+
+class EventInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that was decided. `id`: by which its ingest finds it, empty where no copy is kept. `decided_at`: seconds since 1970.
+
+    Of an accepted event: `paths`, `streams`, `digest` (16 hexadecimal digits). Of one of the error stream: `reason`, `error`, the last
+    `worker` that had it, the `stage` in which it failed, as far as it is known, and its `bundle` below the folder of the errors.
+    """
+
+    id: str
+    kind: str
+    run: int
+    lumi: int
+    event: int
+    bx: int
+    decided_at: float
+    size_bytes: int
+    attempts: int
+    worker: str = ""
+    paths: tuple[str, ...] = ()
+    streams: tuple[str, ...] = ()
+    digest: str = ""
+    reason: str = ""
+    error: str = ""
+    stage: str = ""
+    bundle: str = ""
+
+
+class KeptEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that is kept, with what decided it; empty where no worker had built that."""
+
+    info: EventInfo
+    config: RunConfig
+    menu_hash: str
+    models: tuple[ModelInfo, ...]
+    conditions: str
 
 
 class CommandReply(msgspec.Struct, frozen=True, kw_only=True):
-    """`error` is None on success; `legal` lists the commands that the state allows when it was illegal."""
+    """`error` is None on success; `legal` lists the commands that the state allows when it was illegal.
+
+    `events`, `event`: answers to the questions about events; no snapshot comes with them. `event` is None for one that is not kept.
+    """
 
     id: str
     error: str | None = None
     legal: tuple[str, ...] = ()
     snapshot: Snapshot | None = None
+    events: tuple[EventInfo, ...] = ()
+    event: KeptEvent | None = None
 
 
 class Histogram(msgspec.Struct, kw_only=True):

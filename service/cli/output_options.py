@@ -18,6 +18,8 @@ RESERVE = "Space that stays free on the disk of the output: with less, accepted 
 GRACE = "A lumisection is closed so many seconds after its last event and the begin of a later one."
 URL = "Where consumers subscribe to the streams (ZeroMQ); nowhere if not given."
 
+RECENT = "Memory for copies of the latest accepted and failed events, which the console shows, such as 32M; 0: none."
+
 FsyncOption = Annotated[Fsync, typer.Option("--fsync", help=FSYNC, envvar="HLTFARM_INGEST_FSYNC")]
 ColumnsOption = Annotated[bool, typer.Option("--output-columns/--no-output-columns", help=COLUMNS, envvar="HLTFARM_INGEST_OUTPUT_COLUMNS")]
 FileOption = Annotated[str, typer.Option("--output-file", help=FILE, envvar="HLTFARM_INGEST_OUTPUT_FILE")]
@@ -25,6 +27,7 @@ KeepOption = Annotated[str, typer.Option("--output-keep", help=KEEP, envvar="HLT
 ReserveOption = Annotated[str, typer.Option("--output-reserve", help=RESERVE, envvar="HLTFARM_INGEST_OUTPUT_RESERVE")]
 GraceOption = Annotated[float, typer.Option("--output-grace-s", min=0, max=86_400, help=GRACE, envvar="HLTFARM_INGEST_OUTPUT_GRACE_S")]
 UrlOption = Annotated[str | None, typer.Option("--output-url", help=URL, envvar="HLTFARM_INGEST_OUTPUT_URL")]
+RecentOption = Annotated[str, typer.Option("--recent-bytes", help=RECENT, envvar="HLTFARM_INGEST_RECENT_BYTES")]
 
 _SIZE = re.compile(r"(\d{1,15})([KMGT]?)")
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}

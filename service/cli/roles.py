@@ -40,9 +40,11 @@ from hltfarm.service.cli.output_options import (
     FsyncOption,
     GraceOption,
     KeepOption,
+    RecentOption,
     ReserveOption,
     UrlOption,
     output_settings,
+    size,
 )
 from hltfarm.service.cli.serve import LARGEST_THREADS, cores, menu_text
 from hltfarm.service.cli.trace_options import SHARE, OtlpOption, OtlpShareOption, trace_settings
@@ -174,6 +176,7 @@ def ingest(
             envvar="HLTFARM_INGEST_CANARY_S",
         ),
     ] = 5.0,
+    recent_bytes: RecentOption = "32M",
     curve_key: CurveKeyOption = None,
     allow: AllowOption = None,
     insecure: InsecureOption = False,
@@ -205,6 +208,7 @@ def ingest(
             batch_timeout_s=batch_timeout_s,
             window=max(window, slots),
             canary_s=canary_s,
+            recent_bytes=size("--recent-bytes", recent_bytes),
         )
     )
 

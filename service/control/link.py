@@ -17,7 +17,7 @@ import zmq
 import zmq.asyncio
 
 from hltfarm.proto.errors import BackendError, HltfarmError, StateError
-from hltfarm.proto.messages import Command, CommandReply, RunConfig, RunState, Snapshot
+from hltfarm.proto.messages import Command, CommandReply, EventInfo, KeptEvent, RunConfig, RunState, Snapshot
 from hltfarm.service.control.merge import merge
 from hltfarm.service.runcontrol import ADMITTING, OPEN, combined
 from hltfarm.service.security.keys import ClientCurve
@@ -86,6 +86,17 @@ class Link(Protocol):
         """Send a command about menu and models of the open run to one ingest. Raises as `command` does."""
         ...
 
+    async def recent(self, op: str, kind: str, limit: int) -> list[tuple[str, EventInfo]]:
+        """The latest events of every ingest that answers, with its endpoint. Raises `UnreachableError` if none does, `RefusedError`."""
+        ...
+
+    async def recent_event(self, event_id: str) -> tuple[str, KeptEvent, bytes] | None:
+        """An event that an ingest keeps: its endpoint, what is known of it, its payload. None if none of those that answer has it.
+
+        Raises as `recent`.
+        """
+        ...
+
     async def close(self) -> None:
         """Release sockets and tasks."""
         ...
@@ -120,7 +131,7 @@ class IngestLink:
         self.endpoint = endpoint
         self.late_replies = 0
         self._timeout_s = timeout_s
-        self._waiting: dict[str, asyncio.Future[CommandReply]] = {}
+        self._waiting: dict[str, asyncio.Future[tuple[CommandReply, list[bytes]]]] = {}
         self._decoder = msgspec.json.Decoder(CommandReply)
         self._socket = context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -149,10 +160,14 @@ class IngestLink:
 
     async def send(self, command: Command) -> CommandReply:
         """A command and its reply. Raises `UnreachableError` when it does not come in time."""
+        return (await self.ask(command))[0]
+
+    async def ask(self, command: Command) -> tuple[CommandReply, list[bytes]]:
+        """A command, its reply and the frames behind it. Raises `UnreachableError` when they do not come in time."""
         if self._reader is None:
             self._reader = asyncio.create_task(self._read(), name=f"control link {self.endpoint}")
         op = command.op
-        reply: asyncio.Future[CommandReply] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[tuple[CommandReply, list[bytes]]] = asyncio.get_running_loop().create_future()
         self._waiting[command.id] = reply
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -167,7 +182,7 @@ class IngestLink:
         while True:
             frames = await self._socket.recv_multipart()
             try:
-                reply = self._decoder.decode(frames[-1])
+                reply = self._decoder.decode(frames[0])
             except (msgspec.DecodeError, UnicodeDecodeError) as error:  # ValidationError is one: a peer of another version
                 for future in self._waiting.values():
                     if not future.done():
@@ -177,7 +192,7 @@ class IngestLink:
             if waiting is None or waiting.done():
                 self.late_replies += 1
             else:
-                waiting.set_result(reply)
+                waiting.set_result((reply, frames[1:]))
 
     async def close(self) -> None:
         """End the reader and close the socket; requests under way are cancelled."""
@@ -264,6 +279,35 @@ class FarmLink:
         if reply.legal:
             return StateError(reply.error, reply.legal)
         return RefusedError(f"ingest {endpoint} refused {op!r}: {reply.error}")
+
+    async def recent(self, op: str, kind: str, limit: int) -> list[tuple[str, EventInfo]]:
+        """See `Link.recent`."""
+        answers = await self._ask_all(Command(id="", op=op, kind=kind, limit=limit))
+        return [(endpoint, info) for endpoint, reply, _ in answers for info in reply.events]
+
+    async def recent_event(self, event_id: str) -> tuple[str, KeptEvent, bytes] | None:
+        """See `Link.recent_event`."""
+        for endpoint, reply, parts in await self._ask_all(Command(id="", op="event", event_id=event_id)):
+            if reply.event is not None and len(parts) == 1:
+                return endpoint, reply.event, parts[0]
+        return None
+
+    async def _ask_all(self, command: Command) -> list[tuple[str, CommandReply, list[bytes]]]:
+        """The answers of all ingests to a question."""
+        asked = [link.ask(msgspec.structs.replace(command, id=uuid.uuid4().hex)) for link in self._links]
+        found, errors = [], list[HltfarmError]()
+        for link, answer in zip(self._links, await asyncio.gather(*asked, return_exceptions=True), strict=True):
+            if isinstance(answer, HltfarmError):
+                errors.append(answer)
+            elif isinstance(answer, BaseException):
+                raise answer
+            elif answer[0].error is not None:
+                errors.append(RefusedError(f"ingest {link.endpoint} refused {command.op!r}: {answer[0].error}"))
+            else:
+                found.append((link.endpoint, *answer))
+        if errors and not found:
+            raise errors[0]
+        return found
 
     async def close(self) -> None:
         """Close every socket and the context."""

@@ -34,12 +34,15 @@ BUNDLE_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One attempt that failed. `events`: that the batch, or the lost worker, had; `where`: backend, device, versions of the worker."""
+    """One attempt that failed. `events`: that the batch, or the lost worker, had; `where`: backend, device, versions of the worker;
+    `stage`: of the chain, where it is known.
+    """
 
     worker: str
     error: str
     events: int
     where: dict[str, Any]
+    stage: str = ""
 
 
 @dataclass(frozen=True, slots=True)

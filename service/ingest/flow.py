@@ -6,6 +6,8 @@ Every method leaves the books closed: a slot in use is an event in flight, in th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -17,14 +19,17 @@ from hltfarm.proto.errors import WireCode, WireError
 from hltfarm.proto.events import EventId, RawEvent
 from hltfarm.proto.framing import Buffer
 from hltfarm.proto.limits import Limits
+from hltfarm.proto.messages import ACCEPTED, FAILED, EventInfo
 from hltfarm.proto.raw import check_payload
 from hltfarm.proto.results import EventFlag
 from hltfarm.proto.wire import Reason
+from hltfarm.proto.worker_link import PathInfo
 from hltfarm.service.ingest.credit import CreditBook
 from hltfarm.service.ingest.dispatch import Dispatcher
 from hltfarm.service.ingest.error_stream import ErrorStream, FailedEvent, Failure
 from hltfarm.service.ingest.ledger import Ledger
 from hltfarm.service.ingest.programmes import Entry, Programmes
+from hltfarm.service.ingest.recent import CANDIDATES, FAILED_TOLD, RecentEvents
 from hltfarm.service.ingest.shadow import ShadowBook, sampled
 from hltfarm.service.ingest.slots import SlotRing
 from hltfarm.service.ingest.stats import Stats
@@ -46,6 +51,7 @@ class EventFlow:
         self.run: int | None = None
         self.describe: Callable[[str], dict[str, Any]] = lambda worker: {}  #: what a bundle says of a worker; the owner sets it
         self.trouble: str | None = None  #: why the error stream cannot be written, if it cannot
+        self.recent: RecentEvents | None = None  #: copies of a few events for people; the owner sets it, None: nothing is copied
         self.waiting: WaitingRoom | None = None  #: accepted events on their way to the output; the owner sets it, None: they go nowhere
         self._ring = ring
         self._ledger = ledger
@@ -137,6 +143,8 @@ class EventFlow:
         valid_answers = len(slots)
         if valid_answers and self._programmes.shadow is not None:
             self._compare(slots, answers)
+        if valid_answers and self.recent is not None and now_ns >= self.recent.due_ns:
+            self._copy_accepted(self.recent, worker, slots, answers["result"], attempts, now_ns)
         if valid_answers and self.waiting is not None:
             slots, answers, attempts = self.waiting.take(slots, answers, attempts, parts)
         if len(slots):
@@ -228,12 +236,15 @@ class EventFlow:
             assert entry is not None, "the programme of an event in flight is kept"
             attempts = np.array([self._dispatcher.attempts(slot) for slot in group], dtype=np.int64)
             try:
-                self._errors.write(entry, reason, [self._failed_event(slot) for slot in group], self._wall_clock())
+                bundle = self._errors.write(entry, reason, [self._failed_event(slot) for slot in group], self._wall_clock())
             except OSError as error:
                 self._stranded.append((reason, group))
                 self.trouble = f"the error stream cannot be written, {len(group)} events wait for it: {error}"
                 continue
             index = np.array(group, dtype=np.int64)
+            if self.recent is not None:
+                noted = [self._failed_info(slot, reason, bundle) for slot in group[-FAILED_TOLD:]]
+                self.recent.failed(noted, entry, now_ns)
             self._decide(index, None, attempts, now_ns, reason)
 
     @property
@@ -246,6 +257,60 @@ class EventFlow:
         event = EventId(int(record["run"]), int(record["lumi"]), int(record["event"]), int(record["bx"]))
         payload = self._ring.payload(slot, int(self._ledger.size[slot]))
         return FailedEvent(RawEvent(event, payload), self._dispatcher.attempts(slot), tuple(self._history.get(slot, ())))
+
+    # -- copies for people -------------------------------------------------------------------------------------------------
+
+    def _copy_accepted(
+        self, recent: RecentEvents, worker: str, slots: NDArray[np.int64], results: NDArray[np.void], attempts: NDArray[np.int64],
+        now_ns: int,
+    ) -> None:  # fmt: skip
+        """Keep one of the accepted events of a batch."""
+        places = np.flatnonzero(results["accept"])[:CANDIDATES].tolist()
+        if not places:
+            return
+        entries = [self._programmes.get(int(self._generation[slots[place]])) for place in places]
+        chosen = [_paths(entry, int(results["path_bits"][place])) for entry, place in zip(entries, places, strict=True)]
+        best = recent.choose([[path.name for path in paths] for paths in chosen])
+        place, entry, slot = places[best], entries[best], int(slots[places[best]])
+        assert entry is not None, "the programme of an event in flight is kept"
+        info = self._info(
+            slot, ACCEPTED, int(attempts[place]), worker,
+            paths=tuple(path.name for path in chosen[best]),
+            streams=tuple(dict.fromkeys(path.stream for path in chosen[best])),
+            digest=f"{int(results['digest'][place]):016x}",
+        )  # fmt: skip
+        recent.accepted(info, entry, partial(self._payload, slot), now_ns)
+
+    def _failed_info(self, slot: int, reason: Reason, bundle: Path) -> tuple[EventInfo, Callable[[], bytes]]:
+        history = self._history.get(slot, ())
+        last = history[-1] if history else None
+        info = self._info(
+            slot, FAILED, self._dispatcher.attempts(slot), last.worker if last is not None else "",
+            reason=reason.name,
+            error=last.error if last is not None else "",
+            stage=last.stage if last is not None else "",
+            bundle=f"{bundle.parent.name}/{bundle.name}",
+        )  # fmt: skip
+        return info, partial(self._payload, slot)
+
+    def _info(self, slot: int, kind: str, attempts: int, worker: str, **rest: Any) -> EventInfo:
+        record = self._ledger.events[slot]
+        return EventInfo(
+            id="",
+            kind=kind,
+            run=int(record["run"]),
+            lumi=int(record["lumi"]),
+            event=int(record["event"]),
+            bx=int(record["bx"]),
+            decided_at=self._wall_clock(),
+            size_bytes=int(self._ledger.size[slot]),
+            attempts=attempts,
+            worker=worker,
+            **rest,
+        )
+
+    def _payload(self, slot: int) -> bytes:
+        return self._ring.payload(slot, int(self._ledger.size[slot])).tobytes()
 
     def _decide(
         self, slots: NDArray[np.int64], results: NDArray[np.void] | None, attempts: NDArray[np.int64], now_ns: int, reason: Reason,
@@ -281,3 +346,8 @@ class EventFlow:
             for slot in freed:
                 self._history.pop(slot, None)
         self._deliver(clients, records, columns)
+
+
+def _paths(entry: Entry | None, bits: int) -> list[PathInfo]:
+    """Paths of a programme whose bits are set."""
+    return [] if entry is None else [path for i, path in enumerate(entry.paths) if bits >> i & 1]

@@ -16,6 +16,7 @@ import zmq
 
 from hltfarm.proto.errors import ConfigError, HltfarmError, StateError, WireCode
 from hltfarm.proto.messages import (
+    EVENT_OPS,
     OPS,
     PROGRAMME_OPS,
     WORKER_OPS,
@@ -39,6 +40,8 @@ from hltfarm.service.ingest.gate import Gate
 from hltfarm.service.ingest.ledger import Ledger
 from hltfarm.service.ingest.pool import WorkerPool
 from hltfarm.service.ingest.programmes import Programmes
+from hltfarm.service.ingest.questions import answer
+from hltfarm.service.ingest.recent import RecentEvents
 from hltfarm.service.ingest.settings import IngestSettings
 from hltfarm.service.ingest.slots import SlotRing
 from hltfarm.service.ingest.stats import Stats
@@ -111,6 +114,7 @@ class IngestServer:
             self._programmes,
         )  # fmt: skip
         self._flow.describe = self._pool.describe
+        self._recent = self._flow.recent = RecentEvents(settings.recent_bytes, os.urandom(4).hex())
         self._door.flow = self._pool.flow = self._flow
         self._poller = zmq.Poller()
         for socket in (*self._sockets, *([self._gate.socket] if self._gate is not None else [])):
@@ -250,14 +254,18 @@ class IngestServer:
                 return
             if not self._may_command(frames[-1]):
                 continue
+            parts: list[bytes] = []
             try:
                 command = msgspec.json.decode(frames[-1].buffer, type=Command)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:  # msgspec lets the second one through
                 reply = CommandReply(id="", error=f"not a command: {error}")
             else:
-                reply = self._reply(command, now, now_ns)
+                if command.op in EVENT_OPS:
+                    reply, parts = answer(self._recent, command)
+                else:
+                    reply = self._reply(command, now, now_ns)
             try:
-                self._commands.send_multipart([frames[0].bytes, msgspec.json.encode(reply)], zmq.NOBLOCK)
+                self._commands.send_multipart([frames[0].bytes, msgspec.json.encode(reply), *parts], zmq.NOBLOCK)
             except zmq.ZMQError as error:
                 log.warning("the reply to a command could not be sent: %s", error)
 

@@ -25,6 +25,7 @@ class IngestSettings:
     bytes_in_farm: payload bytes in the farm at a time, 0 for all that the slots can hold.
     curve: keys of the ingest, and whom its tcp endpoints for clients and control let in; None lets everybody in.
     window: decisions remembered to answer events that are sent again (280 bytes each).
+    recent_bytes: payloads of the latest accepted and failed events that are kept to be shown; 0 for none. Too little shows few.
     output: where accepted events go; nowhere unless it names a folder or an endpoint.
     """
 
@@ -39,6 +40,7 @@ class IngestSettings:
     max_clients: int = 64
     curve: ServerCurve | None = None
     error_dir: Path = Path("build/errors")
+    recent_bytes: int = 32 << 20
     output: OutputSettings = field(default_factory=OutputSettings)
     client_timeout_s: float = 10.0  # silence after which a session is closed; its credit is free then
     worker_heartbeat_s: float = 0.5
