@@ -29,6 +29,8 @@ def pack_detector(detector: Detector) -> bytes:
     for f in fields(Detector):
         if f.name not in _TABLES and f.name not in numbers:
             numbers[f.name] = getattr(detector, f.name)
+    if not detector.reconstruction:
+        del numbers["reconstruction"]  # as files from before there was any
     return pack_arrays(arrays, numbers)
 
 

@@ -66,8 +66,8 @@ def run(
     """Simulate `events` events into `out`.
 
     `pileup` is the Poisson mean of additional interactions; `process` is "ttbar" or "minbias"; `format` "hlt" writes a file, "patatrack" a
-    directory with conditions, raw.bin and truth.npz. `detector` is "phase1" or a directory with conditions. The result depends on
-    these and on `config`, not on `processes`, nor on whether the collisions were in the cache (`cache`: its folder).
+    directory with conditions, raw.bin and truth.npz. `detector` is "phase1", a detector file or a directory with conditions.
+    The result depends on these and on `config`, not on `processes`, nor on whether the collisions were in the cache (`cache`: its folder).
     Progress is shown on stderr. Raises ConfigError for an argument that makes no sense, ConditionsError for a detector that cannot be read,
     SampleError for an output that cannot be written, BackendError if a process of the simulation dies.
     """

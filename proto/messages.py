@@ -32,7 +32,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     run: int
-    detector: str = "phase1"  # "phase1" or a data directory with conditions
+    detector: str = "phase1"  # "phase1", a detector file, or a data directory with conditions
     menu: str = ""  # YAML text; empty: the default menu
     model: str = ""  # selector of tracks: a shipped model, or a folder on the workers' machines
     working_point: str = ""  # of the selector; empty: its own default

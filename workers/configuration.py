@@ -118,14 +118,17 @@ class SelectionConfig:
     """Selection of high-purity tracks, and what the event's quantities count.
 
     `model`: a model of tracks by name or folder, None: no selector, loose tracks are what counts. `engine`: see workers.dnn.selector.
-    `event_model`: a classifier of events. `min_hits`: fewer hits make fakes count, more lose tracks. `words_per_selected`: capacity, lower
-    takes memory, higher leaves tracks of busy events unscored (they are flagged).
+    `event_model`: a classifier of events. `shipped_*`: nobody asked for that model by name, so that a detector with cuts of its own leaves
+    it out. `min_hits`: fewer hits make fakes count, more lose tracks. `words_per_selected`: capacity, lower takes memory, higher leaves
+    tracks of busy events unscored (they are flagged).
     """
 
     model: str | None = None
     working_point: str | None = None
     engine: str = "fused"
     event_model: str | None = None
+    shipped_model: bool = False
+    shipped_event_model: bool = False
     min_hits: int = 4
     words_per_selected: int = 4
     hard_min_pt_gev: float = 5.0
@@ -226,7 +229,7 @@ DEFAULT = replace(
     name="default",
     tracks=TrackConfig(min_alignment2=0.999985),
     fit=FitConfig(triplet_chi2_scale=3.0, triplet_max_significance=5.0),
-    selection=SelectionConfig(model="track-mlp", event_model="event-mlp"),
+    selection=SelectionConfig(model="track-mlp", event_model="event-mlp", shipped_model=True, shipped_event_model=True),
 )
 
 CONFIGURATIONS = {c.name: c for c in (DEFAULT, PATATRACK_PHASE1)}
@@ -253,7 +256,7 @@ def with_models(
     """
     selection = config.selection
     if model is not None:
-        selection = replace(selection, model=None if model == "none" else model, working_point=None)
+        selection = replace(selection, model=None if model == "none" else model, working_point=None, shipped_model=False)
     if working_point is not None:
         if selection.model is None:
             raise ConfigError(f"working point {working_point!r} has no effect without a selector; name one as model")
@@ -261,7 +264,7 @@ def with_models(
     if engine is not None:
         selection = replace(selection, engine=engine)
     if event_model is not None:
-        selection = replace(selection, event_model=None if event_model == "none" else event_model)
+        selection = replace(selection, event_model=None if event_model == "none" else event_model, shipped_event_model=False)
     return replace(config, selection=selection)
 
 

@@ -90,6 +90,7 @@ class WorkerSettings:
 
     def build(self, config: RunConfig, present: Reconstruction | None) -> Built:
         """A programme, on a new reconstruction or beside the others of `present`. Raises ConfigError, ConditionsError, BackendError."""
+        from hltfarm.workers.detector_cuts import for_detector
         from hltfarm.workers.menu import DEFAULT_MENU, Menu  # compiled kernels: only a process that computes loads them
         from hltfarm.workers.reconstructor import Reconstructor, load_selector
         from hltfarm.workers.run_models import configuration_of, loaded
@@ -97,7 +98,7 @@ class WorkerSettings:
         menu, configuration = Menu.parse(config.menu or DEFAULT_MENU), configuration_of(config)
         paths = tuple(link.PathInfo(path.name, path.stream) for path in menu.paths)
         if isinstance(present, Reconstructor):
-            selector = load_selector(configuration.selection)
+            selector = load_selector(for_detector(configuration, present.detector).selection)
             number = present.prepare(menu=menu, selector=selector, config=configuration)
             return Built(present, number, menu.hash, paths, loaded(selector), present.detector.digest())
         detector = load_detector(config.detector)

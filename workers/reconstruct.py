@@ -124,7 +124,7 @@ def reconstruct(
             reconstructor.backend,
             reconstructor.device,
             menu,
-            config,
+            reconstructor.config,
             reconstructor.selector.name,
             seconds,
             ids,

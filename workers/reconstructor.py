@@ -31,6 +31,7 @@ from hltfarm.workers.backends.cpu import CpuLane
 from hltfarm.workers.batch import result_rows
 from hltfarm.workers.columns import EventColumns, FitColumns, event_columns, fits_asked, reply_tables
 from hltfarm.workers.configuration import Configuration, SelectionConfig
+from hltfarm.workers.detector_cuts import for_detector
 from hltfarm.workers.dnn import FEATURES
 from hltfarm.workers.dnn.selector import EVENT_INPUTS, Selector
 from hltfarm.workers.lane_pool import LanePool
@@ -217,6 +218,7 @@ class Reconstructor:
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}")
         detector.validate()
+        config = for_detector(config, detector)
         self.detector, self.menu, self.config = detector, menu, config
         capacity = Capacity(max_events, -(-max_batch_bytes // 128) * 32, config)
         self.selector = selector if selector is not None else load_selector(config.selection)
@@ -269,7 +271,8 @@ class Reconstructor:
 
         Batches go on meanwhile. Raises ConfigError for what the chain cannot compute, BackendError for a torch model that cannot be built.
         """
-        menu, selector, config = menu or self.menu, selector or self.selector, config or self.config
+        menu, selector = menu or self.menu, selector or self.selector
+        config = self.config if config is None else for_detector(config, self.detector)
         if replace(config, selection=self.config.selection) != self.config:
             raise ConfigError("programmes of one reconstruction differ in menu, models and selection only")
         number = next(self._numbers)

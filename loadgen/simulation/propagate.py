@@ -24,6 +24,8 @@ STANDING_CM = 1e-4
 VISIT_CM = 6.0
 #: The same as an angle in rad, for orbits smaller than the layer is thick.
 VISIT_TURN = 2.0
+#: The beam pipe lies within this part of the radius of the innermost sensor, whatever the configuration says.
+PIPE_WITHIN = 0.95
 #: Half of the sensor's thickness times the slope, at most: how far outside its edge a mid-plane crossing may lie, cm.
 EDGE_CM = 0.3
 
@@ -76,9 +78,10 @@ def propagate(particles: Particles, geometry: Geometry, config: TrackingConfig, 
 def _through_pipe(who: _Travellers, geometry: Geometry, config: TrackingConfig, rng: np.random.Generator) -> _Travellers:
     """Particles made inside the beam pipe are taken to it and pass its wall; those that never reach it are dropped."""
     circle = orbit(who.state)
-    inside = np.hypot(who.state.x, who.state.y) < config.pipe_radius_cm
-    reaches = circle.farthest > config.pipe_radius_cm
-    turn = circle.turn_at(np.full(len(who.index), config.pipe_radius_cm))
+    pipe = min(config.pipe_radius_cm, PIPE_WITHIN * float(geometry.r_low.min()))
+    inside = np.hypot(who.state.x, who.state.y) < pipe
+    reaches = circle.farthest > pipe
+    turn = circle.turn_at(np.full(len(who.index), pipe))
     s = np.where(inside, np.maximum(turn - circle.turn, 0.0) * circle.radius, 0.0)
     keep = np.flatnonzero(~inside | reaches)
     who, s, inside = who.take(keep), s[keep], inside[keep]

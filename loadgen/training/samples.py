@@ -17,6 +17,7 @@ from hltfarm.loadgen.validation.event import EventReco, check_truth
 from hltfarm.loadgen.validation.matching import hit_crossings, hit_particles, match_tracks, pixel_crossings
 from hltfarm.proto.errors import SampleError
 from hltfarm.workers.configuration import Configuration
+from hltfarm.workers.detector_cuts import for_detector
 from hltfarm.workers.dnn import FEATURES
 from hltfarm.workers.dnn.selector import EVENT_INPUTS, Selector
 from hltfarm.workers.menu import DEFAULT_MENU, Menu
@@ -94,9 +95,9 @@ def loose_tracks(paths: Sequence[Path], reading: Reading, watch: Watch) -> Rows:
 
 def event_rows(signal: Sequence[Path], background: Sequence[Path], reading: Reading, watch: Watch) -> Rows:
     """One row per event of the samples: its quantities (workers/menu), true for those of the signal. Truth is not needed."""
-    selector = load_selector(reading.config.selection)
     parts = []
     for number, path in enumerate((*signal, *background)):
+        selector = load_selector(for_detector(reading.config, _opened(path).detector()).selection)
         for i, result, k in _reconstructed(_opened(path), reading, selector, watch, keep=False):
             row = result.results[k]
             values = np.array([[row[name] for name in EVENT_INPUTS]], np.float32)

@@ -147,6 +147,7 @@ class Detector:
     min_electrons: int = 100  # a calibrated pixel has at least this charge
     edge_error_x: float = 0.0050  # hit error (not squared) of clusters that touch the first or last row
     edge_error_y: float = 0.0085
+    reconstruction: str = ""  # JSON: layer pairs and cuts for this detector (docs/detector-file.md); empty: those of the configuration
 
     @property
     def n_modules(self) -> int:
@@ -191,6 +192,8 @@ def _feed(h: Any, value: Any) -> None:
     """Feed a nested dataclass into a hash, field by field, arrays by dtype, shape and bytes."""
     if hasattr(value, "__dataclass_fields__"):
         for f in fields(value):
+            if f.name == "reconstruction" and not value.reconstruction:
+                continue  # what a detector does not bring does not identify it
             h.update(f.name.encode())
             _feed(h, getattr(value, f.name))
     elif isinstance(value, np.ndarray):

@@ -26,6 +26,7 @@ from hltfarm.proto.detector.description import (
     Modules,
     Topology,
 )
+from hltfarm.proto.detector.sensor import hit_errors_x, hit_errors_y, lorentz_drift
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -220,7 +221,7 @@ def _modules(raw_id: NDArray[np.uint32], position: F64, rotation: F64, topo: Top
     thickness = np.where(barrel, THICKNESS_BARREL_CM, THICKNESS_DISK_CM)
     p32, r32 = position.astype(np.float32), rotation.astype(np.float32)
     mobility = np.where(barrel, np.array(HALL_MOBILITY_BARREL + (0.0,) * 6)[layer], HALL_MOBILITY_DISK)
-    width_x, width_y = _lorentz(rotation[:, :, 2] * FIELD_TESLA, mobility, thickness)
+    width_x, width_y = lorentz_drift(rotation[:, :, 2] * FIELD_TESLA, mobility, thickness)
     origin = -np.einsum("nij,nj->ni", r32.astype(np.float64), p32.astype(np.float64))
     cot = origin[:, :2] / origin[:, 2:]
     spread_x = np.abs(thickness * cot[:, 0] - width_x)
@@ -240,31 +241,12 @@ def _modules(raw_id: NDArray[np.uint32], position: F64, rotation: F64, topo: Top
         charge_width_x=wx,
         charge_width_y=wy,
         origin=origin.astype(np.float32),
-        sigma_x=_hit_errors(topo.pitch_x, spread_x, np.hypot(3.5e-4, 0.05 * spread_x), 5e-4),
-        sigma_y=_hit_errors(topo.pitch_y, spread_y, np.hypot(5e-4, 20e-4 * (1 - np.exp(-spread_y / 200e-4))), 7e-4),
+        sigma_x=hit_errors_x(topo.pitch_x, spread_x),
+        sigma_y=hit_errors_y(topo.pitch_y, spread_y),
         electrons_per_vcal=epv,
         electrons_offset=offset,
         min_cluster_charge=cut,
     )
-
-
-def _lorentz(field_local: F64, mobility: F64, thickness: F64) -> tuple[F64, F64]:
-    """Drift over the thickness in local x and y: v ~ E + mu E x B + mu^2 (E.B) B with E along local z (stationary Langevin equation)."""
-    mb = mobility[:, None] * field_local
-    along_z = 1 + mb[:, 2] ** 2
-    return thickness * (mb[:, 1] + mb[:, 2] * mb[:, 0]) / along_z, thickness * (mb[:, 2] * mb[:, 1] - mb[:, 0]) / along_z
-
-
-def _hit_errors(pitch: float, spread: F64, shared: F64, least: float) -> F32:
-    """(n, 3) errors in cm: clusters of several pixels (`shared`); one pixel; one double pixel.
-
-    A charge that spreads over w leaves a single pixel only |pitch - w| of room: a uniform density over that width, at least `least`.
-    """
-
-    def single(width: float) -> F64:
-        return np.asarray(np.clip(np.abs(width - spread), least * np.sqrt(12), width) / np.sqrt(12), np.float64)
-
-    return np.stack([shared, single(pitch), single(2 * pitch)], 1).astype(np.float32)
 
 
 def _cabling(raw_id: NDArray[np.uint32]) -> Cabling:

@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "sample": "sample",
     "reco": "reco",
     "compare": "compare",
+    "detector": "detector",
     "menu": "menu",
     "validate": "validate",
     "serve": "serve",

@@ -13,7 +13,7 @@ from hltfarm.service.cli.outputs import check_file
 def replay(
     bundle: Annotated[Path, typer.Argument(help="A bundle of the error stream, or a folder of bundles.")],
     conditions: Annotated[
-        str | None, typer.Option(help="Detector in the place of the bundle's: phase1, or a folder with conditions.")
+        str | None, typer.Option(help="Detector in the place of the bundle's: phase1, a detector file, or a folder with conditions.")
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Selector of tracks in the place of the bundle's: a shipped model, or a folder.")

@@ -86,7 +86,8 @@ def control(
     detector: Annotated[
         str,
         typer.Option(
-            help="Detector of such configurations: phase1, or a folder on the workers' machines.", envvar="HLTFARM_CONTROL_DETECTOR"
+            help="Detector of such configurations: phase1, a detector file, or a folder on the workers' machines.",
+            envvar="HLTFARM_CONTROL_DETECTOR",
         ),
     ] = "phase1",
     model: Annotated[str | None, typer.Option(help=MODEL, envvar="HLTFARM_CONTROL_MODEL")] = None,

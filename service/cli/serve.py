@@ -67,17 +67,17 @@ def model_name(model: str | None) -> str:
 
 
 def detector_name(detector: str) -> str:
-    """`phase1` or the absolute path of a conditions folder. Raises ConfigError or ConditionsError if it cannot be used."""
-    from hltfarm.proto.detector import load_detector
+    """`phase1`, or the absolute path of a detector file or a conditions folder. ConfigError or ConditionsError if it cannot be used."""
+    from hltfarm.proto.detector import is_detector_file, load_detector
     from hltfarm.proto.errors import ConfigError
 
     if detector == "phase1":
         return detector
-    folder = Path(detector)
-    if not folder.is_dir():
-        raise ConfigError(f"detector {detector!r}: neither 'phase1' nor a folder with conditions")
+    path = Path(detector)
+    if not path.is_dir() and not is_detector_file(detector):
+        raise ConfigError(f"detector {detector!r}: neither 'phase1' nor a detector file (.yaml), nor a folder with conditions")
     load_detector(detector)
-    return str(folder.resolve())
+    return str(path.resolve())
 
 
 def backend_name(backend: str, devices: tuple[int, ...] = ()) -> str:
@@ -153,7 +153,7 @@ def serve(
         str, typer.Option(help="Where clients send events, a ZeroMQ endpoint; further ingests at the next ports.")
     ] = "tcp://127.0.0.1:7400",
     menu: Annotated[Path | None, typer.Option(help="Menu file (YAML); the built-in menu if not given.")] = None,
-    detector: Annotated[str, typer.Option(help="phase1, or a folder with conditions.")] = "phase1",
+    detector: Annotated[str, typer.Option(help="phase1, a detector file (.yaml), or a folder with conditions.")] = "phase1",
     model: ModelOption = None,
     working_point: WorkingPointOption = None,
     engine: EngineOption = None,

@@ -15,7 +15,7 @@ def simulate(
     process: Annotated[str, typer.Option(help="Hard collision: ttbar or minbias.")] = "ttbar",
     seed: Annotated[int, typer.Option(min=0, help="Seed; the same seed and options give the same bytes.")] = 1,
     format: Annotated[str, typer.Option(help="hlt: a sample file; patatrack: a data directory of pixeltrack-standalone.")] = "hlt",
-    detector: Annotated[str, typer.Option(help="phase1, or a folder with conditions.")] = "phase1",
+    detector: Annotated[str, typer.Option(help="phase1, a detector file, or a folder with conditions.")] = "phase1",
     processes: Annotated[int, typer.Option(min=1, max=256, help="Processes that work; the result does not depend on it.")] = 1,
     truth: Annotated[bool, typer.Option("--truth/--no-truth", help="Write particles and hits beside the raw data.")] = True,
     compress: Annotated[bool, typer.Option("--compress/--no-compress", help="Smaller files that are slower to read.")] = False,

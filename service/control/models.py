@@ -64,7 +64,10 @@ class ConfigureRequest(ProgrammeRequest):
     """What the next run is to be; what is left out is as the control was started with."""
 
     detector: str | None = Field(
-        default=None, min_length=1, max_length=4096, description="phase1, or a folder with conditions on the ingest's machine"
+        default=None,
+        min_length=1,
+        max_length=4096,
+        description="phase1, a detector file, or a folder with conditions on the ingest's machine",
     )
     run: int | None = Field(default=None, ge=1, lt=1 << 32, description="run number, above every earlier one; default: the next one")
 

@@ -16,6 +16,9 @@ import numpy as np
 
 from hltfarm.loadgen import sample as samples
 from hltfarm.loadgen.sample import Sample
+from hltfarm.loadgen.straight import straight_tracks
+from hltfarm.proto.detector import load_detector
+from hltfarm.proto.errors import ConditionsError
 
 SHIPPED = Path(samples.__file__).with_name("data") / "demo.hlt"
 #: A payload without FEDs: it runs the whole plan on nothing.
@@ -24,9 +27,13 @@ EMPTY_TABLE = bytes(4)
 
 @cache
 def payload_for(detector: str) -> bytes:
-    """The event for a detector: the smallest of the shipped sample for `phase1`, for others one without data."""
+    """The event for a detector: the smallest of the shipped sample for `phase1`, straight tracks for others, and one without data for
+    a detector that only the workers can read."""
     if detector != "phase1":
-        return EMPTY_TABLE
+        try:
+            return straight_tracks(load_detector(detector)).tobytes()
+        except ConditionsError:
+            return EMPTY_TABLE
     return min((np.asarray(event.payload).tobytes() for event in Sample(SHIPPED)), key=len)
 
 

@@ -73,7 +73,7 @@ def configuration(bundle: Bundle, options: Options) -> RunConfig:
         model=options.model or config.model,
         event_model=options.event_model or config.event_model,
     )
-    if config.detector != "phase1" and not Path(config.detector).is_dir():
+    if config.detector != "phase1" and not Path(config.detector).exists():
         raise ConfigError(
             f"{bundle.folder}: there are no conditions at {config.detector!r} on this machine; "
             f"give a folder with those of digest {bundle.record.conditions or '(unknown)'} with --conditions"

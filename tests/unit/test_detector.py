@@ -237,7 +237,7 @@ def test_load_detector(written: Path, tmp_path: Path) -> None:
     assert load_detector("phase1") is phase1()
     assert load_detector(str(written)).n_modules == 1856
     for nothing in ("nothing", "n" * 300, "no\0thing"):
-        with pytest.raises(ConditionsError, match="neither 'phase1' nor a directory"):
+        with pytest.raises(ConditionsError, match="neither 'phase1' nor a detector file"):
             load_detector(str(tmp_path / nothing))
 
 

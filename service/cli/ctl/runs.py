@@ -75,7 +75,7 @@ def configure(
     working_point: WorkingPoint = None,
     engine: Engine = None,
     event_model: EventModel = None,
-    detector: Annotated[str | None, typer.Option(help="phase1, or a folder with conditions over there.")] = None,
+    detector: Annotated[str | None, typer.Option(help="phase1, a detector file, or a folder with conditions over there.")] = None,
     run: Annotated[int | None, typer.Option(min=1, help="Run number (default: the next one).")] = None,
     no_wait: NoWait = False,
     timeout: Timeout = TIMEOUT_S,
