@@ -3,13 +3,13 @@
 Results have one more frame for each event whose columns were asked for and which is accepted: the body of a COLUMNS frame.
 
     worker -> ingest   Hello, Configured, Results + ANSWER[] + columns..., Failed + ASSIGNED[], CanaryDone, Alive, Leaving, Goodbye
-    ingest -> worker   Welcome, Configure, Retire, Work + DESCRIPTOR[], Canary, Alive, Leave, Dismissed, Unknown
+    ingest -> worker   Welcome, Configure, Retire, Work + DESCRIPTOR[], Canary, Alive, Leave, Stay, Dismissed, Unknown
 
 A worker says Hello and is told the slot ring (Welcome) and the programmes of the run (Configure, one message each), which it answers with
 Configured; then it gets Work as far as its capacity goes. `ticket` is unique for every assignment: an answer whose ticket is no longer
 valid is ignored.
 A worker that wants to go (or is told to: Leave) says Leaving, finishes what it has until Dismissed (after which nothing more comes) and
-says Goodbye.
+says Goodbye. The last one of an ingest is told to Stay first, and dismissed when no event in flight needs a worker any more.
 An ingest that does not know the sender answers Unknown: drop everything of this ingest, say Hello again.
 A worker may serve several ingests of its host at a time, each over a socket of its own; batches mix their events.
 Both ends are of one version of hltfarm; VERSION guards against a mixture.
@@ -26,7 +26,7 @@ import numpy as np
 from hltfarm.proto.messages import ModelInfo, Resources, RunConfig
 from hltfarm.proto.results import RESULT
 
-VERSION = 6
+VERSION = 7
 
 #: An event in a slot. `size`: payload bytes. `flags`: wire.EventFlags that concern the worker (WANT_COLUMNS). `generation`: the programme
 #: that decides it; `shadow`: one that is asked as well, 0 if none.
@@ -73,6 +73,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
     """`capacity`: events the worker wants to have at a time, queued and in processing.
 
     `fallback`: it wants only events on which others failed, and all of them while there is no other worker.
+    `process`: a number that only this process has; its pid is that of its predecessor where both were alone in a container.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
     pid: int
     host: str
     capacity: int
+    process: int = 0
     fallback: bool = False
     versions: dict[str, str] = {}  # of hltfarm and of what it computes with
     version: int = VERSION
@@ -209,6 +211,10 @@ class Leave(msgspec.Struct, frozen=True, kw_only=True, tag="leave"):
     """Finish, say Leaving and go: an operator wants this worker away."""
 
 
+class Stay(msgspec.Struct, frozen=True, kw_only=True, tag="stay"):
+    """Events in flight have no other worker: go on working, and wait for Dismissed as long as this ingest lives."""
+
+
 class Dismissed(msgspec.Struct, frozen=True, kw_only=True, tag="dismissed"):
     """No more work will come."""
 
@@ -218,7 +224,7 @@ class Unknown(msgspec.Struct, frozen=True, kw_only=True, tag="unknown"):
 
 
 FromWorker: TypeAlias = Hello | Configured | Results | Failed | CanaryDone | Alive | Leaving | Goodbye
-ToWorker: TypeAlias = Welcome | Configure | Retire | Work | Canary | Alive | Leave | Dismissed | Unknown
+ToWorker: TypeAlias = Welcome | Configure | Retire | Work | Canary | Alive | Leave | Stay | Dismissed | Unknown
 
 encode = msgspec.msgpack.Encoder().encode
 decode_from_worker = msgspec.msgpack.Decoder(FromWorker).decode

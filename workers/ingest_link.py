@@ -32,7 +32,7 @@ class IngestLink:
         self.ring: SlotView | None = None
         self.batch_timeout_s = float("inf")  #: longest batch that the ingest allows
         self.generations: set[int] = set()  #: programmes that events may name
-        self.leaving = self.dismissed = False
+        self.leaving = self.asked_to_stay = self.dismissed = False
         self._context = context
         self._poller = poller
         self._hello = hello
@@ -74,6 +74,8 @@ class IngestLink:
                 self.generations.discard(message.generation)
             elif isinstance(message, link.Unknown):
                 self.forget()
+            elif isinstance(message, link.Stay):
+                self.asked_to_stay = True
             elif isinstance(message, link.Dismissed):
                 self.dismissed = True
             yield message, work
@@ -118,6 +120,11 @@ class IngestLink:
         if not self.leaving:
             self.leaving = True
             self.send(link.Leaving())
+
+    @property
+    def patience_s(self) -> float:
+        """How long the ingest may take to answer Leaving."""
+        return self.welcome.timeout_s if self.welcome is not None else 0.0
 
     # -- time --------------------------------------------------------------------------------------------------------------
 

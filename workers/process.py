@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import socket as sockets
 import sys
@@ -176,6 +177,7 @@ class Worker:
             pid=os.getpid(),
             host=sockets.gethostname(),
             capacity=settings.capacity_of_each,
+            process=secrets.randbits(63),
             fallback=settings.fallback,
             versions=versions(),
         )
@@ -275,7 +277,7 @@ class Worker:
                 peer.leave()
         known = [peer for peer in self._links if peer.welcome is not None]
         waited = now - self._left_at
-        if any(not peer.dismissed and peer.welcome is not None and waited <= peer.welcome.timeout_s for peer in known):
+        if any(not peer.dismissed and (peer.asked_to_stay or waited <= peer.patience_s) for peer in known):
             return False
         dismissed = [peer for peer in known if peer.dismissed]
         if dismissed and (len(self._batcher) or self._engine.pending):

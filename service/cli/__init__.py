@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -141,6 +143,17 @@ def fail(message: str, code: int) -> int:
     return code
 
 
+def end(number: int, frame: FrameType | None) -> None:
+    """End as a process does that leaves the signal alone."""
+    sys.exit(128 + number)
+
+
 def main() -> None:
-    """Entry point of the command `hltfarm`."""
+    """Entry point of the command `hltfarm`.
+
+    The kernel keeps SIGTERM from a process 1 that does not handle it: without this a container could not be stopped before its role
+    handles the signal itself, nor one that runs another command.
+    """
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, end)
     sys.exit(run(sys.argv[1:]))

@@ -66,6 +66,11 @@ def farm_name(name: str) -> str:
     return name
 
 
+def default_name() -> str:
+    """Name of a worker that was given none: host and process; the host alone where it is the only process of a container."""
+    return socket.gethostname() if os.getpid() == 1 else f"{socket.gethostname()}-{os.getpid()}"
+
+
 def control(
     ingest: Annotated[
         list[str], typer.Option(help="Control endpoint of an ingest; repeat it for more.", envvar="HLTFARM_CONTROL_INGEST")
@@ -165,6 +170,15 @@ def ingest(
     batch_timeout_s: Annotated[
         float, typer.Option(min=0.1, max=86_400, help=BATCH_TIMEOUT, envvar="HLTFARM_INGEST_BATCH_TIMEOUT_S")
     ] = 60.0,
+    stop_timeout_s: Annotated[
+        float,
+        typer.Option(
+            min=0.1,
+            max=3600,
+            help="Time for events in flight when a run ends, this process is told to end, or its last worker leaves.",
+            envvar="HLTFARM_INGEST_STOP_TIMEOUT_S",
+        ),
+    ] = 5.0,
     window: Annotated[
         int, typer.Option(min=1, max=1 << 26, help="Decisions remembered, to answer what is sent again.", envvar="HLTFARM_INGEST_WINDOW")
     ] = 262_144,
@@ -207,6 +221,7 @@ def ingest(
             output=accepted,
             worker_timeout_s=worker_timeout_s,
             batch_timeout_s=batch_timeout_s,
+            stop_timeout_s=stop_timeout_s,
             window=max(window, slots),
             canary_s=canary_s,
             recent_bytes=size("--recent-bytes", recent_bytes),
@@ -219,7 +234,9 @@ def worker(
         list[str],
         typer.Option(help="Where an ingest of this machine waits for workers; repeat it for more.", envvar="HLTFARM_WORKER_INGEST"),
     ] = ["ipc:///tmp/hltfarm-workers"],  # noqa: B006 typer copies it
-    name: Annotated[str, typer.Option(help="Unique name (default: host and process).", envvar="HLTFARM_WORKER_NAME")] = "",
+    name: Annotated[
+        str, typer.Option(help="Unique name (default: host and process, of a container the host).", envvar="HLTFARM_WORKER_NAME")
+    ] = "",
     backend: Annotated[str, typer.Option(help="cpu, cuda or auto.", envvar="HLTFARM_WORKER_BACKEND")] = "auto",
     device: Annotated[
         int | None, typer.Option(min=0, help="GPU, counted from 0 (default: the first).", envvar="HLTFARM_WORKER_DEVICE")
@@ -251,7 +268,7 @@ def worker(
     threads = threads or cores()
     settings = WorkerSettings(
         ingests=tuple(ingest),
-        name=name or f"{socket.gethostname()}-{os.getpid()}",
+        name=name or default_name(),
         backend=backend,
         threads=threads,
         max_events=batch or (CUDA_BATCH if backend == "cuda" else CPU_BATCH * threads),

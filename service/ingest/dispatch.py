@@ -182,6 +182,11 @@ class Dispatcher:
         return len(self._queue) + self.suspects
 
     @property
+    def unfinished(self) -> int:
+        """Events that wait for a worker or are with one."""
+        return self.queued + sum(len(worker.in_flight) for worker in self._workers.values())
+
+    @property
     def suspects(self) -> int:
         """Events that wait for a trial."""
         return sum(len(trial.slots) for trial in self._trials)

@@ -252,6 +252,11 @@ class EventFlow:
         """Events that the error stream did not take yet."""
         return sum(len(slots) for _, slots in self._stranded)
 
+    @property
+    def licensed_events(self) -> int:
+        """Events that clients may still send on the credit they hold."""
+        return self._credit.reserved_events
+
     def _failed_event(self, slot: int) -> FailedEvent:
         record = self._ledger.events[slot]
         event = EventId(int(record["run"]), int(record["lumi"]), int(record["event"]), int(record["bx"]))

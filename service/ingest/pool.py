@@ -37,6 +37,7 @@ class _Peer:
     up: bool = True
     ready: bool = False
     leaving: bool = False
+    stays_since: float | None = None  # it wants to leave and is the last one that can work
     problem: str = "starting"
     busy_s: float = 0.0
     restarts: int = 0
@@ -175,9 +176,7 @@ class WorkerPool:
         elif isinstance(message, link.Configured):
             self._configured(peer, message)
         elif isinstance(message, link.Leaving):
-            peer.leaving = True
-            self._set_ready(peer, False, "leaving")
-            self._send(peer, link.Dismissed())
+            self._leave(peer, now)
         else:
             self._goodbye(peer, now_ns)
 
@@ -187,14 +186,14 @@ class WorkerPool:
         if old is not None:
             if old.up:
                 self._lose(old, "a worker of the same name took its place", now_ns)
-            restarts, processed = old.restarts + (old.hello.pid != hello.pid), old.processed
+            restarts, processed = old.restarts + (not _same_process(old.hello, hello)), old.processed
         peer = _Peer(hello, identity, now, now, hello.backend, hello.device, restarts=restarts, processed=processed)
         if hello.version != link.VERSION:
             log.error("worker %s speaks version %d of the link, not %d", hello.name, hello.version, link.VERSION)
             return
         log.info("worker %s: backend %s, pid %d on host %s", hello.name, hello.backend, hello.pid, hello.host)
         self._peers[hello.name] = self._by_identity[identity] = peer
-        if old is None or old.hello.pid != hello.pid:
+        if old is None or not _same_process(old.hello, hello):
             self._canaries.forget(hello.name)
             self._distrusted.discard(hello.name)
         self._dispatcher.add_worker(hello.name, hello.capacity, cpu=hello.backend == "cpu", fallback=hello.fallback)
@@ -240,6 +239,28 @@ class WorkerPool:
                 self.fatal = message.error
         else:
             self._admit(peer)
+
+    def _leave(self, peer: _Peer, now: float) -> None:
+        """A worker says that it wants to go. The last one that can work stays for the events in flight; no new ones are admitted then."""
+        peer.stays_since = now
+        if self._needed(peer, now):
+            log.info("worker %s is the last one: it stays for the %d events in flight", peer.hello.name, self._dispatcher.unfinished)
+            self._send(peer, link.Stay())
+        else:
+            self._dismiss(peer)
+
+    def _needed(self, peer: _Peer, now: float) -> bool:
+        """Whether events in flight, or sent on a licence that its client has not given back yet, have no other worker."""
+        since = now if peer.stays_since is None else peer.stays_since
+        if not peer.ready or self.staffed or now - since > self._settings.stop_timeout_s:
+            return False
+        licensed = self.flow.licensed_events and now - since <= self._settings.confirm_timeout_s
+        return bool(licensed or self._dispatcher.unfinished)
+
+    def _dismiss(self, peer: _Peer) -> None:
+        peer.leaving, peer.stays_since = True, None
+        self._set_ready(peer, False, "leaving")
+        self._send(peer, link.Dismissed())
 
     def _goodbye(self, peer: _Peer, now_ns: int) -> None:
         name = peer.hello.name
@@ -321,6 +342,8 @@ class WorkerPool:
                 self._lose(peer, "cannot be reached" if unreachable else f"silent for {settings.worker_timeout_s:g} s", now_ns)
             elif peer.busy_s > settings.batch_timeout_s:
                 self._lose(peer, f"hung: one batch took more than {settings.batch_timeout_s:g} s", now_ns)
+            elif peer.stays_since is not None and not self._needed(peer, now):
+                self._dismiss(peer)
             elif now - peer.said >= settings.worker_heartbeat_s:
                 peer.said = now
                 self._send(peer, link.Alive())
@@ -371,6 +394,11 @@ class WorkerPool:
 
     # -- state -------------------------------------------------------------------------------------------------------------
 
+    @property
+    def staffed(self) -> bool:
+        """Whether there is a worker for new events: one that can work and does not want to leave."""
+        return any(peer.ready and peer.stays_since is None for peer in self._peers.values())
+
     def problems(self) -> list[str]:
         """Workers that do not work although they should, in words."""
         wanted = {name: peer for name, peer in self._peers.items() if name not in self._quarantined and not peer.leaving}
@@ -412,9 +440,14 @@ class WorkerPool:
                     canary_age_s=-1.0 if health.good is None else max(0.0, now - health.good),
                     canary_failures=health.failures,
                     distrusted=self._canaries.distrusted.get(name, ""),
-                    leaving=peer.leaving,
+                    leaving=peer.leaving or peer.stays_since is not None,
                     quarantined=self._quarantined.get(name, ""),
                     resources=peer.resources,
                 )
             )
         return out
+
+
+def _same_process(one: link.Hello, other: link.Hello) -> bool:
+    """Whether both were said by one process, and not by its successor of the same pid."""
+    return (one.pid, one.process) == (other.pid, other.process)

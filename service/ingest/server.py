@@ -171,7 +171,7 @@ class IngestServer:
         if now >= self._next_tick:
             self._tick(now, now_ns)
         self._pool.dispatch()
-        open_ = self._control.state in ADMITTING and self._dispatcher.ready_workers > 0
+        open_ = self._control.state in ADMITTING and self._pool.staffed
         grants = self._credit.plan(now, open_=open_, stalled=self._door.stalled)
         self._door.announce(grants, self._flow.run or 0, open_)
 
@@ -212,7 +212,7 @@ class IngestServer:
             return
         used_events, used_bytes = self._credit.used
         causes = {
-            "no_worker": not self._dispatcher.ready_workers,
+            "no_worker": not self._pool.staffed,
             "slots": used_events + self._credit.reserved_events >= self._credit.capacity_events and self._dispatcher.queued > 0,
             "bytes": used_bytes + self._credit.reserved_bytes >= self._credit.capacity_bytes and self._dispatcher.queued > 0,
             "client_not_reading": bool(self._door.stalled),

@@ -48,7 +48,9 @@ class IngestSettings:
     batch_timeout_s: float = 60.0  # a batch that runs longer is taken for hung; must exceed the slowest honest batch
     canary_s: float = 5.0  # time between two canaries of a worker, 0 for none; a tenth of a second costs a CPU worker some percent
     forget_worker_s: float = 120.0  # a lost worker that does not come back stops degrading the run
-    stop_timeout_s: float = 5.0  # time that `stop` gives the workers before the rest goes to the error stream
+    stop_timeout_s: float = (
+        5.0  # time that `stop` gives the workers before the rest goes to the error stream; the last worker stays as long
+    )
     confirm_timeout_s: float = 1.0  # time that clients have to confirm a withdrawn licence before a run ends without them
 
     def __post_init__(self) -> None:

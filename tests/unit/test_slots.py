@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -69,3 +71,29 @@ def test_a_ring_left_by_a_killed_ingest_is_replaced(path):
     path.write_bytes(b"old")
     with SlotRing(path, 1, 4096) as ring:
         assert not np.any(ring.payload(0, 4096))
+
+
+def test_the_ring_of_an_ingest_that_runs_is_not_taken_from_it(path):
+    with SlotRing(path, 4, 4096) as ring:
+        slot = ring.put(b"mine")
+        with pytest.raises(ConfigError, match="belongs to another ingest"):
+            SlotRing(path, 4, 4096)
+        with SlotView(path, 4, ring.slot_bytes) as view:
+            assert bytes(view.payload(slot, 4)) == b"mine"
+
+
+def test_the_ring_of_an_ingest_that_was_killed_is_replaced(path):
+    text = (
+        "import os, sys; from pathlib import Path; "
+        "from hltfarm.service.ingest.slots import SlotRing; SlotRing(Path(sys.argv[1]), 4, 4096); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", text, path], check=False).returncode == 9
+    before = path.stat().st_ino
+    with SlotRing(path, 2, 4096) as ring:
+        assert (path.stat().st_ino, path.stat().st_size) != (before, 4 * 4096)
+        assert ring.free == 2
+
+
+def test_a_path_that_is_no_file_is_a_config_error(tmp_path):
+    with pytest.raises(ConfigError, match="--ring"):
+        SlotRing(tmp_path, 4, 4096)
