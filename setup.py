@@ -54,6 +54,10 @@ VARIANTS = {f"{BASELINE}_v3": ["-march=x86-64-v3"]}
 SOURCE = "workers/backends/cpu_kernels.cpp"
 # Bit-reproducibility: no contraction, no fast-math. errno of sqrt is of no use and would keep it from being inlined.
 FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-Wall", "-Wextra"]
+# What the kernels take of the compiler's own libraries comes with them, so that one file serves every distribution.
+LINK = ["-static-libstdc++", "-static-libgcc"]
+# The modules are empty for Python: its stable interface is enough, and one wheel serves every version from this one on.
+STABLE, STABLE_HEX = "cp311", "0x030B0000"
 
 
 class BuildKernels(build_ext):
@@ -85,6 +89,11 @@ class BuildKernels(build_ext):
                 ext.sources = [str(text)]
         super().build_extensions()
 
+    def copy_extensions_to_source(self) -> None:
+        super().copy_extensions_to_source()
+        for stale in (HERE / "workers" / "backends").glob("cpu_kernels*.cpython-*.so"):  # of a version of Python: that name is found first
+            stale.unlink()
+
 
 def kernels(name: str, flags: list[str]) -> Extension:
     """The CPU kernels as module `name`. A compiler may lack the instructions of a variant, which is then left out."""
@@ -92,6 +101,9 @@ def kernels(name: str, flags: list[str]) -> Extension:
         name,
         [SOURCE],
         extra_compile_args=[*FLAGS, *flags],
+        extra_link_args=LINK,
+        define_macros=[("Py_LIMITED_API", STABLE_HEX)],
+        py_limited_api=True,
         depends=[str(p.relative_to(HERE)) for p in sorted(HERE.glob("workers/*/*.cuh"))]
         + [str(p.relative_to(HERE)) for p in sorted(HERE.glob("workers/**/*.py"))],
         language="c++",
@@ -104,4 +116,5 @@ setup(
     package_dir={f"hltfarm.{root}": root for root in ROOTS},
     ext_modules=[kernels(BASELINE, []), *(kernels(name, flags) for name, flags in VARIANTS.items())],
     cmdclass={"build_ext": BuildKernels},
+    options={"bdist_wheel": {"py_limited_api": STABLE}},
 )

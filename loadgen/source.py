@@ -13,6 +13,9 @@ from hltfarm.proto.detector import Detector
 from hltfarm.proto.errors import SampleError
 from hltfarm.proto.events import RawEvent
 
+#: Samples that come with the distribution, by the name that stands for their path; a file or folder of that name goes first.
+SHIPPED = {"demo": Path(__file__).parent / "data" / "demo.hlt"}
+
 
 class EventSource(Protocol):
     """A finite sequence of events for one detector. Payloads are read-only to the user and live as long as somebody refers to them."""
@@ -34,14 +37,19 @@ class EventSource(Protocol):
 
 
 def open_source(path: str | Path) -> EventSource:
-    """A `.hlt` sample file, a folder that has some, or a data directory of pixeltrack-standalone. SampleError if it is none of them."""
+    """A `.hlt` sample file, a folder that has some, a data directory of pixeltrack-standalone, or the name of a shipped sample.
+
+    Raises SampleError if it is none of them.
+    """
     p = Path(path)
+    if not p.exists():
+        p = SHIPPED.get(str(path), p)
     if p.is_dir():
         if sample_files(p):
             return SampleFolder(p)
         return PatatrackEvents(p)
     if not p.exists():
-        raise SampleError(f"{p}: no such sample file or data directory; make one with 'hltfarm simulate --out {p}'")
+        raise SampleError(f"{p}: no such sample file or data directory; make one with 'hltfarm simulate --out {p}', or take 'demo'")
     return Sample(p)
 
 

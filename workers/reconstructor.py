@@ -37,6 +37,7 @@ from hltfarm.workers.dnn.selector import EVENT_INPUTS, Selector
 from hltfarm.workers.lane_pool import LanePool
 from hltfarm.workers.menu import Menu
 from hltfarm.workers.menu.stage import fill_tables as menu_tables
+from hltfarm.workers.models.torch_extra import require_torch
 
 
 class BatchResult:
@@ -269,12 +270,15 @@ class Reconstructor:
     def prepare(self, *, menu: Menu | None = None, selector: Selector | None = None, config: Configuration | None = None) -> int:
         """Another programme beside the present one: a menu, models, and a configuration that differs in its selection only; its number.
 
-        Batches go on meanwhile. Raises ConfigError for what the chain cannot compute, BackendError for a torch model that cannot be built.
+        Batches go on meanwhile. Raises ConfigError for what the chain cannot compute, BackendError for a torch model that cannot be built,
+        and if there is no torch.
         """
         menu, selector = menu or self.menu, selector or self.selector
         config = self.config if config is None else for_detector(config, self.detector)
         if replace(config, selection=self.config.selection) != self.config:
             raise ConfigError("programmes of one reconstruction differ in menu, models and selection only")
+        if selector.uses_torch:
+            require_torch(f"the engine {selector.engine}")
         number = next(self._numbers)
         tables = host_tables(self.detector, menu, config, selector)
         self._backend.prepare(number, tables, parameters(self.detector, config, selector), selector)

@@ -54,6 +54,17 @@ COMMANDS: dict[str, str] = {
     "train": "train",
 }
 
+#: Modules that come with an extra of the distribution.
+EXTRAS = {
+    "cupy": "cuda",
+    "cupyx": "cuda",
+    "lightgbm": "train",
+    "matplotlib": "validate",
+    "opentelemetry": "otel",
+    "pythia8mc": "sim",
+    "torch": "torch",
+}
+
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -122,7 +133,7 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except ModuleNotFoundError as error:
-        return fail(f"this command needs the module {error.name!r}, which is not installed", EXIT_FAILED)
+        return fail(f"this command needs the module {error.name!r}, which is not installed{hint(error.name)}", EXIT_FAILED)
     except OSError as error:
         return fail(one_line(error), EXIT_FAILED)
     except Exception as error:
@@ -134,6 +145,12 @@ def invoke(arguments: Sequence[str]) -> int:
     app = build_app(arguments[0] if arguments else None)
     result = app(args=list(arguments), prog_name="hltfarm", standalone_mode=False)
     return result if isinstance(result, int) else 0
+
+
+def hint(module: str | None) -> str:
+    """How to get a module that is missing, where an extra brings it."""
+    extra = EXTRAS.get((module or "").partition(".")[0])
+    return f": pip install 'hltfarm[{extra}]'" if extra else ""
 
 
 def fail(message: str, code: int) -> int:

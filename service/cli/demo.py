@@ -25,9 +25,9 @@ LEDGER = ("received", "accepted", "rejected", "error", "in_flight")
 
 def demo_source() -> Path:
     """The sample that the distribution brings along."""
-    from hltfarm.loadgen import source
+    from hltfarm.loadgen.source import SHIPPED
 
-    return Path(source.__file__).parent / "data" / "demo.hlt"
+    return SHIPPED["demo"]
 
 
 def demo_menu() -> Path:

@@ -28,6 +28,7 @@ from typing import Any
 
 from hltfarm.proto.errors import BackendError, ConfigError
 from hltfarm.workers.models import program
+from hltfarm.workers.models.torch_extra import require_torch
 
 PROGRAM = "models/model.json"
 WEIGHTS_INDEX = "data/weights/model_weights_config.json"
@@ -81,9 +82,10 @@ def inspect(data: bytes, origin: object, groups: Sequence[int] | None = None) ->
 def exported_program(data: bytes, origin: object, groups: Sequence[int]) -> Any:
     """The torch.export.ExportedProgram of an archive, checked as by `inspect`, its operators and indices resolved and checked too.
 
-    Raises ConfigError for what is refused, BackendError if this torch cannot read the archive.
+    Raises ConfigError for what is refused, BackendError if this torch cannot read the archive, or there is none.
     """
     checked = inspect(data, origin, groups)
+    require_torch("a torch program")
     program.check_operators(checked.graph, f"{origin}: {PROGRAM}")
     import torch
     from torch.export.pt2_archive._package import PT2ArchiveWriter
