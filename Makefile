@@ -21,7 +21,7 @@ help:
 	@echo "make format  apply ruff and clang-format"
 	@echo "make bench   throughput of the pipeline on this machine, by stage"
 	@echo "make models  simulate samples and train the shipped models anew into build/models (an hour on two cores)"
-	@echo "make wheel   build the wheel, install it in a fresh environment, import every module"
+	@echo "make wheel   build sdist and wheel (build/wheel/dist), use it in a fresh environment without compiler: import, reco, demo"
 	@echo "make lock    resolve the dependencies again and rewrite the lock files"
 
 # The stamps hold the state of the environment: nothing is installed, and the network is not used, while they are fresh.

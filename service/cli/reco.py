@@ -14,7 +14,7 @@ SHOWN = 10  # differences of --check that are told one by one
 
 
 def reco(
-    source: Annotated[Path, typer.Argument(help="A .hlt sample file, a folder of such files, a pixeltrack-standalone data directory, or demo.")],
+    source: Annotated[Path, typer.Argument(help="A .hlt sample file, a folder of them, a pixeltrack-standalone data directory, or demo.")],
     backend: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is a device.")] = "auto",
     events: Annotated[int | None, typer.Option(min=1, help="Events to reconstruct; more than the source has: it is read again.")] = None,
     batch: Annotated[int, typer.Option(min=1, max=4096, help="Events that are reconstructed together.")] = 64,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def sample(
-    source: Annotated[Path, typer.Argument(help="A .hlt sample file, a folder of such files, a pixeltrack-standalone data directory, or demo.")],
+    source: Annotated[Path, typer.Argument(help="A .hlt sample file, a folder of them, a pixeltrack-standalone data directory, or demo.")],
     verify: Annotated[bool, typer.Option("--verify", help="Read and check every byte of the files, and what sidecars say.")] = False,
 ) -> None:
     """Tell what a sample holds: events, sizes, detector, origin."""

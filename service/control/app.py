@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from hltfarm.service.control import (
     access_routes,
+    api_page,
     audit,
     exchange_routes,
     health,
@@ -103,7 +104,9 @@ def create_app(
                 runs_registry.close()
 
     refused: Counter[int] = Counter()
-    app = FastAPI(title="hltfarm control", version=version("hltfarm"), description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="hltfarm control", version=version("hltfarm"), description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
     problems.install(app)
     for part in (
         runs,
@@ -120,6 +123,7 @@ def create_app(
         access_routes,
     ):
         app.include_router(part.router)
+    app.include_router(api_page.router)
     console = Console(static)
     app.router.routes.append(console)
     app.state.tokens_file = TokensFile(settings.access.tokens) if settings.access.tokens is not None else None

@@ -80,7 +80,7 @@ def build(work: Path) -> Path:
 
 
 def bare_environment(folder: Path, wheel: Path, lock: Path) -> tuple[Path, dict[str, str]]:
-    """A virtual environment with the wheel and what it asks for, as `pip install hltfarm` gives; its Python and variables without compilers."""
+    """An environment with the wheel and what it asks for, as `pip install hltfarm` gives; its Python, and variables without compilers."""
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
     variables = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "HLTFARM_"))}

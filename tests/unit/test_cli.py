@@ -14,6 +14,7 @@ from hltfarm.proto.errors import BackendError, ConfigError, SampleError, StateEr
 from hltfarm.service import cli
 
 DEMO = Path(__file__).resolve().parents[2] / "loadgen" / "data" / "demo.hlt"
+CUDA = ": pip install 'hltfarm[cuda]'"
 COMMAND = [sys.executable, "-P", "-c", "from hltfarm.service.cli import main; main()"]
 
 
@@ -165,7 +166,8 @@ def fake_command(monkeypatch: pytest.MonkeyPatch, action: object) -> None:
         (BackendError("no device"), 1, "no device"),
         (StateError("the run is paused"), 1, "the run is paused"),
         (FileNotFoundError(2, "No such file or directory", "x"), 1, "[Errno 2] No such file or directory: 'x'"),
-        (ModuleNotFoundError("No module named 'cupy'", name="cupy"), 1, "this command needs the module 'cupy', which is not installed"),
+        (ModuleNotFoundError("No", name="cupy"), 1, f"this command needs the module 'cupy', which is not installed{CUDA}"),
+        (ModuleNotFoundError("No", name="x"), 1, "this command needs the module 'x', which is not installed"),
         (ZeroDivisionError("oh"), 1, "internal error: ZeroDivisionError: oh (HLTFARM_DEBUG=1 shows where)"),
     ],
 )
