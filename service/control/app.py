@@ -17,6 +17,7 @@ from hltfarm.service.control import (
     access_routes,
     api_page,
     audit,
+    event_routes,
     exchange_routes,
     health,
     live_routes,
@@ -33,6 +34,7 @@ from hltfarm.service.control import (
 from hltfarm.service.control.access import Access
 from hltfarm.service.control.console import STATIC, Console
 from hltfarm.service.control.context import Context, Processes, control_numbers
+from hltfarm.service.control.display import Display
 from hltfarm.service.control.exchange import Exchange
 from hltfarm.service.control.farm import FarmControl
 from hltfarm.service.control.history import History
@@ -60,12 +62,13 @@ def create_app(
     clock: Callable[[], float] = time.monotonic,
     monitor_ended: Callable[[BaseException | None], None] | None = None,
     static: Path = STATIC,
+    display: Display | None = None,
 ) -> FastAPI:
     """The application for one farm. It closes `link` at its end, and the registry if it opened it itself (from `settings.database`).
 
     `supervisor`: runs this machine's processes, None where containers do. `clock`: monotonic seconds.
     `monitor_ended`: called with its fault if the monitor of the farm ends before the application does; what is shown is old from then on.
-    `static`: folder of the web console.
+    `static`: folder of the web console. `display`: reconstructs events that are shown; the application closes it.
     Raises ConfigError if the tokens file of the settings cannot be used.
     """
 
@@ -79,12 +82,14 @@ def create_app(
         if monitor_ended is not None:
             watch.add_done_callback(lambda done: None if done.cancelled() else monitor_ended(done.exception()))
         library = Library(farm, ModelStore(settings.models) if settings.models is not None else None)
-        exchange = Exchange(farm)
+        exchange, shows = Exchange(farm), display or Display()
         context = Context(
             farm=farm,
             library=library,
             exchange=exchange,
             history=history,
+            link=link,
+            display=shows,
             version=version("hltfarm"),
             supervisor=supervisor,
             watching=lambda: not watch.done(),
@@ -98,6 +103,7 @@ def create_app(
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
             await exchange.close()
+            await shows.close()
             await link.close()
             await farm.close()
             if registry is None:
@@ -119,6 +125,7 @@ def create_app(
         exchange_routes,
         audit,
         live_routes,
+        event_routes,
         scrape,
         access_routes,
     ):

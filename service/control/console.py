@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import Receive, Scope, Send
 
+from hltfarm.service.control.packed import accepts_gzip
 from hltfarm.service.control.roles import has_row
 
 STATIC = Path(__file__).resolve().parent.parent / "console" / "static"
@@ -128,12 +129,6 @@ def _read(file: Path, stamp: tuple[int, int], name: str) -> Page:
         body=body,
         packed=packed if len(packed) < 0.9 * len(body) else None,
     )
-
-
-def accepts_gzip(headers: Headers) -> bool:
-    """Whether a client takes a compressed answer."""
-    offers = [offer.replace(" ", "").lower() for offer in headers.get("accept-encoding", "").split(",")]
-    return any(offer == "gzip" or (offer.startswith("gzip;q=") and offer[7:].strip("0.") != "") for offer in offers)
 
 
 def _answer(page: Page | None, asked: Headers) -> Response:

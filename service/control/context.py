@@ -8,10 +8,12 @@ from typing import Annotated, Protocol, cast
 
 from fastapi import Depends, Request
 
+from hltfarm.service.control.display import Display
 from hltfarm.service.control.exchange import Exchange
 from hltfarm.service.control.farm import FarmControl
 from hltfarm.service.control.history import History
 from hltfarm.service.control.library import Library
+from hltfarm.service.control.link import Link
 from hltfarm.service.control.metrics import ControlNumbers, Supervised
 from hltfarm.service.control.models import AddWorker, ProcessModel
 from hltfarm.service.security.tokens import Role
@@ -61,6 +63,8 @@ class Context:
     library: Library
     exchange: Exchange
     history: History
+    link: Link
+    display: Display
     version: str
     supervisor: Processes | None
     watching: Callable[[], bool]

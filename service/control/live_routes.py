@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-import msgspec
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
+from hltfarm.proto.detector import load_detector
+from hltfarm.proto.errors import ConditionsError
 from hltfarm.service.control.context import ContextDep
+from hltfarm.service.control.display import CannotShowError
+from hltfarm.service.control.event_models import BeamSpotModel
 from hltfarm.service.control.exchange_routes import wilson
+from hltfarm.service.control.geometry import geometry as drawn
 from hltfarm.service.control.history import columns
+from hltfarm.service.control.models import Problem
+from hltfarm.service.control.packed import json_answer
 from hltfarm.service.control.programmes import current
 from hltfarm.workers.menu.menu import DEFAULT_MENU, Menu
 from hltfarm.workers.menu.menu import Path as MenuPath
@@ -68,14 +75,45 @@ class PathList(BaseModel):
     paths: list[PathModel]
 
 
-@router.get("/history")
+class LayerModel(BaseModel):
+    """A layer of the detector, cm."""
+
+    id: int
+    name: str
+    part: Literal["barrel", "endcap"]
+    r_min: float
+    r_max: float
+    z_min: float
+    z_max: float
+    modules: int
+
+
+class ModuleColumns(BaseModel):
+    """`layer` of each module; `corners`: four points of three coordinates for each, in order around it, one after the other."""
+
+    layer: list[int]
+    corners: list[float]
+
+
+class GeometryModel(BaseModel):
+    """The detector as it is drawn. cm, in the global frame."""
+
+    detector: str
+    layers: list[LayerModel]
+    modules: ModuleColumns
+    beam_spot: BeamSpotModel
+    field_tesla: float
+
+
+@router.get("/history", response_model=HistoryModel)
 async def history(
     context: ContextDep,
+    request: Request,
     since: Annotated[float | None, Query(ge=0, lt=1e11, description="only what is newer than this `time`", allow_inf_nan=False)] = None,
-) -> HistoryModel:
+) -> Response:
     """Rates, latency and workers of the last 15 minutes. Poll it with the last `time` to get what came since."""
     found = {"interval_s": context.history.interval_s, **columns(context.history.after(since))}
-    return Response(msgspec.json.encode(found), media_type="application/json")  # type: ignore[return-value] # a hundredth of the time
+    return await json_answer(found, request.headers)
 
 
 @lru_cache(maxsize=16)
@@ -118,3 +156,32 @@ async def paths(context: ContextDep) -> PathList:
             )
         )
     return PathList(menu=present.menu_hash, paths=rows)
+
+
+@lru_cache(maxsize=4)
+def _geometry(detector: str, outlines: bool) -> dict[str, Any]:
+    return drawn(load_detector(detector), outlines=outlines)
+
+
+_NO_DETECTOR: dict[int | str, dict[str, Any]] = {
+    503: {
+        "description": "The detector is not on this machine.",
+        "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
+    }
+}
+
+
+@router.get("/geometry", response_model=GeometryModel, responses=_NO_DETECTOR)
+async def geometry(
+    context: ContextDep,
+    request: Request,
+    modules: Annotated[bool, Query(description="with the outlines of the modules")] = True,
+) -> Response:
+    """Layers and modules of the detector of the present run, or of the next one."""
+    config = context.farm.deciding
+    detector = context.farm.settings.detector if config is None else config.detector
+    try:
+        content = await asyncio.to_thread(_geometry, detector, modules)
+    except ConditionsError as error:
+        raise CannotShowError(f"the detector cannot be drawn: {error}") from error
+    return await json_answer(content, request.headers)

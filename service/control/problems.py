@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from hltfarm.proto.errors import AccessError, BackendError, HltfarmError, InputError, LimitError, StateError
+from hltfarm.service.control.display import ShowingTookTooLongError
 from hltfarm.service.control.link import RefusedError, UnreachableError
 from hltfarm.service.control.models import FaultModel, Problem
 from hltfarm.service.control.references import MenuError, UnknownError
@@ -23,6 +24,7 @@ STATUS: tuple[tuple[type[HltfarmError], HTTPStatus], ...] = (
     (LimitError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (UnreachableError, HTTPStatus.SERVICE_UNAVAILABLE),
     (RefusedError, HTTPStatus.BAD_GATEWAY),
+    (ShowingTookTooLongError, HTTPStatus.GATEWAY_TIMEOUT),
     (BackendError, HTTPStatus.SERVICE_UNAVAILABLE),
     (HltfarmError, HTTPStatus.INTERNAL_SERVER_ERROR),
 )

@@ -34,6 +34,10 @@ RULES: dict[tuple[str, str], Rule] = {
     ("GET", "/v1/access"): _VIEWER,
     ("GET", "/v1/programmes"): _VIEWER,
     ("GET", "/v1/shadow"): _VIEWER,
+    ("GET", "/v1/events"): _VIEWER,
+    ("GET", "/v1/events/{event_id}"): _VIEWER,
+    ("GET", "/v1/errors"): _VIEWER,
+    ("GET", "/v1/geometry"): _VIEWER,
     ("GET", "/v1/history"): _VIEWER,
     ("GET", "/v1/paths"): _VIEWER,
     ("GET", "/v1/menus"): _VIEWER,
@@ -69,6 +73,8 @@ RULES: dict[tuple[str, str], Rule] = {
     ("POST", "/v1/workers/{name}/restart"): _OPERATOR,
     ("DELETE", "/v1/workers/{name}"): _OPERATOR,
     ("POST", "/v1/outputs/consumers/{name}/detach"): _OPERATOR,
+    # Detector data, which leave the farm with it.
+    ("GET", "/v1/events/{event_id}/raw"): _OPERATOR,
     # Who did what.
     ("GET", "/v1/audit"): _OPERATOR,
     # Menus and models.

@@ -164,12 +164,12 @@ class Child:
             raise BackendError(f"a process for the replay cannot be started: {error}") from error
         self._connection = Connection(here.detach())
 
-    def reconstruct(self, index: int, timeout_s: float) -> link.Done | Failed:
-        """One event of the file that was prepared."""
-        answer = self.ask(link.Reconstruct(index=index), timeout_s)
+    def reconstruct(self, index: int, timeout_s: float, columns: bool = False) -> link.Done | Failed:
+        """One event of the file that was prepared. columns: with those that are drawn."""
+        answer = self.ask(link.Reconstruct(index=index, columns=columns), timeout_s)
         if isinstance(answer, link.Raised):
             return Failed(ending=Ending.RAISED, text=answer.error, detail=answer.traceback)
-        if isinstance(answer, link.Prepared):
+        if not isinstance(answer, link.Done | Failed):
             return Failed(ending=Ending.RAISED, text="the process answers something else")
         return answer
 
@@ -199,6 +199,10 @@ class Child:
         size = self._words.seek(0, os.SEEK_END)
         self._words.seek(max(0, size - DETAIL_BYTES))
         return self._words.read().decode(errors="replace").strip()
+
+    def kill(self) -> None:
+        """End the process; who waits for an answer learns that it ended. For another thread than the one that asks, which closes it."""
+        self._process.kill()
 
     def close(self) -> None:
         """End the process, whatever it does; no effect a second time."""

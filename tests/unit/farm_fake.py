@@ -10,9 +10,13 @@ import numpy as np
 
 from hltfarm.proto.errors import HltfarmError, StateError
 from hltfarm.proto.messages import (
+    Command,
+    CommandReply,
     ConsumerStatus,
+    EventInfo,
     GpuUse,
     Histogram,
+    KeptEvent,
     LedgerCounts,
     ModelInfo,
     OutputStatus,
@@ -26,6 +30,8 @@ from hltfarm.proto.messages import (
 from hltfarm.proto.worker_link import Configured, PathInfo
 from hltfarm.service.control.link import FarmView, IngestView, RefusedError, UnreachableError, view_of
 from hltfarm.service.ingest.programmes import Entry, Programmes
+from hltfarm.service.ingest.questions import answer
+from hltfarm.service.ingest.recent import RecentEvents
 from hltfarm.service.runcontrol import OPEN, RunControl
 from hltfarm.workers.menu.menu import DEFAULT_MENU, Menu
 
@@ -182,6 +188,7 @@ class FakeLink:
         self.builds = True  # at once; else `build` does
         self.unable: dict[str, str] = {}  # menus (YAML text) that the worker cannot build -> why
         self.closed = False
+        self.kept = RecentEvents(32 << 20, "cafe0001")  # events that it keeps
         self._watching: list[asyncio.Future[None]] = []
 
     async def looked(self, times: int) -> None:
@@ -315,6 +322,20 @@ class FakeLink:
         """See `Link.detach`."""
         assert endpoint == ENDPOINT
         self.detached.append(consumer)
+
+    async def recent(self, op: str, kind: str, limit: int) -> list[tuple[str, EventInfo]]:
+        """See `Link.recent`."""
+        return [(ENDPOINT, info) for info in self._answered(Command(id="", op=op, kind=kind, limit=limit))[0].events]
+
+    async def recent_event(self, event_id: str) -> tuple[str, KeptEvent, bytes] | None:
+        """See `Link.recent_event`."""
+        reply, parts = self._answered(Command(id="", op="event", event_id=event_id))
+        return None if reply.event is None else (ENDPOINT, reply.event, parts[0])
+
+    def _answered(self, command: Command) -> tuple[CommandReply, list[bytes]]:
+        if self.gone:
+            raise UnreachableError(f"ingest {ENDPOINT} did not answer {command.op!r}")
+        return answer(self.kept, command)
 
     def kill(self) -> None:
         """It was killed, and started again."""
