@@ -86,7 +86,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     `prepare` (config): the workers build another programme for the run. `activate` (lumi): it decides from that lumisection on, 0 for
     the next one; repeated with its config, it moves what has not begun. `discard`: it is not wanted any more; with its config also where it
     is active and has not begun. `shadow` (config, fraction): a programme that decides a share of the events beside the active one, without
-    effect; `shadow_end` ends that. `detach` (consumer): wait no longer for a consumer of the output.
+    effect; `shadow_end` ends that. `detach` (consumer): wait no longer for a consumer of the output. `leave`: this ingest ends its run as
+    with `stop`, however long what is in flight takes, and takes part in no other (`leaving` in the info of its snapshots).
     `pid`: the process that ended (worker_lost), 0 if that is not known. `reason`: why a worker is put into quarantine.
     `events` (kind, limit): the latest events that are kept, of a kind or of both. `failures` (limit): the latest of the error stream.
     `event` (event_id): one that is kept; its payload is a frame behind the reply.
@@ -112,7 +113,8 @@ PROGRAMME_OPS = ("prepare", "activate", "discard", "shadow", "shadow_end")
 WORKER_OPS = ("worker_lost", "worker_drain", "worker_quarantine", "worker_release")
 #: Questions about events, which change nothing.
 EVENT_OPS = ("events", "failures", "event")
-OPS = ("configure", "start", "pause", "resume", "drain", "stop", "reset", "snapshot", "detach", *WORKER_OPS, *PROGRAMME_OPS, *EVENT_OPS)
+COMMAND_OPS = ("configure", "start", "pause", "resume", "drain", "stop", "reset", "detach", "leave")
+OPS = (*COMMAND_OPS, "snapshot", *WORKER_OPS, *PROGRAMME_OPS, *EVENT_OPS)
 
 #: Kinds of events that are kept.
 ACCEPTED, FAILED = "accepted", "error"

@@ -41,6 +41,7 @@ COMMANDS: dict[str, str] = {
     "control": "roles",
     "ingest": "roles",
     "worker": "roles",
+    "drain": "drain",
     "token": "security",
     "keys": "security",
     "registry": "registry",

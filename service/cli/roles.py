@@ -54,6 +54,7 @@ from hltfarm.service.output.settings import Fsync
 #: kernels; CPU threads gain nothing from company, a few events each only keep them all busy until the end of a batch.
 CUDA_BATCH = 64
 CPU_BATCH = 4  # a thread
+DEFAULT_CONTROL = "tcp://127.0.0.1:7402"
 
 
 def farm_name(name: str) -> str:
@@ -73,8 +74,19 @@ def default_name() -> str:
 
 def control(
     ingest: Annotated[
-        list[str], typer.Option(help="Control endpoint of an ingest; repeat it for more.", envvar="HLTFARM_CONTROL_INGEST")
-    ] = ["tcp://127.0.0.1:7402"],  # noqa: B006 typer copies it
+        list[str] | None,
+        typer.Option(
+            help="Control endpoint of an ingest; repeat it for more (default: tcp://127.0.0.1:7402, without --ingest-dns).",
+            envvar="HLTFARM_CONTROL_INGEST",
+        ),
+    ] = None,
+    ingest_dns: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name by which ingests are found, again and again: of SRV records (_control._tcp.SERVICE), or HOST:PORT; repeatable.",
+            envvar="HLTFARM_CONTROL_INGEST_DNS",
+        ),
+    ] = None,
     http: Annotated[str, typer.Option(help="Where to listen, HOST:PORT.", envvar="HLTFARM_CONTROL_HTTP")] = "127.0.0.1:8080",
     database: Annotated[
         str, typer.Option(help="SQLAlchemy URL of the run registry.", envvar="HLTFARM_CONTROL_DATABASE")
@@ -114,12 +126,16 @@ def control(
 
     from hltfarm.service.cli.security import access_settings, client_curve
     from hltfarm.service.control.alone import run_control
+    from hltfarm.service.control.discovery import check_name
     from hltfarm.service.control.settings import ControlSettings
     from hltfarm.service.logs import log_to
     from hltfarm.workers.run_models import check
 
+    for found_by in ingest_dns or ():
+        check_name(found_by)
     settings = ControlSettings(
-        ingests=tuple(ingest),
+        ingests=tuple(ingest or (() if ingest_dns else (DEFAULT_CONTROL,))),
+        ingest_names=tuple(ingest_dns or ()),
         database=database,
         farm=farm_name(farm),
         models=None if models is None else models.absolute(),

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from hltfarm.proto.errors import BackendError
 from hltfarm.service.control.app import create_app
-from hltfarm.service.control.link import FarmLink
+from hltfarm.service.control.open_farm import OpenFarmLink
 from hltfarm.service.control.server import ControlServer, listen, url_of
 from hltfarm.service.control.settings import ControlSettings
 from hltfarm.service.registry import Registry
@@ -31,7 +31,8 @@ async def run_control(settings: ControlSettings, http: str, started: Callable[[s
                 faults.append(fault)
                 server.should_exit = True
 
-            link = FarmLink(settings.ingests, settings.request_timeout_s, curve)
+            names, forget_s = settings.ingest_names, settings.forget_ingest_s
+            link = OpenFarmLink(settings.ingests, settings.request_timeout_s, curve, names=names, forget_s=forget_s)
             server = ControlServer(create_app(settings, link, registry, monitor_ended=monitor_ended))
             loop = asyncio.get_running_loop()
 

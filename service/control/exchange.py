@@ -18,6 +18,7 @@ from hltfarm.proto.messages import RunConfig, Snapshot
 from hltfarm.service.control.catching_up import ShadowOrder
 from hltfarm.service.control.farm import FarmControl
 from hltfarm.service.control.link import FarmView, UnreachableError
+from hltfarm.service.control.merge import leaving
 from hltfarm.service.control.programmes import before, in_run
 from hltfarm.service.control.transitions import Progress, Transition
 from hltfarm.service.runcontrol import OPEN, legal
@@ -154,7 +155,10 @@ class Exchange:
 
     def _absent(self, parts: Parts, partial: bool) -> list[str]:
         present = {endpoint for endpoint, _ in parts}
-        return [] if partial and parts else [f"ingest {url}" for url in self._farm.settings.ingests if url not in present]
+        return [] if partial and parts else [f"ingest {url}" for url in self._expected() if url not in present]
+
+    def _expected(self) -> list[str]:
+        return [ingest.endpoint for ingest in self._farm.view.ingests if ingest.snapshot is None or not leaving(ingest.snapshot)]
 
     async def _prepare(self, transition: Transition, config: RunConfig, partial: bool) -> None:
         """Until all workers have built it. One that restarts or joins is waited for, and so is an ingest that is to come back."""

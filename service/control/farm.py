@@ -28,9 +28,9 @@ from hltfarm.service.control.returning import Returning
 from hltfarm.service.control.run_counters import RunCounters, completed
 from hltfarm.service.control.settings import ControlSettings
 from hltfarm.service.control.strays import Strays, check_one_run, whole_ledger
-from hltfarm.service.control.transition_records import records_of
+from hltfarm.service.control.transition_records import enter, records_of
 from hltfarm.service.control.transitions import LONG, Transition, Transitions
-from hltfarm.service.registry import DatabaseError, Outcome, Registry, RunCounts, TransitionRecord
+from hltfarm.service.registry import DatabaseError, Outcome, Registry, RunCounts
 from hltfarm.service.registry.counters import Counters
 from hltfarm.service.registry.recorder import Recorder
 from hltfarm.service.runcontrol import OPEN, target
@@ -387,6 +387,8 @@ class FarmControl:
         elif self._ending is Outcome.RESET and snapshot.run is None and snapshot.totals.received >= self._earlier.received:
             self._ledger = without(snapshot.totals, self._earlier)  # a reset ingest has no run, but what it counted last was this one
         self.strays.observe(view, run)
+        if self.strays.gone(view):
+            self.note_replaced(view)
         ended = (snapshot.run != run or snapshot.state not in OPEN) and not (self.goes_on and self.strays.all_lost(view))
         self._count(run, view, write=ended or self.now - self._counted >= self.settings.counters_s)
         if ended:
@@ -431,7 +433,7 @@ class FarmControl:
         """Enter transitions that began or ended."""
         offset = self.recorder.registry.clock() - self.now  # from the monotonic clock to unix seconds
         for record in records_of(self.transitions.news(), offset):
-            self.recorder.write(f"transition {record}", partial(_enter, record), key=("transition", record.id))
+            self.recorder.write(f"transition {record}", partial(enter, record), key=("transition", record.id))
 
     async def _adopt(self, view: FarmView, present: int | None) -> None:
         """After a restart of the control: the run that still goes on stays open; all others of this farm were interrupted, but for one that
@@ -494,7 +496,3 @@ class FarmControl:
 
 def _complete(run: int, view: FarmView, ledger: LedgerCounts, registry: Registry) -> None:
     registry.counters.put(run, completed(registry.counters.get(run), view, ledger), registry.counters.activations(run))
-
-
-def _enter(record: TransitionRecord, registry: Registry) -> None:
-    registry.journal.transition(record)

@@ -18,7 +18,7 @@ import zmq.asyncio
 
 from hltfarm.proto.errors import BackendError, HltfarmError, StateError
 from hltfarm.proto.messages import Command, CommandReply, EventInfo, KeptEvent, RunConfig, RunState, Snapshot
-from hltfarm.service.control.merge import merge
+from hltfarm.service.control.merge import merge, staying
 from hltfarm.service.runcontrol import ADMITTING, OPEN, combined
 from hltfarm.service.security.keys import ClientCurve
 
@@ -44,17 +44,24 @@ class IngestView:
 
 @dataclass(frozen=True, slots=True)
 class FarmView:
-    """What is known of the farm at one moment. `snapshot` adds up the reachable ingests; None if there is none."""
+    """What is known of the farm at one moment. `snapshot` adds up the reachable ingests and `books`; None if none is reachable.
+
+    left: ingests that left the farm with closed books, each with what it said last. books: what all of those counted.
+    remarks: problems that have no influence on the state.
+    """
 
     state: RunState
     snapshot: Snapshot | None
     ingests: tuple[IngestView, ...]
+    left: tuple[IngestView, ...] = ()
+    books: tuple[Snapshot, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def problems(self) -> list[str]:
         """Why the state is not as it should be, in words."""
         lost = [view.error for view in self.ingests if view.error is not None]
-        return lost + (list(self.snapshot.problems) if self.snapshot is not None else [])
+        return [*lost, *(self.snapshot.problems if self.snapshot is not None else ()), *self.remarks]
 
 
 class Link(Protocol):
@@ -102,15 +109,18 @@ class Link(Protocol):
         ...
 
 
-def view_of(ingests: Sequence[IngestView]) -> FarmView:
+def view_of(
+    ingests: Sequence[IngestView], left: Sequence[IngestView] = (), books: Sequence[Snapshot] = (), remarks: Sequence[str] = ()
+) -> FarmView:
     """Combine the views of all ingests. One that is gone makes a running farm degraded, and a farm without a run an Error."""
     present = [view.snapshot for view in ingests if view.snapshot is not None]
-    state = combined([snapshot.state for snapshot in present])
+    state = combined([snapshot.state for snapshot in staying(present)])
     if len(present) < len(ingests) and state in ADMITTING:
         state = RunState.RUNNING_DEGRADED
     elif len(present) < len(ingests) and state not in OPEN:
         state = RunState.ERROR
-    return FarmView(state=state, snapshot=merge(present) if present else None, ingests=tuple(ingests))
+    merged = merge(present, books) if present else None
+    return FarmView(state, merged, tuple(ingests), tuple(left), tuple(books), tuple(remarks))
 
 
 def refusal(op: str, errors: Sequence[HltfarmError], ingests: int) -> HltfarmError | None:
@@ -209,13 +219,22 @@ class FarmLink:
 
     def __init__(self, endpoints: Sequence[str], timeout_s: float, curve: ClientCurve | None = None) -> None:
         self._context = zmq.asyncio.Context()
-        self._links = [IngestLink(self._context, endpoint, timeout_s, curve) for endpoint in endpoints]
+        self._timeout_s, self._curve = timeout_s, curve
+        self._links = [self._connected(endpoint) for endpoint in endpoints]
+
+    def _connected(self, endpoint: str) -> IngestLink:
+        return IngestLink(self._context, endpoint, self._timeout_s, self._curve)
 
     async def look(self) -> FarmView:
         """See `Link.look`."""
-        return view_of(await asyncio.gather(*(self._snapshot(link) for link in self._links)))
+        return view_of(await asyncio.gather(*(self.ask(link) for link in self._links)))
 
-    async def _snapshot(self, link: IngestLink) -> IngestView:
+    def addressed(self) -> Sequence[IngestLink]:
+        """To whom commands for all ingests go."""
+        return self._links
+
+    async def ask(self, link: IngestLink) -> IngestView:
+        """What one ingest says of itself, or why it does not."""
         try:
             reply = await link.request("snapshot")
         except UnreachableError as error:
@@ -225,7 +244,7 @@ class FarmLink:
 
     async def command(self, op: str, config: RunConfig | None = None) -> FarmView:
         """See `Link.command`. The command goes to all ingests, also if one refuses; see `refusal` for what is raised then."""
-        replies = await asyncio.gather(*(self._reply(link.endpoint, op, link.request(op, config)) for link in self._links))
+        replies = await asyncio.gather(*(self._reply(link.endpoint, op, link.request(op, config)) for link in self.addressed()))
         error = refusal(op, [reply for reply in replies if isinstance(reply, HltfarmError)], len(replies))
         if error is not None:
             raise error
@@ -236,7 +255,7 @@ class FarmLink:
 
     async def worker_command(self, op: str, worker: str, *, pid: int = 0, reason: str = "") -> None:
         """See `Link.worker_command`."""
-        requests = ((link.endpoint, link.request(op, worker=worker, pid=pid, reason=reason)) for link in self._links)
+        requests = ((link.endpoint, link.request(op, worker=worker, pid=pid, reason=reason)) for link in self.addressed())
         replies = await asyncio.gather(*(self._reply(endpoint, op, request) for endpoint, request in requests))
         error = refusal(op, [reply for reply in replies if isinstance(reply, HltfarmError)], len(replies))
         if error is not None:
@@ -251,7 +270,10 @@ class FarmLink:
         await self._ask(endpoint, "detach", self._link(endpoint).request("detach", consumer=consumer))
 
     def _link(self, endpoint: str) -> IngestLink:
-        return next(link for link in self._links if link.endpoint == endpoint)
+        found = next((link for link in self._links if link.endpoint == endpoint), None)
+        if found is None:
+            raise UnreachableError(f"ingest {endpoint} does not belong to the farm any more")
+        return found
 
     async def _ask(self, endpoint: str, op: str, request: Coroutine[None, None, CommandReply]) -> None:
         reply = await self._reply(endpoint, op, request)
@@ -262,7 +284,7 @@ class FarmLink:
         self, endpoint: str, op: str, config: RunConfig | None = None, *, lumi: int = 0, fraction: float = 0.0
     ) -> None:
         """See `Link.change_programme`."""
-        link = next(link for link in self._links if link.endpoint == endpoint)
+        link = self._link(endpoint)
         command = Command(id=uuid.uuid4().hex, op=op, config=config, lumi=lumi, fraction=fraction)
         reply = await self._reply(endpoint, op, link.send(command))
         if isinstance(reply, HltfarmError):
@@ -294,9 +316,10 @@ class FarmLink:
 
     async def _ask_all(self, command: Command) -> list[tuple[str, CommandReply, list[bytes]]]:
         """The answers of all ingests to a question."""
-        asked = [link.ask(msgspec.structs.replace(command, id=uuid.uuid4().hex)) for link in self._links]
+        links = self.addressed()
+        asked = [link.ask(msgspec.structs.replace(command, id=uuid.uuid4().hex)) for link in links]
         found, errors = [], list[HltfarmError]()
-        for link, answer in zip(self._links, await asyncio.gather(*asked, return_exceptions=True), strict=True):
+        for link, answer in zip(links, await asyncio.gather(*asked, return_exceptions=True), strict=True):
             if isinstance(answer, HltfarmError):
                 errors.append(answer)
             elif isinstance(answer, BaseException):

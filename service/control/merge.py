@@ -138,27 +138,62 @@ def _shadow(snapshots: Sequence[Snapshot]) -> Shadow | None:
     )
 
 
-def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
-    """The farm's snapshot; `snapshots` has one for each reachable ingest and is not empty."""
-    if len(snapshots) == 1:
-        return snapshots[0]
+def leaving(snapshot: Snapshot) -> bool:
+    """Whether an ingest takes part in no run any more and is about to end."""
+    return bool(snapshot.info.get("leaving"))
+
+
+def staying(snapshots: Sequence[Snapshot]) -> Sequence[Snapshot]:
+    """Those that say what state the farm is in: not those that leave it, unless all do."""
+    return [snapshot for snapshot in snapshots if not leaving(snapshot)] or snapshots
+
+
+_COUNTERS = frozenset({"stale_answers", "lost_sessions", "columns_sent", "columns_left_out"})  # in the info
+
+
+def closed_books(snapshot: Snapshot) -> Snapshot:
+    """What remains of an ingest that left: its counters, and the ledger of its run."""
+    return msgspec.structs.replace(
+        snapshot,
+        workers=[],
+        queue_events=0,
+        slots_free=0,
+        slots_total=0,
+        clients=0,
+        pending=None,
+        shadow=None,
+        problems=[],
+        clients_url="",
+        canary_s=0.0,
+        disks={},
+        outputs=(),
+        info={name: value for name, value in snapshot.info.items() if name in _COUNTERS},
+    )
+
+
+def merge(present: Sequence[Snapshot], books: Sequence[Snapshot] = ()) -> Snapshot:
+    """The farm's snapshot; `present` has one for each reachable ingest and is not empty, `books` those of ingests that left."""
+    if len(present) == 1 and not books:
+        return present[0]
+    runs = list(dict.fromkeys(s.run for s in present if s.run is not None))
+    run = max(runs, default=None)
+    snapshots = [*present, *(book if book.run == run else _of_other_run(book) for book in books)]
     stages: dict[str, list[Histogram]] = {}
     for s in snapshots:
         for stage, histogram in s.stage_duration.items():
             stages.setdefault(stage, []).append(histogram)
-    hashes = list(dict.fromkeys(s.menu_hash for s in snapshots if s.menu_hash))  # an ingest without a ready worker decides nothing
-    runs = list(dict.fromkeys(s.run for s in snapshots if s.run is not None))
+    hashes = list(dict.fromkeys(s.menu_hash for s in present if s.menu_hash))  # an ingest without a ready worker decides nothing
     problems = list(dict.fromkeys(problem for s in snapshots for problem in s.problems))  # a worker that is lost is so for all ingests
     if len(hashes) > 1:
         problems.append(f"the ingests run different menus: {', '.join(hashes)}")
     if len(runs) > 1:
         problems.append(f"the ingests are in different runs: {', '.join(str(run) for run in runs)}")
-    models = list(dict.fromkeys(models_text(s.models) for s in snapshots if s.menu_hash))
+    models = list(dict.fromkeys(models_text(s.models) for s in present if s.menu_hash))
     if len(models) > 1:
         problems.append(f"the ingests decide with different models: {'; '.join(models)}")
     return Snapshot(
-        state=combined([s.state for s in snapshots]),
-        run=max(runs, default=None),
+        state=combined([s.state for s in staying(present)]),
+        run=run,
         ledger=add_counts(s.ledger for s in snapshots),
         totals=add_counts(s.totals for s in snapshots),
         workers=_workers(snapshots),
@@ -178,14 +213,14 @@ def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
         stage_duration={stage: add_histograms(parts) for stage, parts in stages.items()},
         batch_events=add_histograms([s.batch_events for s in snapshots]),
         menu_hash=next(iter(hashes), ""),
-        models=next((s.models for s in snapshots if s.menu_hash), ()),
+        models=next((s.models for s in present if s.menu_hash), ()),
         programmes=_programmes(snapshots),
         pending=_pending(snapshots),
         shadow=_shadow(snapshots),
         lumi=max(s.lumi for s in snapshots),
         problems=problems,
         canary_s=max(s.canary_s for s in snapshots),
-        started=max(s.started for s in snapshots),
+        started=max(s.started for s in present),
         last_decision=max(s.last_decision for s in snapshots),
         path_events=_add_int(s.path_events for s in snapshots),
         event_flags=_add_int(s.event_flags for s in snapshots),
@@ -193,3 +228,7 @@ def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
         outputs=tuple(output for s in snapshots for output in s.outputs),
         info=_add_int({key: value for key, value in s.info.items() if isinstance(value, int)} for s in snapshots),
     )
+
+
+def _of_other_run(book: Snapshot) -> Snapshot:
+    return msgspec.structs.replace(book, ledger=LedgerCounts(), programmes=(), lumi=0)

@@ -114,7 +114,8 @@ def farm_families(given: MetricsInput) -> Iterator[Metric]:
             _quarantined(snapshot, given.supervised),
         )
     if snapshot is not None:
-        yield from _accounting(snapshot, sum(abs(i.snapshot.totals.mismatch) for i in view.ingests if i.snapshot is not None))
+        answering = [ingest.snapshot for ingest in view.ingests if ingest.snapshot is not None]
+        yield from _accounting(snapshot, sum(abs(part.totals.mismatch) for part in (*answering, *view.books)))
         yield from _flow(snapshot)
         yield from _sessions(snapshot)
         yield from _workers(snapshot, given.supervised)

@@ -7,14 +7,15 @@ from dataclasses import replace
 
 from hltfarm.proto.messages import Programme, RunConfig, Snapshot
 from hltfarm.service.control.link import FarmView
+from hltfarm.service.control.merge import leaving
 from hltfarm.service.registry import Activation
 from hltfarm.service.runcontrol import OPEN
 
 
 def in_run(view: FarmView, run: int) -> list[tuple[str, Snapshot]]:
-    """Ingests that have the open run, with what they say."""
+    """Ingests that have the open run and do not leave it, with what they say."""
     parts = [(ingest.endpoint, ingest.snapshot) for ingest in view.ingests if ingest.snapshot is not None]
-    return [(endpoint, snapshot) for endpoint, snapshot in parts if snapshot.run == run and snapshot.state in OPEN]
+    return [(endpoint, part) for endpoint, part in parts if part.run == run and part.state in OPEN and not leaving(part)]
 
 
 def before(view: FarmView) -> RunConfig | None:

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from hltfarm.proto.messages import Snapshot
 from hltfarm.service.control.link import FarmView
+from hltfarm.service.control.merge import leaving
 from hltfarm.service.runcontrol import ADMITTING
 
 
@@ -69,13 +70,14 @@ class Readiness:
         """Why the farm is not ready, in words; empty when it is."""
         snapshot = view.snapshot
         if snapshot is None:
-            return [ingest.error or f"ingest {ingest.endpoint} gave no snapshot" for ingest in view.ingests]
+            return [ingest.error or f"ingest {ingest.endpoint} gave no snapshot" for ingest in view.ingests] or ["no ingest answers"]
         found = []
         if view.state not in ADMITTING:
             found.append(f"the farm is {view.state}; events are taken in Running and RunningDegraded")
         able = [worker for worker in snapshot.workers if worker.up and worker.ready]
         stalled = now - self._since
-        idle = [ingest for ingest in view.ingests if ingest.snapshot is not None and not has_worker(ingest.snapshot)]
+        parts = [(ingest, ingest.snapshot) for ingest in view.ingests if ingest.snapshot is not None]
+        idle = [ingest for ingest, part in parts if not leaving(part) and not has_worker(part)]
         if not able:
             found.append(f"none of {len(snapshot.workers)} workers is ready")
         elif idle and len(view.ingests) > 1:

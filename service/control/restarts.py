@@ -16,6 +16,9 @@ class IngestRestarts:
 
     def observe(self, view: FarmView) -> None:
         """Take note of a look at the farm; an ingest that does not answer is judged when it does again."""
+        for left in view.left:  # what comes after one that left in order is no restart
+            if left.snapshot is not None and self._started.get(left.endpoint) == left.snapshot.started:
+                del self._started[left.endpoint]
         for ingest in view.ingests:
             known = self.counts.setdefault(ingest.endpoint, 0)
             if ingest.snapshot is None:

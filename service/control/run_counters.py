@@ -33,6 +33,10 @@ def _restarted(mark: dict[str, dict[str, int]], present: dict[str, dict[str, int
     return any(present.get(kind, {}).get(name, value) < value for kind, values in mark.items() for name, value in values.items())
 
 
+def _process(mark: dict[str, dict[str, int]]) -> int:
+    return mark.get(_PROCESS, {}).get("started_us", 0)
+
+
 class RunCounters:
     """Counts of one run. `counts` is what is known so far: from the registry for a run that is adopted, empty for one that begins."""
 
@@ -41,11 +45,13 @@ class RunCounters:
 
     def observe(self, view: FarmView) -> None:
         """Add what the ingests counted since the last look. The first look at an ingest is where its counting begins."""
-        for ingest in view.ingests:
+        for ingest in (*view.left, *view.ingests):
             if ingest.snapshot is None:
                 continue
             present = _counters(ingest.snapshot)
             mark = self.counts.marks.get(ingest.endpoint, present)
+            if ingest in view.left and _process(mark) > _process(present):
+                continue  # another process is there since then
             since = {} if _restarted(mark, present) else mark  # a restarted ingest counts from nothing, for the run that it joined again
             for kind in KINDS:
                 values = self.counts.values.setdefault(kind, {})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hltfarm.proto.messages import RunConfig
 from hltfarm.service.control.access import AccessSettings
@@ -17,8 +18,12 @@ class ControlSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    ingests: tuple[str, ...] = Field(min_length=1)
+    ingests: tuple[str, ...]
     """ZeroMQ endpoints of the ingests' control sockets, such as tcp://ingest:7002."""
+    ingest_names: tuple[str, ...] = ()
+    """Names under which a name service knows more of them, see `discovery`."""
+    forget_ingest_s: float = Field(default=30.0, gt=0)
+    """Silence after which an ingest that was found by name is given up: until then it holds up looks and the begin of a run."""
     database: str = "sqlite://"
     """SQLAlchemy URL of the run registry; the default lives in memory, and run numbers begin again with every process."""
     farm: str = Field(default="", pattern=FARM_NAME)
@@ -56,6 +61,12 @@ class ControlSettings(BaseModel):
 
     access: AccessSettings = AccessSettings()
     """Who may use the API."""
+
+    @model_validator(mode="after")
+    def _has_ingests(self) -> Self:
+        if not self.ingests and not self.ingest_names:
+            raise ValueError("no ingest is given, and no name to find them by")
+        return self
 
     @property
     def defaults(self) -> RunConfig:

@@ -25,15 +25,24 @@ class Strays:
     run: int | None = None
     _part: dict[str, float] = field(default_factory=dict)  # endpoint -> start time of the process that took part
     _before: dict[str, float] = field(default_factory=dict)  # endpoint -> start time of the process before the run was started
+    _closed: dict[str, float] = field(default_factory=dict)  # endpoint -> start time of the last process that left with closed books
+    _known: set[str] = field(default_factory=set)  # endpoints since the run began, or since it was seen first
+    _new: set[str] = field(default_factory=set)  # those that came later
 
     def begin(self, run: int, view: FarmView) -> None:
         """A run was started; `view`: the farm before that."""
         self.run, self._part, self._before = run, {}, {endpoint: snapshot.started for endpoint, snapshot in _answers(view)}
+        self._known, self._new = {ingest.endpoint for ingest in view.ingests}, set()
 
     def observe(self, view: FarmView, run: int | None) -> None:
         """Take note of a look at the farm, whose open run is `run`."""
         if run != self.run:
             self.run, self._part, self._before = run, {}, {}
+            self._known, self._new = set(), set()
+        present = {ingest.endpoint for ingest in view.ingests}
+        self._new |= present - self._known if self._known else set()
+        self._known |= present
+        self._closed |= {left.endpoint: left.snapshot.started for left in view.left if left.snapshot is not None}
         for endpoint, snapshot in _answers(view):
             if run is not None and snapshot.run == run and snapshot.state in OPEN:
                 self._part[endpoint] = snapshot.started
@@ -46,9 +55,22 @@ class Strays:
         return [endpoint for endpoint, _ in answers] if self.all_lost(view) else []
 
     def lost_counts(self, view: FarmView) -> bool:
-        """Whether one of them may have counted events of the run, which is gone; one that only missed the start has not."""
+        """Whether one of them may have counted events of the run, which is gone, or one that did belongs to the farm no more.
+
+        One that only missed the start has not, nor has one that came to the farm later, and the books of one that left are known.
+        """
         started = {endpoint: snapshot.started for endpoint, snapshot in _answers(view)}
-        return any(endpoint in self._part or self._before.get(endpoint) != started[endpoint] for endpoint in self.of(view))
+        return self.gone(view) or any(self._lost(endpoint, started.get(endpoint)) for endpoint in self.of(view))
+
+    def gone(self, view: FarmView) -> bool:
+        """Whether one that took part belongs to the farm no more, and its books are not known."""
+        present = {ingest.endpoint for ingest in view.ingests}
+        return any(endpoint not in present and self._closed.get(endpoint) != started for endpoint, started in self._part.items())
+
+    def _lost(self, endpoint: str, started: float | None) -> bool:
+        if endpoint in self._part:
+            return self._closed.get(endpoint) != self._part[endpoint]
+        return endpoint not in self._new and self._before.get(endpoint) != started
 
     def all_lost(self, view: FarmView) -> bool:
         """Whether every ingest that answers was started again since it took part in the run, and is not back in it nor in another."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from hltfarm.service.control.transitions import Transition
-from hltfarm.service.registry import TransitionRecord
+from hltfarm.service.registry import Registry, TransitionRecord
 
 
 def records_of(transitions: Iterable[Transition], offset: float) -> list[TransitionRecord]:
@@ -27,3 +27,8 @@ def records_of(transitions: Iterable[Transition], offset: float) -> list[Transit
         )
         for item in transitions
     ]
+
+
+def enter(record: TransitionRecord, registry: Registry) -> None:
+    """Write one of them, new or changed."""
+    registry.journal.transition(record)

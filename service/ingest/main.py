@@ -18,10 +18,11 @@ from hltfarm.service.ingest.settings import IngestSettings
 log = logging.getLogger(__name__)
 #: The thread that writes the output needs the interpreter now and then; with Python's 5 ms each of its turns would hold all events up.
 SWITCH_S = 0.0005
+TELL_S = 1.0  # a control plane looks every half second; it is to see the closed books before they are gone
 
 
 def run_ingest(settings: IngestSettings, *, started: Callable[[IngestServer], None] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT, then end the run (what cannot be decided in time goes to the error stream) and return.
+    """Serve until SIGTERM or SIGINT, then end the run (what cannot be decided in time goes to the error stream), show the books and return.
 
     A second signal ends at once; clients still have what was not decided. Call it from the main thread.
     started: called once, when the sockets are bound. Raises ConfigError for settings that cannot work here.
@@ -45,6 +46,9 @@ def run_ingest(settings: IngestSettings, *, started: Callable[[IngestServer], No
             server.stop()
             deadline = time.monotonic() + settings.stop_timeout_s + settings.confirm_timeout_s + 1.0
             while signals == 1 and server.state is RunState.DRAINING and time.monotonic() < deadline:
+                server.turn()
+            deadline = time.monotonic() + TELL_S
+            while signals == 1 and server.untold and time.monotonic() < deadline:
                 server.turn()
     finally:
         for number, handler in previous.items():

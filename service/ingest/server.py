@@ -56,6 +56,7 @@ TICK_S = 0.05
 CONTROL = "control"  # the room of control planes in the allow-list
 TCP = "tcp://"
 RETRY_S = 1.0
+LOOKS_S = 5.0  # a control plane that asked for nothing within this time looks here no more
 
 
 class IngestServer:
@@ -125,6 +126,8 @@ class IngestServer:
         self._now = time.monotonic()
         self._next_tick = self._next_retry = self._now
         self._stop_deadline = float("inf")
+        self.leaving = False  #: it ends, or was told that it is about to
+        self._asked, self._told = float("-inf"), False  # a control's last look, and whether one saw the end of a run that was left
         self._ending_since = self._now
 
     def _guard(self, curve: ServerCurve) -> None:
@@ -291,6 +294,11 @@ class IngestServer:
     def _execute(self, command: Command, now: float, now_ns: int) -> None:
         op = command.op
         if op == "snapshot":
+            self._asked = now
+            self._told = self.leaving and self._control.state not in OPEN
+            return
+        if op == "leave":
+            self.leave()
             return
         if op in WORKER_OPS:
             self._execute_for_worker(command, now_ns)
@@ -308,6 +316,8 @@ class IngestServer:
             return
         if op == "configure" and command.config is None:
             raise ConfigError("configure needs a run configuration")
+        if self.leaving and op in ("configure", "start", "resume"):
+            raise ConfigError(f"this ingest leaves the farm, and takes no {op} any more")
         self._control = self._control.command(op)
         log.info("%s: %s", op, self._control.state)
         if command.config is not None and op == "configure":
@@ -375,10 +385,25 @@ class IngestServer:
         """Events received and not decided."""
         return self._ledger.in_flight
 
+    def leave(self) -> None:
+        """Take part in no run any more: an open one ends here once all that is in flight is decided, however long that takes."""
+        if not self.leaving:
+            log.info("leaving the farm with %d events in flight", self._ledger.in_flight)
+        self.leaving = True
+        if self._control.state in OPEN and not self._control.ending:
+            self._control = self._control.command("stop")
+            self._stop_deadline, self._ending_since = float("inf"), self._now
+
     def stop(self) -> None:
-        """End the run, as the command `stop` does; no effect without an open run."""
+        """Leave, with the time of the command `stop` for what is in flight."""
+        self.leave()
         if self._control.state in OPEN:
             self._execute(Command(id="", op="stop"), self._now, int(self._now * 1e9))
+
+    @property
+    def untold(self) -> bool:
+        """Whether a control plane that looks here now and then has not seen the closed books yet."""
+        return not self._told and self._now - self._asked < LOOKS_S
 
     def _counts(self) -> LedgerCounts:
         return self._ledger.counts(self._config.run) if self._config is not None else LedgerCounts()
@@ -426,6 +451,7 @@ class IngestServer:
             outputs=() if self._outputs is None else (self._outputs.status(self._now),),
             info={
                 "ending": int(self._control.ending),
+                "leaving": int(self.leaving),
                 "stale_answers": stats.stale_answers,
                 "lost_sessions": stats.lost_sessions,
                 "columns_sent": stats.columns_sent,

@@ -2,7 +2,8 @@
 
 {"wrong": [names of workers whose digest of a canary is one too high], "lost_canary": [names of workers on which canaries fail],
  "kill": [events on which the process dies], "raise": [events on which the batch fails], "hang": [events on which it sleeps],
- "refuse": "text of a ConfigError", "break": "text of a BackendError", "delay_s": seconds a batch, "rows": length of the columns,
+ "refuse": "text of a ConfigError", "break": "text of a BackendError", "delay_s": seconds a batch (default: that of FAKE_DELAY_S),
+ "rows": length of the columns,
  "models": {name of a worker: name of the model that it says it loaded}}
 """
 
@@ -47,7 +48,7 @@ class FakeReconstruction:
             raise ValueError(f"poison {sorted(poison)}")
         if self._hang.intersection(numbers):
             time.sleep(3600)
-        time.sleep(self._plan.get("delay_s", 0))
+        time.sleep(self._plan.get("delay_s", float(os.environ.get("FAKE_DELAY_S", "0"))))
         results = np.zeros(len(events), dtype=RESULT)
         results["digest"] = [int(event.payload[-4:].view("<u4")[0]) for event in events]
         results["digest"] += canary and sys.argv[2] in self._plan.get("wrong", ())
