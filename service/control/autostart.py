@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import msgspec
 from hltfarm.proto.errors import HltfarmError, StateError
 from hltfarm.proto.messages import RunState
 from hltfarm.service.control.link import FarmView, UnreachableError
+from hltfarm.service.control.newcomers import configure_newcomers
 from hltfarm.service.registry import DatabaseError
 
 if TYPE_CHECKING:
@@ -44,11 +46,22 @@ class Autostart:
         known = farm.config  # what an operator configured outlives the ingest
         try:
             await farm.configure(farm.settings.defaults if known is None else msgspec.structs.replace(known, run=0))
-            timeout_s = farm.settings.transition_timeout_s
-            if not self._stopped and await farm.until(lambda view: view.state is RunState.CONFIGURED, timeout_s):
+            if not self._stopped and await self._configured():
                 await farm.command("start")
         except (UnreachableError, StateError, DatabaseError) as error:
             log.warning("cannot start a run yet: %s", error)
         except HltfarmError as error:
             self._enabled = False
             log.error("automatic start is off: %s", error)
+
+    async def _configured(self) -> bool:
+        """Wait until all ingests are, those among them that come meanwhile; False when that takes too long."""
+        farm = self._farm
+        try:
+            async with asyncio.timeout(farm.settings.transition_timeout_s):
+                while (view := await farm.look()).state is not RunState.CONFIGURED:
+                    await configure_newcomers(farm, view)
+                    await farm.next_look(farm.settings.poll_s / 5)
+        except TimeoutError:
+            return False
+        return True

@@ -10,6 +10,7 @@ from hltfarm.proto.errors import HltfarmError
 from hltfarm.proto.messages import Snapshot
 from hltfarm.service.control.catching_up import Plan, Step, next_step, plan
 from hltfarm.service.control.link import FarmView
+from hltfarm.service.control.newcomers import configure_newcomers
 from hltfarm.service.control.strays import JOINABLE, commands_to_join
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Returning:
             await self._catch_up()
         if self._farm.orders.reminders(view):
             await self._remind()
+        await configure_newcomers(self._farm, view)
 
     def _plan(self, view: FarmView) -> Plan | None:
         """What the ingests are to have; None where another control configured the run, or it was ended meanwhile."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from hltfarm.proto.errors import ConfigError
-from hltfarm.proto.messages import LedgerCounts, RunState, Snapshot
+from hltfarm.proto.messages import LedgerCounts, RunConfig, RunState, Snapshot
 from hltfarm.service.control.discovery import check_name
 from hltfarm.service.control.link import FarmView, IngestView
 from hltfarm.service.control.membership import Membership
+from hltfarm.service.control.newcomers import unconfigured
 from hltfarm.service.control.restarts import IngestRestarts
 from hltfarm.service.control.run_counters import LEDGER, RunCounters
 from hltfarm.service.control.strays import Strays
@@ -152,3 +153,16 @@ def test_names_to_find_ingests_by(name: str) -> None:
 def test_names_that_are_none(name: str) -> None:
     with pytest.raises(ConfigError, match="--ingest-dns"):
         check_name(name)
+
+
+def test_one_that_comes_between_configure_and_start_is_configured_too() -> None:
+    members = Membership([], forget_s=30)
+    members.named([A, B], 0.0)
+    for endpoint in (A, B):
+        members.answered(endpoint, part(), 0.0)
+    config = RunConfig(run=7)
+    halted = part(RunState.HALTED)
+    assert unconfigured(seen(members, 0.0, a=part(RunState.CONFIGURED), b=halted), config) == [B]
+    assert unconfigured(seen(members, 0.0, a=part(RunState.CONFIGURED, run=6), b=halted), config) == [], "of a run that is over"
+    assert unconfigured(seen(members, 0.0, a=halted, b=halted), config) == []
+    assert unconfigured(seen(members, 0.0, a=part(RunState.CONFIGURED), b=part(RunState.HALTED, leaving=True)), config) == []

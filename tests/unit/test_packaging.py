@@ -123,6 +123,7 @@ def test_only_hltfarm_names_are_imported() -> None:
 
 #: Module -> distribution, where the names differ.
 DISTRIBUTIONS = {
+    "dns": "dnspython",
     "cuda": "cuda-bindings",
     "cupy": "cupy-cuda13x",
     "cupyx": "cupy-cuda13x",
