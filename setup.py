@@ -20,6 +20,7 @@ PACKAGES = [
     "hltfarm.service.cli",
     "hltfarm.service.cli.ctl",
     "hltfarm.service.control",
+    "hltfarm.service.export",
     "hltfarm.service.ingest",
     "hltfarm.service.output",
     "hltfarm.service.registry",

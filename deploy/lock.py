@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PINS = ["torch==2.13.0", "pythia8mc==8.317.2"]
-CPU_EXTRAS = ("sim", "validate", "test", "lint", "docs")
+CPU_EXTRAS = ("sim", "validate", "data", "test", "lint", "docs")
 HEADER = "# Written by `make lock` from pyproject.toml; do not edit. Python 3.11 and 3.12, Linux x86_64.\n"
 
 

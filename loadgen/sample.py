@@ -162,6 +162,10 @@ class Sample:
     def __iter__(self) -> Iterator[RawEvent]:
         return (self[i] for i in range(len(self)))
 
+    def identities(self) -> NDArray[np.void]:
+        """Identity of every event, from the index: a record array with `run`, `lumi`, `event` and `bx` (read-only, no payload is read)."""
+        return self._index[["run", "lumi", "event", "bx"]]
+
     def truth(self, i: int) -> dict[str, Array] | None:
         """Truth arrays of event i (owned by the caller), None if the sample has none."""
         at = int(self._index[self._position(i)]["truth"])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hltfarm.proto.errors import LayoutError
+from hltfarm.proto.soa import Column
 
 
 class EventFlag(IntFlag):
@@ -29,49 +30,48 @@ class EventFlag(IntFlag):
 
 OVERFLOW_FLAGS = EventFlag.HIT_OVERFLOW | EventFlag.DOUBLET_OVERFLOW | EventFlag.TRACK_OVERFLOW | EventFlag.VERTEX_OVERFLOW
 
-#: One row per event. Counts are per event; `path_bits` are the accepts after prescale, `path_raw` before it.
-#: `tracks` are loose or better, `tracks_high_purity` those that the selector promoted. The next three and `leading_pt` (GeV) count selected
-#: tracks (high-purity ones; loose ones without a selector) as SelectionConfig says: off the beam line, hard, and the sum of their pt.
-#: `best_*` are of the hardest vertex: tracks, sums of pt (GeV) and pt^2 (GeV^2), z (cm, relative to the beam spot); `second_sum_pt2` of the
-#: next one; 0 where there is none. `vertex_ht` (GeV) and `vertex_pt2` (GeV^2): the largest sums over the vertices of pt and of pt^2 of the
-#: selected tracks near them, triplets too, hard tracks counting as 20 GeV (docs/reconstruction.md). `event_score`: of the event classifier,
-#: 0 without one.
-RESULT = np.dtype(
-    [
-        ("digest", "<u8"),
-        ("path_bits", "<u8"),
-        ("path_raw", "<u8"),
-        ("flags", "<u4"),
-        ("accept", "<u4"),
-        ("modules", "<u4"),
-        ("digis", "<u4"),
-        ("pixels", "<u4"),
-        ("clusters", "<u4"),
-        ("hits", "<u4"),
-        ("doublets", "<u4"),
-        ("ntuplets", "<u4"),
-        ("tracks", "<u4"),
-        ("tracks_high_purity", "<u4"),
-        ("vertices", "<u4"),
-        ("fed_errors", "<u4"),
-        ("word_errors", "<u4"),
-        ("displaced_tracks", "<u4"),
-        ("hard_tracks", "<u4"),
-        ("best_tracks", "<u4"),
-        ("leading_pt", "<f4"),
-        ("sum_pt", "<f4"),
-        ("best_sum_pt", "<f4"),
-        ("best_sum_pt2", "<f4"),
-        ("second_sum_pt2", "<f4"),
-        ("best_z", "<f4"),
-        ("vertex_ht", "<f4"),
-        ("vertex_pt2", "<f4"),
-        ("event_score", "<f4"),
-    ]
+#: The columns of a result, one row per event. Counts are per event. Selected tracks are those of high purity, or loose ones without a
+#: selector; what counts as hard or displaced is in SelectionConfig, the rest in docs/reconstruction.md.
+RESULT_COLUMNS = (
+    Column("digest", "<u8", "digest of the reconstructed event: the same bits give the same number"),
+    Column("path_bits", "<u8", "accepting paths of the menu after prescale, bit i is path i"),
+    Column("path_raw", "<u8", "the same before prescale"),
+    Column("flags", "<u4", "conditions that did not stop the reconstruction (EventFlag)"),
+    Column("accept", "<u4", "1: accepted"),
+    Column("modules", "<u4", "modules with pixels"),
+    Column("digis", "<u4", "distinct pixels"),
+    Column("pixels", "<u4", "valid pixel words"),
+    Column("clusters", "<u4", "clusters above the charge cut"),
+    Column("hits", "<u4", "hits"),
+    Column("doublets", "<u4", "cells: pairs of hits on two layers"),
+    Column("ntuplets", "<u4", "track candidates"),
+    Column("tracks", "<u4", "loose tracks or better"),
+    Column("tracks_high_purity", "<u4", "tracks that the selector promoted"),
+    Column("vertices", "<u4", "vertices"),
+    Column("fed_errors", "<u4", "faults of FED frames"),
+    Column("word_errors", "<u4", "pixel words that were left out"),
+    Column("displaced_tracks", "<u4", "selected tracks off the beam line"),
+    Column("hard_tracks", "<u4", "hard selected tracks"),
+    Column("best_tracks", "<u4", "tracks of the hardest vertex"),
+    Column("leading_pt", "<f4", "largest pt of the selected tracks", unit="GeV"),
+    Column("sum_pt", "<f4", "sum of pt of the selected tracks", unit="GeV"),
+    Column("best_sum_pt", "<f4", "sum of pt of the hardest vertex", unit="GeV"),
+    Column("best_sum_pt2", "<f4", "sum of pt^2 of the hardest vertex", unit="GeV^2"),
+    Column("second_sum_pt2", "<f4", "sum of pt^2 of the second vertex, 0 without one", unit="GeV^2"),
+    Column("best_z", "<f4", "z of the hardest vertex relative to the beam spot", unit="cm"),
+    Column("vertex_ht", "<f4", "largest sum of pt of selected tracks near a vertex; a hard track counts as 20 GeV", unit="GeV"),
+    Column("vertex_pt2", "<f4", "largest sum of pt^2 of selected tracks near a vertex; a hard track counts as 20 GeV", unit="GeV^2"),
+    Column("event_score", "<f4", "score of the event classifier, 0 without one"),
 )
+RESULT = np.dtype([(column.name, column.type.str) for column in RESULT_COLUMNS])
 
+#: What an output stream adds to the result: what made the decision.
+DECIDER_COLUMNS = (
+    Column("menu", "<u8", "hash of the menu that decided"),
+    Column("models", "<u8", "number of the models that decided (models_id), 0 without one"),
+)
 #: What an output stream keeps of a decision: the menu's hash and the number of the models that made it, and its result.
-OUTPUT_DECISION = np.dtype([("menu", "<u8"), ("models", "<u8"), *((name, RESULT[name].str) for name in RESULT.names or ())])
+OUTPUT_DECISION = np.dtype([(column.name, column.type.str) for column in (*DECIDER_COLUMNS, *RESULT_COLUMNS)])
 _SCALAR = re.compile(r"\|[ui]1|<[ui][248]|<f[48]")
 _MOST_FIELDS = 1024
 

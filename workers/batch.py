@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hltfarm.proto.results import RESULT
+from hltfarm.proto.results import RESULT, RESULT_COLUMNS
 from hltfarm.proto.soa import Column, Schema
 
 BATCH = Schema(
@@ -43,7 +43,7 @@ RAW = Schema("Raw", "Payloads of the batch, one after the other", (Column("word"
 RESULTS = Schema(
     "Results",
     "The result table, one entry per event; the only part that always returns to the host",
-    tuple(Column(name, RESULT[name], name.replace("_", " ")) for name in RESULT.names or ()),
+    RESULT_COLUMNS,
 )
 
 EVENTS = Schema(

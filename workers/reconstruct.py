@@ -6,11 +6,12 @@ Both outputs list the fields of the complete chain; those of stages that do not 
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from hltfarm.proto.results import OVERFLOW_FLAGS, RESULT
 from hltfarm.proto.soa import aligned_empty
 from hltfarm.workers.configuration import DEFAULT, Configuration
 from hltfarm.workers.menu import Menu
-from hltfarm.workers.reconstructor import Reconstructor
+from hltfarm.workers.reconstructor import BatchResult, Reconstructor
 
 TRACK_COLUMNS = ("pt", "eta", "phi", "tip", "zip", "chi2", "charge", "n_hits", "quality", "score", "cov")
 VERTEX_COLUMNS = ("z", "ndof", "chi2", "sum_pt2")
@@ -33,6 +34,9 @@ HIT_COLUMNS = ("x", "y", "z", "module", "charge")
 
 
 Columns = dict[str, NDArray[Any]]
+
+#: Takes chunks of a job, in order: places of the events in the source, and their results with all columns.
+Sink: TypeAlias = Callable[[Sequence[int], BatchResult], None]
 
 
 class Source(Protocol):
@@ -81,10 +85,12 @@ def reconstruct(
     threads: int,
     profile: bool = False,
     keep: bool = False,
+    sink: Sink | None = None,
 ) -> Job:
-    """Run the chain over a source. The clock runs from raw bytes in host memory to decisions; reading the source is outside.
+    """Run the chain over a source. The clock runs from raw bytes in host memory to decisions; reading the source is outside, and so is `sink`.
 
-    Raises SampleError for an empty or damaged source, and what Reconstructor raises.
+    keep: hits, tracks and vertices of all events in the job. Raises SampleError for an empty or damaged source, and what Reconstructor
+    and `sink` raise.
     """
     available = len(source)
     if available == 0:
@@ -111,11 +117,13 @@ def reconstruct(
         for first, last in track(chunks, "reconstructing", console=console, transient=True, disable=not console.is_terminal):
             part = [loaded[i % distinct] for i in range(first, last)]
             start = time.perf_counter()
-            result = reconstructor.run(part, keep)
+            result = reconstructor.run(part, keep or sink is not None)
             seconds += time.perf_counter() - start
             rows.append(result.results)
             for stage, t in result.stage_seconds.items():
                 stages[stage] = stages.get(stage, 0.0) + t
+            if sink is not None:
+                sink([i % distinct for i in range(first, last)], result)
             if keep:
                 kept += [(result.hits(i), result.tracks(i), result.vertices(i)) for i in range(last - first)]
         ids = [loaded[i % distinct].id.event for i in range(n)]
@@ -199,7 +207,10 @@ def write_json(job: Job, path: Path) -> None:
 
 
 def write_npz(job: Job, path: Path) -> None:
-    """`--out`: offsets have n + 1 entries; lengths in cm relative to the beam spot, momenta in GeV. Every fitted candidate is listed."""
+    """`--out`: offsets have n + 1 entries; lengths in cm relative to the beam spot, momenta in GeV. Every fitted candidate is listed.
+
+    The file appears under its name when it is complete.
+    """
     hits = [t["hits"][t["hits"] >= 0].astype(np.int32) for t in job.tracks]  # row by row, as many as each track has
     arrays = {
         "hit_offsets": _offsets([len(h["x"]) for h in job.hits]),
@@ -214,8 +225,14 @@ def write_npz(job: Job, path: Path) -> None:
         ("vertex", VERTEX_COLUMNS, job.vertices),
     ):
         arrays |= {f"{prefix}_{name}": np.concatenate([event[name] for event in events]) for name in names}
-    with path.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _offsets(counts: Sequence[int]) -> NDArray[np.int64]:

@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "simulate": "simulate",
     "sample": "sample",
     "reco": "reco",
+    "export": "export",
     "compare": "compare",
     "detector": "detector",
     "menu": "menu",

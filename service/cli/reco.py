@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hltfarm.service.cli.export_options import ColumnsOption, LayoutOption, TableOption, layout_of
 from hltfarm.service.cli.options import EngineOption, EventModelOption, ModelOption, WorkingPointOption
 from hltfarm.service.cli.outputs import check_file
 
@@ -31,18 +32,37 @@ def reco(
         typer.Option("--check", help="Output files: decide as recorded there and compare the digests; exit code 1 if one differs."),
     ] = False,
     json: Annotated[Path | None, typer.Option(help="Write counts, decision and digest of every event to this file.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write hits, tracks and vertices to this .npz file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write hits, tracks and vertices to this file: .npz, or with decisions .root, .parquet, .arrow.")
+    ] = None,
+    table: TableOption = None,
+    columns: ColumnsOption = None,
+    root: LayoutOption = "rntuple",
 ) -> int:
-    """Reconstruct events and decide on them; print rates and means."""
+    """Reconstruct events and decide on them; print rates and means.
+
+    Formats other than .npz need the extra `data` (uproot, awkward, pyarrow).
+    """
+    from contextlib import nullcontext
+
     from hltfarm.loadgen.source import open_source
+    from hltfarm.service.export import check_suffix
+    from hltfarm.service.export.reco_sink import RecoFile, npz_only
     from hltfarm.service.output.check import differences, recorded
     from hltfarm.workers.configuration import configuration, with_models
     from hltfarm.workers.menu import DEFAULT_MENU, Menu
     from hltfarm.workers.menu.yaml_source import read_file
     from hltfarm.workers.reconstruct import print_summary, reconstruct, write_json, write_npz
+    from hltfarm.workers.reconstructor import load_selector
 
+    layout = layout_of(root)
     check_file("--json", json)
     check_file("--out", out)
+    npz = out is None or out.suffix == ".npz"
+    if npz:
+        npz_only(table, columns)
+    elif out is not None:
+        check_suffix("--out", out, also=(".npz",))
     events_of = open_source(source)
     before = recorded(events_of) if check else None
     if before is not None:
@@ -54,20 +74,37 @@ def reco(
         chosen = Menu.parse(before.config.menu, f"menu of {source}")
     else:
         chosen = Menu.parse(DEFAULT_MENU, "built-in menu")
-    job = reconstruct(
-        events_of,
-        chosen,
-        with_models(configuration(config), model, working_point, engine, event_model),
-        backend=backend,
-        events=events,
-        batch=batch,
-        threads=threads,
-        profile=profile,
-        keep=out is not None,
-    )
+    settings = with_models(configuration(config), model, working_point, engine, event_model)
+    with (
+        nullcontext()
+        if npz or out is None
+        else RecoFile(
+            out,
+            events_of,
+            source,
+            chosen,
+            settings,
+            load_selector(settings.selection),
+            tables=table or (),
+            columns=columns or (),
+            layout=layout,
+        )
+    ) as sink:
+        job = reconstruct(
+            events_of,
+            chosen,
+            settings,
+            backend=backend,
+            events=events,
+            batch=batch,
+            threads=threads,
+            profile=profile,
+            keep=npz and out is not None,
+            sink=sink,
+        )
     if json:
         write_json(job, json)
-    if out:
+    if npz and out is not None:
         write_npz(job, out)
     print_summary(job)
     if before is None:

@@ -76,7 +76,7 @@ def test_lock_satisfies_the_project(lock: str) -> None:
     pins = locked(lock)
     extras = PROJECT["project"]["optional-dependencies"]
     wanted = [*PROJECT["build-system"]["requires"], *PROJECT["project"]["dependencies"], *extras["sim"], *extras["validate"]]
-    wanted += [*extras["test"], *extras["lint"], *extras["docs"]]
+    wanted += [*extras["data"], *extras["test"], *extras["lint"], *extras["docs"]]
     if "cuda" in lock:
         wanted += extras["cuda"]
     for requirement in map(Requirement, wanted):
@@ -137,7 +137,7 @@ DISTRIBUTIONS = {
 
 @pytest.mark.parametrize(
     ("folders", "extras"),
-    [(ROOTS, ("cuda", "sim", "validate", "torch", "train", "otel")), (("tests",), ("cuda", "sim", "validate", "test", "fuzz"))],
+    [(ROOTS, ("cuda", "sim", "validate", "data", "torch", "train", "otel")), (("tests",), ("cuda", "sim", "validate", "test", "fuzz"))],
 )
 def test_every_import_is_a_declared_dependency(folders: tuple[str, ...], extras: tuple[str, ...]) -> None:
     """What somebody installed by hand is not there on a new machine."""

@@ -1,0 +1,87 @@
+"""Events of a client or a consumer into a file, as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from hltfarm.proto.errors import ConfigError
+from hltfarm.service.client import Decision
+from hltfarm.service.export.events import FITS, Event, decider_of, row_of, schema_of
+from hltfarm.service.export.root_file import RootLayout
+from hltfarm.service.export.table_file import TableFile, check_suffix
+
+
+class EventSink:
+    """Appends events, and writes a row group (record batch, cluster) whenever 32 MiB of columns or 8192 events are there; a context manager.
+
+    The first event says which columns there are. Where another menu or model decides, a further file begins: `events.part2.parquet`.
+    A file appears under its name when it is complete; an error inside the `with` removes the one that is not.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        tables: Sequence[str] = FITS,
+        columns: Sequence[str] = (),
+        raw: bool = False,
+        paths: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        layout: RootLayout = RootLayout.RNTUPLE,
+    ) -> None:
+        """columns: patterns of the columns to write, all if empty. paths: names of the menu's paths, for decisions of a client.
+
+        Raises ConfigError for a suffix that is no format, BackendError without the extra `data`.
+        """
+        self.path = Path(path)
+        check_suffix("file", self.path)
+        self.files: list[Path] = []  #: complete ones
+        self._tables, self._columns, self._raw, self._paths = tuple(tables), tuple(columns), raw, tuple(paths)
+        self._metadata, self._layout = dict(metadata or {}), layout
+        self._file: TableFile | None = None
+        self._description: dict[str, Any] | None = None
+
+    def append(self, event: Event) -> None:
+        """Add an event. Raises OSError if the disk refuses, LayoutError for tables that are not as expected, ConfigError for a pattern that
+        matches no column."""
+        description = None if isinstance(event, Decision) else event.description
+        if self._file is None or description != self._description:
+            self._next(event, description)
+        assert self._file is not None
+        self._file.append(row_of(event, raw=self._raw, paths=self._paths))
+
+    def close(self) -> None:
+        """Complete the file. Without any event there is none."""
+        if self._file is not None:
+            file, self._file = self._file, None
+            file.close()
+            self.files.append(file.path)
+
+    def abort(self) -> None:
+        """Remove the file that is not complete."""
+        if self._file is not None:
+            self._file.abort()
+            self._file = None
+
+    def _next(self, event: Event, description: dict[str, Any] | None) -> None:
+        self.close()
+        if self._raw and isinstance(event, Decision):
+            raise ConfigError("decisions of a client carry no raw data; leave raw out")
+        schema = schema_of([event], tables=self._tables, raw=self._raw, paths=self._paths)
+        number = len(self.files) + 1
+        path = self.path if number == 1 else self.path.with_name(f"{self.path.stem}.part{number}{self.path.suffix}")
+        about = {**self._metadata, **({} if description is None else {"deciders": [decider_of(description)]})}
+        self._file = TableFile(path, schema.chosen(self._columns) if self._columns else schema, about, layout=self._layout)
+        self._description = description
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
