@@ -87,7 +87,7 @@ def reconstruct(
     keep: bool = False,
     sink: Sink | None = None,
 ) -> Job:
-    """Run the chain over a source. The clock runs from raw bytes in host memory to decisions; reading the source is outside, and so is `sink`.
+    """Run the chain over a source. The clock runs from raw bytes in host memory to decisions; reading the source and `sink` are outside.
 
     keep: hits, tracks and vertices of all events in the job. Raises SampleError for an empty or damaged source, and what Reconstructor
     and `sink` raise.

@@ -20,7 +20,8 @@ def arrow_schema(schema: EventSchema, metadata: Mapping[str, Any]) -> Any:
     """The schema with documentation and unit of each column, and the metadata of the file."""
     pa = load("pyarrow", "Arrow and Parquet output")
     fields = [
-        pa.field(f.name, _type(pa, f), nullable=False, metadata={"doc": f.doc, **({"unit": f.unit} if f.unit else {})}) for f in schema.fields
+        pa.field(f.name, _type(pa, f), nullable=False, metadata={"doc": f.doc, **({"unit": f.unit} if f.unit else {})})
+        for f in schema.fields
     ]
     return pa.schema(fields, metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True)})
 

@@ -18,9 +18,10 @@ Offsets: TypeAlias = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Lists:
-    """A column of lists. Rows of event i: offsets[i] .. offsets[i + 1]. `inner`: offsets of the rows in `values` where each is a list itself.
+    """A column of lists. Rows of event i: offsets[i] .. offsets[i + 1].
 
-    values: one entry a row, of the shape of the column; or one a value where the rows are lists.
+    inner: offsets of the rows in `values`, where each row is a list itself. values: one entry a row, of the shape of the
+    column, or one a value where the rows are lists.
     """
 
     offsets: Offsets
@@ -34,8 +35,8 @@ Block: TypeAlias = dict[str, NDArray[Any] | Lists]
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """One event. decision: one record, with the fields that the schema was made with. paths: names of its bits. stream: place in the list of
-    streams. tables: as `hltfarm.proto.columns` has them; None or without a table where it was not kept."""
+    """One event. decision: one record, with the fields that the schema was made with. paths: names of its bits. stream: place in the list
+    of streams. tables: as `hltfarm.proto.columns` has them; None or without a table where it was not kept."""
 
     id: EventId
     decision: NDArray[np.void] | None = None

@@ -22,7 +22,7 @@ _FROM_DESCRIPTION = ("menu", "models", "paths", "path_streams", "config")
 
 
 def schema_of(events: Sequence[Event], *, tables: Sequence[str] = FITS, raw: bool = False, paths: Sequence[str] = ()) -> EventSchema:
-    """The columns of events. paths: names of the menu's paths, which decisions of a client do not tell; more than one menu: all their paths."""
+    """The columns of events, with the paths of all their menus. paths: their names, which decisions of a client do not tell."""
     names = [*paths, *(name for event in events if isinstance(event, StreamEvent) for name in event.description["paths"])]
     decision = next((event.decision.dtype for event in events if isinstance(event, StreamEvent)), OUTPUT_DECISION)
     return event_schema(decision=decision, paths=names, tables=(*tables, *((PAYLOAD,) if raw else ())))

@@ -27,7 +27,7 @@ class Order:
     sources: tuple[Path, ...]
     out: Path
     suffix: str | None = None
-    cut: Cut = Cut()
+    cut: Cut = field(default_factory=Cut)
     tables: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     raw: bool = False
@@ -125,8 +125,13 @@ class _Work:
 
 
 def detector_text(detector: Detector) -> dict[str, Any]:
-    """Name and digest of a detector, and its beam spot (cm), to which reconstructed positions are relative and those of the truth are not."""
-    return {"name": detector.name, "digest": detector.digest(), "beam_spot_cm": [detector.beam_spot.x, detector.beam_spot.y, detector.beam_spot.z]}
+    """Name and digest of a detector, and its beam spot (cm): reconstructed positions are relative to it, those of the truth are not."""
+    spot = detector.beam_spot
+    return {
+        "name": detector.name,
+        "digest": detector.digest(),
+        "beam_spot_cm": [spot.x, spot.y, spot.z],
+    }
 
 
 def _tables(order: Order, files: Sequence[Holds]) -> tuple[str, ...]:

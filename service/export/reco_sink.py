@@ -106,4 +106,4 @@ class RecoFile:
 def npz_only(tables: Sequence[str] | None, columns: Sequence[str] | None) -> None:
     """Raise ConfigError if a choice was made that the .npz file does not know."""
     if tables or columns:
-        raise ConfigError("--table and --columns choose among what .root, .parquet and .arrow files hold; an .npz file holds what it always does")
+        raise ConfigError("--table and --columns are for .root, .parquet and .arrow files; an .npz file holds what it always does")

@@ -1,7 +1,7 @@
 """What the columns of an event are: one definition for every format, made of the structures of the reconstruction.
 
-An event has values of its own (`run`, `digest`, `passed_NAME`, ...) and tables whose columns are lists (`track_pt`: one value for each track).
-A column of a table may have a fixed number of values a row (`track_cov`: 15), or a list of them (`track_hits`: as many as the track has hits).
+An event has values of its own (`run`, `digest`, `passed_NAME`, ...) and tables whose columns are lists (`track_pt`: one value a track).
+A column of a table may have a fixed number of values a row (`track_cov`: 15), or a list of them (`track_hits`: those of the track).
 """
 
 from __future__ import annotations
@@ -120,7 +120,10 @@ class EventSchema:
 def event_schema(
     *, decision: np.dtype[Any] | None, paths: Iterable[str] = (), tables: Sequence[str] = (), streams: bool = False
 ) -> EventSchema:
-    """Columns of events. decision: fields of the decisions, None without them; paths: of the menus. Raises ConfigError for an unknown table."""
+    """Columns of events. decision: fields of the decisions, None without them. paths: names in the menus.
+
+    Raises ConfigError for an unknown table, or for two columns of one name.
+    """
     for table in tables:
         if table not in PREFIXES:
             raise ConfigError(f"table {table!r} is unknown; there are {', '.join(PREFIXES)}")
@@ -130,7 +133,9 @@ def event_schema(
         for name in decision.names or ():
             unknown = Column(name, decision[name], "of another version of hltfarm")
             fields.append(_single(known[name] if name in known and known[name].type == decision[name] else unknown))
-        fields += [Field(PATH + name, np.dtype(np.bool_), f"path {name} accepted the event, after prescale") for name in dict.fromkeys(paths)]
+        fields += [
+            Field(PATH + name, np.dtype(np.bool_), f"path {name} accepted the event, after prescale") for name in dict.fromkeys(paths)
+        ]
     if set(tables) & set(RECONSTRUCTED):
         fields.append(Field(HAS_TABLES, np.dtype(np.bool_), _TABLES_DOC))
     for table in PREFIXES:

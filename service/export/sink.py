@@ -15,7 +15,7 @@ from hltfarm.service.export.table_file import TableFile, check_suffix
 
 
 class EventSink:
-    """Appends events, and writes a row group (record batch, cluster) whenever 32 MiB of columns or 8192 events are there; a context manager.
+    """Appends events, and writes a row group (record batch, cluster) of at most 32 MiB or 8192 events when it is full; a context manager.
 
     The first event says which columns there are. Where another menu or model decides, a further file begins: `events.part2.parquet`.
     A file appears under its name when it is complete; an error inside the `with` removes the one that is not.

@@ -72,13 +72,11 @@ def survey(sources: Sequence[Path], cut: Cut) -> list[Holds]:
         raise SampleError(f"{' '.join(map(str, sources))}: no event passes{f'; the streams there are {known}' if known else ''}")
     for holds in found:
         if holds.decision != found[0].decision:
-            raise SampleError(f"{found[0].path} and {holds.path}: their decisions have different fields, or one has none; export them apart")
+            raise SampleError(f"{found[0].path} and {holds.path}: decisions have different fields, or one has none; export them apart")
     return found
 
 
-def rows(
-    holds: Holds, cut: Cut, tables: Sequence[str], stream: int, lumi: tuple[int, int] | None = None
-) -> Iterator[EventRow]:
+def rows(holds: Holds, cut: Cut, tables: Sequence[str], stream: int, lumi: tuple[int, int] | None = None) -> Iterator[EventRow]:
     """The events of a file that pass, in its order; `lumi`: only those of this (run, lumisection). Raises SampleError for damage."""
     sample = Sample(holds.path)
     ids = sample.identities()

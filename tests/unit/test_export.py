@@ -172,12 +172,17 @@ def test_an_interrupted_file_leaves_what_was_there(name: str, tmp_path: Path, mo
     of = schema(("tracks",))
     path = tmp_path / name
     path.write_bytes(b"the file before")
-    with pytest.raises(KeyboardInterrupt), TableFile(path, of) as file:
+    with pytest.raises(KeyboardInterrupt):
+        _interrupted(path, of)
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"the file before"]
+
+
+def _interrupted(path: Path, of: EventSchema) -> None:
+    with TableFile(path, of) as file:
         for event in rows(of, 5):
             file.append(event)
-        assert [p.name for p in tmp_path.iterdir() if p != path] == [f"{name}.part"]
+        assert [p.name for p in path.parent.iterdir() if p != path] == [f"{path.name}.part"]
         raise KeyboardInterrupt
-    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"the file before"]
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -28,7 +28,8 @@ from hltfarm.service.export import event_schema, source
 from hltfarm.service.export.block import Lists
 from hltfarm.service.export.truth import ARRAYS, TRUTH
 from hltfarm.service.output.events import Deciders, OutputEvent
-from hltfarm.service.output.hlt_file import Opening, OutputFile, Place, metadata_of as metadata
+from hltfarm.service.output.hlt_file import Opening, OutputFile, Place
+from hltfarm.service.output.hlt_file import metadata_of as metadata
 from tests.unit.event_tables import FORMATS, columns_of, metadata_of
 
 DEMO = Path(__file__).resolve().parents[2] / "loadgen" / "data" / "demo.hlt"
@@ -112,9 +113,7 @@ def test_reco_writes_decisions_and_truth(reco: Path, name: str) -> None:
     expected = [sample.truth(i % len(sample))["part_pt"] for i in range(9)]  # type: ignore[index]
     np.testing.assert_array_equal(pt.values, np.concatenate(expected))
     text = metadata_of(reco / name)
-    assert text["sources"] == [
-        {"file": "demo.hlt", "bytes": DEMO.stat().st_size, "sha256": hashlib.sha256(DEMO.read_bytes()).hexdigest()}
-    ]
+    assert text["sources"] == [{"file": "demo.hlt", "bytes": DEMO.stat().st_size, "sha256": hashlib.sha256(DEMO.read_bytes()).hexdigest()}]
     assert text["deciders"][0]["menu"] == report["menu"]
     assert text["deciders"][0]["models"][0]["name"].startswith("track-mlp")
     assert text["detectors"][0]["beam_spot_cm"] == [0.0, 0.0, 0.0] or len(text["detectors"][0]["beam_spot_cm"]) == 3
@@ -233,7 +232,9 @@ def test_export_one_file_for_each_lumisection(outputs: Path, tmp_path: Path, cap
     ],
 )
 def test_export_chooses_events(outputs: Path, tmp_path: Path, options: list[str], events: list[int]) -> None:
-    assert cli.run(["export", str(outputs), "--out", str(tmp_path / "x.arrow"), *options, "--columns", "track_pt", "--columns", "digest"]) == 0
+    assert (
+        cli.run(["export", str(outputs), "--out", str(tmp_path / "x.arrow"), *options, "--columns", "track_pt", "--columns", "digest"]) == 0
+    )
     found = columns_of(tmp_path / "x.arrow")
     assert found["event"].tolist() == events  # type: ignore[union-attr]
     assert list(found) == ["run", "lumi", "event", "digest", "track_pt"]
