@@ -11,7 +11,7 @@ PY := $(BIN)/python
 KERNEL_SOURCES := $(wildcard workers/*.py workers/*/*.py workers/*/*.cuh workers/*/*.cpp proto/soa.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test fuzz lint format bench models wheel lock clean types
+.PHONY: help venv demo test fuzz lint format bench models wheel lock clean types dashboards dashboards-check
 
 help:
 	@echo "make demo    start a farm on this machine, stream events through it, print the report"
@@ -22,6 +22,7 @@ help:
 	@echo "make bench   throughput of the pipeline on this machine, by stage"
 	@echo "make models  simulate samples and train the shipped models anew into build/models (an hour on two cores)"
 	@echo "make wheel   build sdist and wheel (build/wheel/dist), use it in a fresh environment without compiler: import, reco, demo"
+	@echo "make dashboards  write the Grafana dashboards of deploy/grafana again; make dashboards-check holds them against Grafana's types (npm)"
 	@echo "make lock    resolve the dependencies again and rewrite the lock files"
 
 # The stamps hold the state of the environment: nothing is installed, and the network is not used, while they are fresh.
@@ -106,6 +107,13 @@ wheel: venv
 
 lock: venv
 	$(PY) deploy/lock.py
+
+dashboards: venv
+	$(PY) -m deploy.grafana.make
+
+# Grafana's own types of dashboards and panels, as TypeScript has them; npm fetches them into build/.
+dashboards-check: dashboards
+	deploy/grafana/schema/check.sh build/grafana-schema
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info
