@@ -269,5 +269,6 @@ def test_what_the_panels_show_is_what_happened(watched: Watched) -> None:
     assert value('hlt_shadow_path_events{path="HLT_Hard",accepted_by="shadow_only"}') > 0
     assert value("sum(hlt_worker_restarts_total)") >= 1
     assert value("hlt_gpu_utilization_ratio") == 0.73
+    print(f"series of the farm: {value('max(scrape_samples_scraped)'):.0f}")
     assert value("hlt_consumer_up") == 0, "it has left"
     assert value('sum(ALERTS{alertname="HltErrorStream",alertstate="firing"})') == 1

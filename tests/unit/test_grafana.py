@@ -118,6 +118,5 @@ def worker(number: int) -> WorkerStatus:
 def test_series_of_a_large_farm() -> None:
     """What Prometheus has to keep: docs/monitoring.md has these numbers."""
     sizes = [len(scrape(FixedLink(snapshot(workers=[worker(i) for i in range(count)], models=(SELECTOR,))))[1]) for count in (0, 1, 100)]
-    assert sizes[1] - sizes[0] <= 13
-    assert sizes[2] - sizes[0] <= 100 * (sizes[1] - sizes[0])
-    assert sizes[2] < 1500
+    assert sizes[1] - sizes[0] == 10 + 3, "of a worker and of its GPU"
+    assert sizes[2] - sizes[0] == 100 * (10 + 3)
