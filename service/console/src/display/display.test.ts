@@ -143,13 +143,14 @@ test("hits belong to the best of their tracks", () => {
 test("filters: momentum, hits, quality, vertex; hits of the tracks that are left", () => {
   const scene = new Scene(event(), geometry);
   const left = (change: Partial<typeof FILTERS>): number[] => scene.visible({ ...FILTERS, ...change }).map((track) => track.index);
-  assert.deepEqual(left({}), [0, 1, 2]);
-  assert.deepEqual(left({ ptMin: 1 }), [0, 2]);
+  assert.deepEqual(left({}), [0, 1]);
+  assert.deepEqual(left({ rest: true }), [0, 1, 2]);
+  assert.deepEqual(left({ ptMin: 1, rest: true }), [0, 2]);
   assert.deepEqual(left({ nHitsMin: 4 }), [0]);
-  assert.deepEqual(left({ high: false }), [1, 2]);
-  assert.deepEqual(left({ loose: false, rest: false }), [0]);
-  assert.deepEqual(left({ vertex: 1 }), [2]);
-  const two = scene.visible({ ...FILTERS, high: false });
+  assert.deepEqual(left({ high: false, rest: true }), [1, 2]);
+  assert.deepEqual(left({ loose: false }), [0]);
+  assert.deepEqual(left({ vertex: 1, rest: true }), [2]);
+  const two = scene.visible({ ...FILTERS, high: false, rest: true });
   assert.deepEqual(scene.hitsShown({ ...FILTERS, hits: "tracks" }, two).sort(), [3, 4, 5, 6, 7]);
   assert.deepEqual(scene.hitsShown({ ...FILTERS, hits: "none" }, two), []);
   assert.equal(scene.hitsShown(FILTERS, two).length, 8);

@@ -73,7 +73,7 @@ export class Panel {
     const slider = h("input", { type: "range", min: 0, max: STEPS.length - 1, step: 1, value: 0, "aria-label": "Least pT", oninput: () => drawn.filter({ ptMin: STEPS[Number(slider.value)] ?? 0 }) });
     const hits = h("select", { class: "input", "aria-label": "Least number of hits", onchange: () => drawn.filter({ nHitsMin: Number(hits.value) }) }, ...[3, 4, 5].map((n) => h("option", { value: n }, `≥ ${n}`)));
     const box = (label: string, name: "high" | "loose" | "rest", title: string): HTMLElement => {
-      const input = h("input", { type: "checkbox", checked: true, onchange: () => drawn.filter({ [name]: input.checked }) });
+      const input = h("input", { type: "checkbox", checked: drawn.filters[name], onchange: () => drawn.filter({ [name]: input.checked }) });
       return h("label", { class: "check", title }, input, label);
     };
     const colours = h("select", { class: "input", "aria-label": "Colour by", onchange: () => drawn.filter({ colourBy: colours.value as ColourBy }) },
@@ -86,7 +86,7 @@ export class Panel {
         h("label", { class: "field" }, h("span", {}, "Hits a track"), hits),
         h("label", { class: "field" }, h("span", {}, "Colour by"), colours),
         h("label", { class: "field" }, h("span", {}, "Hits shown"), shown)),
-      h("div", { class: "filter-row" }, box("high purity", "high", "quality 3: the selector took them"), box("loose", "loose", "quality 2"), box("rest", "rest", "duplicate and bad ones, where they were loaded")),
+      h("div", { class: "filter-row" }, box("high purity", "high", "quality 3: the selector took them"), box("loose", "loose", "quality 2"), box("duplicate, bad", "rest", "quality 1 and 0; the event is loaded again with them")),
       this.summary);
   }
 

@@ -78,13 +78,19 @@ export abstract class Plane {
     if (scene === null) return;
     this.home ??= fit(this.box(scene), width, height, this.margin, this.square);
     const view = (this.view ??= this.home);
-    context.lineJoin = context.lineCap = "round";
+    context.lineJoin = "round";
+    context.save();
+    const [left, right, top, bottom] = this.square ? [0, 0, 0, 0] : this.margin;
+    context.beginPath();
+    context.rect(left, top, width - left - right, height - top - bottom);
+    context.clip();
     this.ground(context, view, scene);
-    this.paintHits(context, view, scene);
     this.paintTracks(context, view, scene);
+    this.paintHits(context, view, scene);
+    context.restore();
+    this.axes(context, view, scene);
     this.paintVertices(context, view, scene);
     this.paintPicked(context, view, scene);
-    this.axes(context, view, scene);
   }
 
   private paintHits(context: CanvasRenderingContext2D, view: Viewport, scene: Scene): void {
@@ -104,7 +110,7 @@ export abstract class Plane {
         context.fillStyle = colours.get(on) ?? colour("muted");
         last = on;
       }
-      context.globalAlpha = (scene.trackOfHit[hit] ?? -1) >= 0 ? (dim ? 0.45 : 0.95) : dim ? 0.22 : 0.42;
+      context.globalAlpha = (scene.trackOfHit[hit] ?? -1) >= 0 ? (dim ? 0.45 : 1) : dim ? 0.22 : 0.5;
       context.fillRect(px - size / 2, py - size / 2, size, size);
     }
     context.globalAlpha = 1;
@@ -127,8 +133,8 @@ export abstract class Plane {
     // soft ones first, so that hard ones lie above them
     for (const track of [...this.drawn.visible].sort((a, b) => a.pt - b.pt)) {
       context.strokeStyle = scene.colourOfTrack(track, colourBy, tone);
-      context.globalAlpha = dim * (track.pt < 1 ? 0.55 : 0.9);
-      context.lineWidth = track.pt > 5 ? 1.8 : track.pt > 1 ? 1.2 : 0.8;
+      context.globalAlpha = dim * (track.pt < 1 ? 0.4 : track.pt < 3 ? 0.65 : 0.95);
+      context.lineWidth = track.pt > 5 ? 1.7 : track.pt > 1 ? 1.1 : 0.8;
       this.way(context, view, track);
     }
     context.globalAlpha = 1;

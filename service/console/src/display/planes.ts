@@ -67,7 +67,7 @@ export class RZ extends Plane {
 
   protected box(scene: Scene): Box {
     const { r, z } = scene.extent;
-    return { x0: -z, x1: z, y0: 0, y1: r };
+    return { x0: -1.03 * z, x1: 1.03 * z, y0: 0, y1: 1.06 * r };
   }
 
   protected ground(context: CanvasRenderingContext2D, view: Viewport, scene: Scene): void {
@@ -82,13 +82,10 @@ export class RZ extends Plane {
     context.globalAlpha = 1;
   }
 
-  protected axes(context: CanvasRenderingContext2D, view: Viewport, scene: Scene): void {
+  protected axes(context: CanvasRenderingContext2D, view: Viewport): void {
     const [left, right, top, bottom] = this.margin;
     const [x0, x1, y0, y1] = [left, view.width - right, top, view.height - bottom];
-    this.etas(context, view, scene, [x0, x1, y0]);
-    context.fillStyle = colour("ground");
-    context.fillRect(0, y1, view.width, bottom);
-    context.fillRect(0, 0, left - 1, view.height);
+    this.etas(context, view, [x0, x1, y0, y1]);
     context.strokeStyle = colour("faint");
     context.lineWidth = 1;
     context.beginPath();
@@ -110,32 +107,25 @@ export class RZ extends Plane {
     label(context, "r [cm]", 6, 8, "left", "top");
   }
 
-  /** Marks of pseudorapidity at the edge, as seen from the middle of the beam spot. */
-  private etas(context: CanvasRenderingContext2D, view: Viewport, scene: Scene, [x0, x1, y0]: [number, number, number]): void {
-    const { r, z } = scene.extent;
-    const moved = this.home !== null && (view.sx !== this.home.sx || view.x !== this.home.x || view.y !== this.home.y);
-    if (moved) return;
+  /** Marks of pseudorapidity around the frame, as seen from the middle of the beam spot. */
+  private etas(context: CanvasRenderingContext2D, view: Viewport, [x0, x1, y0, y1]: [number, number, number, number]): void {
+    const [ox, oy] = [toPixelX(view, 0), toPixelY(view, 0)];
+    if (ox < x0 || ox > x1 || oy < y0 || oy > y1 + 1) return;
     context.strokeStyle = colour("faint");
-    context.lineWidth = 1;
-    context.setLineDash([3, 4]);
     for (const eta of [...ETAS, ...ETAS.slice(1).map((value) => -value)]) {
-      const slope = Math.sinh(eta);
-      const reach = Math.abs(slope) * r <= z ? 1 : z / (Math.abs(slope) * r);
-      const [x, y] = [toPixelX(view, slope * r * reach), toPixelY(view, r * reach)];
-      const inset = 0.94;
-      context.beginPath();
-      context.moveTo(toPixelX(view, slope * r * reach * inset), toPixelY(view, r * reach * inset));
-      context.lineTo(x, y);
-      context.stroke();
-      const text = `${eta === 0 ? "η = 0" : eta}`.replace("-", "−");
-      if (reach === 1 && x > x0 && x < x1) label(context, text, x, y0 - 4, "center", "bottom");
-      else if (reach < 1) label(context, text, x + (eta > 0 ? 5 : -5), y, eta > 0 ? "left" : "right", "middle");
+      const [dx, dy] = [Math.sinh(eta) * view.sx, -view.sy];
+      const reach = Math.min((y0 - oy) / dy, dx === 0 ? Infinity : ((dx > 0 ? x1 : x0) - ox) / dx);
+      const [x, y] = [ox + dx * reach, oy + dy * reach];
+      const above = y < y0 + 1;
+      this.tick(context, x, y, above ? x : x + (dx > 0 ? 4 : -4), above ? y0 - 4 : y);
+      if (above) label(context, `${eta === 0 ? "η = 0" : eta}`.replace("-", "−"), x, y0 - 6, "center", "bottom");
+      else if (dx > 0) label(context, `${eta}`, x1 + 7, y, "left", "middle");
     }
-    context.setLineDash([]);
   }
 
   private tick(context: CanvasRenderingContext2D, x0: number, y0: number, x1: number, y1: number): void {
     context.strokeStyle = colour("faint");
+    context.lineWidth = 1;
     context.beginPath();
     context.moveTo(x0, y0);
     context.lineTo(x1, y1);

@@ -18,7 +18,7 @@ export interface Filters {
   hits: HitsShown;
 }
 
-export const FILTERS: Filters = { ptMin: 0, nHitsMin: 3, loose: true, high: true, rest: true, vertex: null, colourBy: "vertex", hits: "all" };
+export const FILTERS: Filters = { ptMin: 0, nHitsMin: 3, loose: true, high: true, rest: false, vertex: null, colourBy: "vertex", hits: "all" };
 
 export interface Track extends helix.Helix {
   index: number;

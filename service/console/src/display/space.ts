@@ -13,6 +13,8 @@ import type { Scene, Track } from "./scene";
 import { distance2 } from "./viewport";
 
 const REACH_PX = 9;
+/** Where the camera looks from, at first. */
+const VIEW = new Vector3(0.52, 0.32, 0.79).normalize();
 
 export class Space {
   readonly element: HTMLElement;
@@ -26,6 +28,7 @@ export class Space {
   private readonly marks = new Group();
   private scene: Scene | null = null;
   private frame = 0;
+  private untouched = true;
   private pressed: { x: number; y: number } | null = null;
 
   /** Throws where the browser has no WebGL. */
@@ -41,6 +44,7 @@ export class Space {
     this.controls = new OrbitControls(this.camera, this.canvas);
     this.controls.addEventListener("change", () => this.redraw());
     this.controls.zoomToCursor = true;
+    this.controls.addEventListener("start", () => (this.untouched = false));
     new ResizeObserver(() => this.resize()).observe(this.element);
     drawn.listen((what) => {
       if (what === "all") this.rebuild();
@@ -55,10 +59,21 @@ export class Space {
   }
 
   reset(): void {
-    const { z } = this.drawn.scene?.extent ?? { z: 50 };
+    const { r, z } = this.drawn.scene?.extent ?? { r: 16, z: 50 };
     this.controls.target.set(0, 0, 0);
-    this.camera.position.copy(new Vector3(0.62, 0.42, 0.78).normalize().multiplyScalar(z * 1.75));
-    this.controls.update();
+    // the nearest place from which the whole detector is seen: its ends as circles of points
+    const corner = new Vector3();
+    for (let distance = z; distance < 10 * z; distance *= 1.04) {
+      this.camera.position.copy(VIEW).multiplyScalar(distance);
+      this.controls.update();
+      this.camera.updateMatrixWorld();
+      let most = 0;
+      for (let i = 0; i < 16; i += 1) {
+        corner.set(r * Math.cos((i * Math.PI) / 4), r * Math.sin((i * Math.PI) / 4), i < 8 ? z : -z).project(this.camera);
+        most = Math.max(most, Math.abs(corner.x), Math.abs(corner.y), corner.z > 1 ? 2 : 0);
+      }
+      if (most < 0.95) break;
+    }
     this.redraw();
   }
 
@@ -76,6 +91,7 @@ export class Space {
     this.renderer.setSize(width, height, false);
     this.camera.aspect = width / height;
     this.camera.updateProjectionMatrix();
+    if (this.untouched) this.reset();
     this.redraw();
   }
 
@@ -117,7 +133,7 @@ export class Space {
     }
     const geometry = new BufferGeometry();
     geometry.setAttribute("position", new BufferAttribute(new Float32Array(points), 3));
-    return [new LineSegments(geometry, new LineBasicMaterial({ color: colour("wire"), transparent: true, opacity: theme() === "dark" ? 0.2 : 0.28, depthWrite: false }))];
+    return [new LineSegments(geometry, new LineBasicMaterial({ color: colour("wire"), transparent: true, opacity: theme() === "dark" ? 0.1 : 0.16, depthWrite: false }))];
   }
 
   private hitsOf(scene: Scene): Points {
@@ -146,15 +162,16 @@ export class Space {
     for (const track of this.drawn.visible) {
       tint.set(scene.colourOfTrack(track, this.drawn.filters.colourBy, tone));
       const { path } = track;
+      const alpha = track.pt < 1 ? 0.4 : track.pt < 3 ? 0.7 : 1;
       for (let i = 0; i + 5 < path.length; i += 3) {
         for (let j = 0; j < 6; j += 1) positions.push(path[i + j] as number);
-        colours.push(tint.r, tint.g, tint.b, tint.r, tint.g, tint.b);
+        colours.push(tint.r, tint.g, tint.b, alpha, tint.r, tint.g, tint.b, alpha);
       }
     }
     const geometry = new BufferGeometry();
     geometry.setAttribute("position", new BufferAttribute(new Float32Array(positions), 3));
-    geometry.setAttribute("color", new BufferAttribute(new Float32Array(colours), 3));
-    return new LineSegments(geometry, new LineBasicMaterial({ vertexColors: true, transparent: true, opacity: 0.85 }));
+    geometry.setAttribute("color", new BufferAttribute(new Float32Array(colours), 4));
+    return new LineSegments(geometry, new LineBasicMaterial({ vertexColors: true, transparent: true, depthWrite: false }));
   }
 
   private verticesOf(scene: Scene): Points {

@@ -30,7 +30,7 @@ export class Events implements View {
   private readonly message = h("div", { class: "stage-message" });
   private readonly raw = button("Raw data", "small", () => void this.download(), "Download the event as a sample that hltfarm reco reads");
   private readonly follow = h("input", { type: "checkbox" });
-  private readonly everything = h("input", { type: "checkbox", onchange: () => this.current !== null && void this.load(this.current) });
+  private everything = false;
   private kind: Kind = "";
   private events: EventEntry[] = [];
   private current: string | null = null;
@@ -45,10 +45,14 @@ export class Events implements View {
       this.kinds.append(h("button", { type: "button", "data-kind": kind, "aria-pressed": kind === "" ? "true" : "false", onclick: () => this.choose(kind) }, label));
     }
     const rail = h("nav", { class: "rail card", "aria-label": "Recent events" }, h("header", {}, this.kinds, h("label", { class: "check", title: "Open the newest event every five seconds" }, this.follow, "Follow")), this.fault.element, this.list, this.none);
-    const head = h("header", { class: "event-head" }, h("div", { class: "event-what" }, this.title, this.facts),
-      h("div", { class: "event-tools" }, h("label", { class: "check", title: "Load duplicate and bad track candidates, too" }, this.everything, "All candidates"), this.stage.switch, button("Fit", "small", () => this.stage.reset(), "Whole detector in view (0)"), this.raw));
+    const head = h("header", { class: "event-head" }, h("div", { class: "event-what" }, this.title, h("div", { class: "event-tools" }, this.stage.switch, button("Fit", "small", () => this.stage.reset(), "Whole detector in view (0)"), this.raw)), this.facts);
     this.element = h("div", { class: "view events" }, rail, h("section", { class: "display card", "aria-label": "Event display" }, head, h("div", { class: "stage-frame" }, this.stage.element, this.message)), this.panel.element);
     this.panel.element.classList.add("card");
+    this.drawn.listen(() => {
+      if (this.drawn.filters.rest === this.everything) return;
+      this.everything = this.drawn.filters.rest;
+      if (this.current !== null && this.everything) void this.load(this.current);
+    });
     this.poll = new Poll(() => this.look(), 2000, (error) => this.fault.tell(error));
     this.tell("Pick an event on the left.");
   }
@@ -113,7 +117,7 @@ export class Events implements View {
     this.tell("Reconstructing the event again, on the CPU …");
     toggle(this.element, "loading", true);
     try {
-      const quality = this.everything.checked ? "?quality=all" : "";
+      const quality = this.everything ? "?quality=all" : "";
       const [detail, geometry] = await Promise.all([this.farm.api.get<EventDetail>(`v1/events/${encodeURIComponent(id)}${quality}`, 60_000), this.geometryOf()]);
       if (turn !== this.turn) return;
       this.shown = detail;

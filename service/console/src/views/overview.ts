@@ -5,12 +5,14 @@ import type { Farm } from "../farm";
 import { count, duration, milliseconds, prefixed, rate, significant, stateWords } from "../format";
 import { LivePlot } from "../plots";
 import { tone } from "../tones";
-import type { Ingest, Ledger, LoadedModel, Transition } from "../types";
+import type { Ingest, Ledger, LoadedModel, Status, Transition } from "../types";
 import type { View } from "./view";
 
 const TERMS = ["accepted", "rejected", "error", "in_flight"] as const;
 const TERM_WORDS: Record<(typeof TERMS)[number], string> = { accepted: "accepted", rejected: "rejected", error: "error", in_flight: "in flight" };
 const PATHS_SHOWN = 8;
+const whole = (model: LoadedModel | null): string | null => (model === null ? null : `${model.kind}, computed as ${model.engine}, ${model.hash}`);
+const TITLES: Record<string, (status: Status) => string | null> = { Menu: (status) => status.menu_hash, Selector: (status) => whole(status.selector), "Event model": (status) => whole(status.event_model) };
 
 export class Overview implements View {
   readonly element: HTMLElement;
@@ -124,10 +126,10 @@ export class Overview implements View {
       ["Selector", modelName(status.selector)],
       ["Event model", modelName(status.event_model)],
     ];
-    keyed(this.facts, facts, ([name]) => name, ([name]) => h("div", {}, h("dt", {}, name), h("dd")), (element, [, value]) => {
+    keyed(this.facts, facts, ([name]) => name, ([name]) => h("div", {}, h("dt", {}, name), h("dd")), (element, [name, value]) => {
       const cell = element.lastElementChild as HTMLElement;
       say(cell, value);
-      attribute(cell, "title", value);
+      attribute(cell, "title", TITLES[name]?.(status) ?? null);
     });
   }
 
@@ -199,7 +201,7 @@ function ingestRow(element: HTMLElement, ingest: Ingest): void {
 export function modelName(model: LoadedModel | null): string {
   if (model === null) return "none";
   const point = model.working_point === null ? "" : ` at ${model.working_point}`;
-  return `${model.name} ${model.version}${point}, ${model.engine}`;
+  return `${model.name} ${model.version}${point}`;
 }
 
 export const stateBadge = (state: string): HTMLElement => badge(stateWords(state), tone(state));
