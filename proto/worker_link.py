@@ -129,9 +129,10 @@ class Results(msgspec.Struct, frozen=True, kw_only=True, tag="results"):
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
-    """The batch raised an exception."""
+    """The batch raised an exception. `stage`: of the chain, in which it did, where that is known."""
 
     error: str
+    stage: str = ""
 
 
 class CanaryDone(msgspec.Struct, frozen=True, kw_only=True, tag="canary_done"):

@@ -22,6 +22,7 @@ from hltfarm.proto.messages import ModelInfo, RunConfig
 from hltfarm.proto.slots import SlotView
 from hltfarm.proto.wire import EventFlags
 from hltfarm.workers.batch_trace import BatchTimes
+from hltfarm.workers.blame import stage_of
 from hltfarm.workers.descriptors import GENERATION, INGEST, RUN, SHADOW, SIZE, Descriptor, of_ingest, records_of, share
 
 log = logging.getLogger(__name__)
@@ -368,7 +369,7 @@ class Engine:
             self._ask_shadows(batch, events, records)
         except Exception as error:  # reported with the batch; its events are tried again
             log.exception("a batch of %d events failed", len(batch))
-            failed = link.Failed(error=_text(error))
+            failed = link.Failed(error=_text(error), stage=stage_of(error))
             blamed = tuple(Answer(n, failed, records_of(of_ingest(n, batch), link.ASSIGNED)) for n in ingests)
             return Finished(blamed, self._breaks(error))
         finally:

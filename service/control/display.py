@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,6 +30,7 @@ from hltfarm.service.replay.session import Child
 from hltfarm.service.replay.verdict import Ending, Failed
 
 T = TypeVar("T", link.Prepared, link.Unpacked)
+NICE = 10  # workers of the same machine come first
 CACHED = 16  # events whose columns are kept, about a megabyte each
 
 
@@ -95,10 +97,10 @@ def differences(kept: KeptEvent, here: link.Prepared) -> tuple[str, ...]:
 class Display:
     """Shows events. Use it from one event loop, and `close` it there."""
 
-    def __init__(self, settings: DisplaySettings | None = None, start: Callable[[], Child] = Child) -> None:
+    def __init__(self, settings: DisplaySettings | None = None, start: Callable[[], Child] | None = None) -> None:
         """`start`: makes the process. Nothing is started before the first event is asked for."""
         self._settings = settings or DisplaySettings()
-        self._start = start
+        self._start = start or partial(Child, NICE)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="show-events")
         self._tasks: dict[str, asyncio.Task[Shown]] = {}
         self._cache: OrderedDict[str, Shown] = OrderedDict()

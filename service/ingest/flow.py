@@ -192,11 +192,11 @@ class EventFlow:
         found = {place: parts[number - 1] for place, (slot, number) in enumerate(named) if number and slot in self._asked}
         return {place: part for place, part in found.items() if len(part) <= self._limits.max_columns_bytes}
 
-    def failed(self, worker: str, assigned: NDArray[np.void], error: str, now_ns: int) -> None:
+    def failed(self, worker: str, assigned: NDArray[np.void], error: str, now_ns: int, stage: str = "") -> None:
         """A batch raised an exception in a worker that lives on (ASSIGNED records)."""
         slots = assigned["slot"].astype(np.int64)
         held = set(self._dispatcher.held(worker))  # not those that were taken away meanwhile
-        failure = Failure(worker, error, len(slots), self.describe(worker))
+        failure = Failure(worker, error, len(slots), self.describe(worker), stage)
         for slot in slots.tolist():
             if slot in held:
                 self._history.setdefault(slot, []).append(failure)

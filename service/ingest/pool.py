@@ -167,7 +167,7 @@ class WorkerPool:
                 self._stats.batch(message.batch_events, message.seconds, message.stage_seconds)
         elif isinstance(message, link.Failed):
             log.error("worker %s: a batch failed: %s", name, message.error)
-            self.flow.failed(name, np.frombuffer(frames[2], dtype=link.ASSIGNED), message.error, now_ns)
+            self.flow.failed(name, np.frombuffer(frames[2], dtype=link.ASSIGNED), message.error, now_ns, message.stage)
         elif isinstance(message, link.CanaryDone):
             self._canary(peer, message, now)
         elif isinstance(message, link.Alive):

@@ -26,6 +26,7 @@ class Failure(msgspec.Struct, frozen=True):
     error: str
     events: int
     where: dict[str, Any]
+    stage: str = ""
 
     @property
     def device(self) -> str:

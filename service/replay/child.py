@@ -1,5 +1,5 @@
 """The process in which events are replayed, or reconstructed again to be shown: it may crash, hang or run out of memory.
-`python -m hltfarm.service.replay.child DESCRIPTOR`.
+`python -m hltfarm.service.replay.child DESCRIPTOR NICE`.
 
 It computes as a worker does: the same programme from the same configuration, the event in page-locked memory as in a slot, alone in its
 batch.
@@ -129,8 +129,9 @@ def serve(connection: Connection) -> None:
 
 
 def main() -> None:
-    """Serve on the descriptor that the command line names; a crash leaves the stacks of all threads on stderr."""
+    """Serve on the descriptor that the command line names, so much nicer than others; a crash leaves the stacks of all threads on stderr."""
     faulthandler.enable()
+    os.nice(int(sys.argv[2]))
     with Connection(int(sys.argv[1])) as connection:
         serve(connection)
 

@@ -143,15 +143,15 @@ def prepared(bundle: Bundle, asked: link.Prepare) -> tuple[Child, link.Prepared]
 class Child:
     """The process of child.py, killed by `close` at the latest."""
 
-    def __init__(self) -> None:
-        """Raises BackendError if the system gives no process."""
+    def __init__(self, nice: int = 0) -> None:
+        """nice: how much it stands back for others. Raises BackendError if the system gives no process."""
         here, there = socket.socketpair()
         self._words: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 close() does
         launcher = (sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()))  # it dies with this process
         try:
             with there:
                 self._process = subprocess.Popen(
-                    (*launcher, *CHILD, str(there.fileno())),
+                    (*launcher, *CHILD, str(there.fileno()), str(nice)),
                     pass_fds=(there.fileno(),),
                     stdin=subprocess.DEVNULL,
                     stdout=self._words,
