@@ -129,7 +129,7 @@ def serve(connection: Connection) -> None:
 
 
 def main() -> None:
-    """Serve on the descriptor that the command line names, so much nicer than others; a crash leaves the stacks of all threads on stderr."""
+    """Serve on the descriptor that the command line names, so much nicer than others; a crash leaves the stacks of all threads."""
     faulthandler.enable()
     os.nice(int(sys.argv[2]))
     with Connection(int(sys.argv[1])) as connection:
