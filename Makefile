@@ -13,7 +13,7 @@ CONSOLE_SOURCES := $(wildcard $(CONSOLE)/*.* $(CONSOLE)/src/*.* $(CONSOLE)/src/*
 KERNEL_SOURCES := $(wildcard workers/*.py workers/*/*.py workers/*/*.cuh workers/*/*.cpp proto/soa.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test fuzz lint format bench models wheel lock clean types dashboards dashboards-check console
+.PHONY: help venv demo test fuzz lint format bench models wheel lock clean types dashboards dashboards-check console docs
 
 help:
 	@echo "make demo    start a farm on this machine, stream events through it, print the report"
@@ -26,6 +26,7 @@ help:
 	@echo "make models  simulate samples and train the shipped models anew into build/models (an hour on two cores)"
 	@echo "make wheel   build sdist and wheel (build/wheel/dist), use it in a fresh environment without compiler: import, reco, demo"
 	@echo "make dashboards  write the Grafana dashboards of deploy/grafana again; make dashboards-check holds them against Grafana's types (npm)"
+	@echo "make docs    the documentation with its references as a site (build/site), every link checked; needs npm for the diagrams"
 	@echo "make lock    resolve the dependencies again and rewrite the lock files"
 
 # The stamps hold the state of the environment: nothing is installed, and the network is not used, while they are fresh.
@@ -115,6 +116,11 @@ models: $(MODELS)/track/index.html $(MODELS)/event/index.html
 
 wheel: venv
 	$(PY) tests/packaging/check_wheel.py --work build/wheel --lock requirements.lock
+
+# Strict: a link that leads nowhere, or a page that would load something from another server, ends it.
+docs: venv types
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@echo "build/site/index.html; with search: $(PY) -m http.server -d build/site"
 
 lock: venv
 	$(PY) deploy/lock.py

@@ -1,0 +1,43 @@
+"""Mermaid, which draws the diagrams, as a file of the site: the theme would load it from a public server."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+from mkdocs.exceptions import PluginError
+
+PACKAGE = "mermaid-11.17.2.tgz"
+SHA512 = "V6K3C8EBdEsPFZXSKMJe6ppQOENxuHARr9GvHX4hh47lAbhMRD9qf4oEK7LoaRQxULMa80/qt5gHO73aCleBBg=="
+MEMBER = "package/dist/mermaid.min.js"
+SCRIPT = "assets/mermaid.min.js"
+
+
+def install(site: Path, cache: Path) -> None:
+    """Put the script into the site. npm fetches the package if `cache` does not have it; its digest is checked each time."""
+    archive = cache / PACKAGE
+    if not archive.is_file():
+        fetch(cache)
+    found = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+    if found != SHA512:
+        raise PluginError(f"{archive}: the digest is {found}, not that of {PACKAGE}; remove the file to fetch it again")
+    with tarfile.open(archive) as opened, (site / SCRIPT).open("wb") as out:
+        member = opened.extractfile(MEMBER)
+        assert member is not None
+        shutil.copyfileobj(member, out)
+
+
+def fetch(cache: Path) -> None:
+    """Let npm fetch the package. Nothing of it is executed."""
+    name, _, version = PACKAGE.removesuffix(".tgz").rpartition("-")
+    if shutil.which("npm") is None:
+        raise PluginError("the diagrams need npm, which fetches mermaid: install npm (Debian: apt-get install npm)")
+    cache.mkdir(parents=True, exist_ok=True)
+    command = ["npm", "pack", "--silent", "--ignore-scripts", "--pack-destination", str(cache), f"{name}@{version}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise PluginError(f"npm could not fetch {name} {version}: {done.stderr.strip()[-500:]}")
