@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from hltfarm.proto import worker_link as link
 from hltfarm.proto.detector import load_detector
 from hltfarm.proto.errors import BackendError, ConfigError
 from hltfarm.proto.messages import RunConfig
+from hltfarm.proto.status_file import StatusFile
 from hltfarm.proto.versions import versions
 from hltfarm.workers.batch_trace import BatchTimes, TraceSettings
 from hltfarm.workers.batching import MOST_LANES, Batcher
@@ -52,6 +54,7 @@ class WorkerSettings:
     hang_s: a process whose batch runs longer after an ingest gave the worker up ends, so that it can be started again; 0 for the time that
     the ingest allows a batch.
     traces: where traces of batches go, None for nowhere.
+    status: file that is rewritten every second as a sign of life, None for none.
     """
 
     name: str
@@ -65,6 +68,7 @@ class WorkerSettings:
     fallback: bool = False
     hang_s: float = 0.0
     traces: TraceSettings | None = None
+    status: Path | None = None
 
     def __post_init__(self) -> None:
         """Raises ConfigError for numbers that no worker can work with."""
@@ -130,11 +134,15 @@ def run_worker(settings: WorkerSettings, build: Build | None = None) -> None:
 
     previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     tracing = _tracing(settings)
+    status = None if settings.status is None else StatusFile(settings.status, "worker")
     worker = Worker(settings, build or settings.build, trace=None if tracing is None else tracing.batch)
     try:
         while worker.turn(leave=signals > 0) and signals < 2:
-            pass
+            if status is not None:
+                status.tell(worker.health)
     finally:
+        if status is not None:
+            status.remove()
         worker.close()
         if tracing is not None:
             tracing.close()
@@ -285,6 +293,15 @@ class Worker:
         for peer in dismissed:
             peer.send(link.Goodbye())
         return True
+
+    def health(self) -> tuple[bool, str]:
+        """Whether an ingest knows this worker, and how it is."""
+        known = sum(peer.welcome is not None for peer in self._links)
+        busy = self._engine.busy_s(self._clock())
+        return (
+            known > 0,
+            f"known to {known} of {len(self._links)} ingests, {self._engine.computing} batches under way, the oldest for {busy:.1f} s",
+        )
 
     def close(self) -> None:
         """End the engine and the sockets."""

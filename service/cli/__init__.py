@@ -43,6 +43,7 @@ COMMANDS: dict[str, str] = {
     "ingest": "roles",
     "worker": "roles",
     "drain": "drain",
+    "health": "health",
     "token": "security",
     "keys": "security",
     "registry": "registry",

@@ -25,6 +25,7 @@ CURVE_KEY = "Secret key file of the ingests (`hltfarm keys new`): their tcp endp
 ALLOW = "Folder with the public keys of those who may come: clients/NAME.key for data sources, control/NAME.key for control planes."
 OWN_KEY = "Own secret key file (`hltfarm keys new`), for ingests that speak CURVE."
 SERVER_KEY = "Public key file of the ingests."
+STATUS = "File that the role rewrites every second, for `hltfarm health`."
 INSECURE = "Allow addresses that others reach without tokens or keys, because something else protects them."
 
 ModelOption = Annotated[str | None, typer.Option("--model", help=MODEL)]
@@ -39,3 +40,4 @@ CurveKeyOption = Annotated[Path | None, typer.Option("--curve-key", help=CURVE_K
 AllowOption = Annotated[Path | None, typer.Option("--allow", help=ALLOW, envvar="HLTFARM_INGEST_ALLOW")]
 OwnKeyOption = Annotated[Path | None, typer.Option("--key", help=OWN_KEY, envvar="HLTFARM_KEY")]
 ServerKeyOption = Annotated[Path | None, typer.Option("--server-key", help=SERVER_KEY, envvar="HLTFARM_SERVER_KEY")]
+StatusOption = Annotated[Path | None, typer.Option("--status", help=STATUS, envvar="HLTFARM_STATUS")]

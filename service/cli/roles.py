@@ -32,6 +32,7 @@ from hltfarm.service.cli.options import (
     OpenMetricsOption,
     OwnKeyOption,
     ServerKeyOption,
+    StatusOption,
     TokensOption,
 )
 from hltfarm.service.cli.output_options import (
@@ -208,6 +209,7 @@ def ingest(
         ),
     ] = 5.0,
     recent_bytes: RecentOption = "32M",
+    status: StatusOption = None,
     curve_key: CurveKeyOption = None,
     allow: AllowOption = None,
     insecure: InsecureOption = False,
@@ -235,6 +237,7 @@ def ingest(
             error_dir=errors,
             curve=curve,
             output=accepted,
+            status=status,
             worker_timeout_s=worker_timeout_s,
             batch_timeout_s=batch_timeout_s,
             stop_timeout_s=stop_timeout_s,
@@ -266,6 +269,7 @@ def worker(
     fallback: Annotated[bool, typer.Option("--fallback", help=FALLBACK, envvar="HLTFARM_WORKER_FALLBACK")] = False,
     otlp: OtlpOption = None,
     otlp_share: OtlpShareOption = SHARE,
+    status: StatusOption = None,
 ) -> None:
     """Reconstruct events for the ingests of this machine."""
     from hltfarm.proto.errors import ConfigError
@@ -292,6 +296,7 @@ def worker(
         hang_s=hang_s,
         fallback=fallback,
         traces=trace_settings(otlp, otlp_share),
+        status=status,
     )
     build = None
     if faults := os.environ.get("HLTFARM_FAULTS"):  # never set but by `hltfarm chaos`

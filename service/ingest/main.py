@@ -10,6 +10,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from hltfarm.proto.messages import RunState
+from hltfarm.proto.status_file import StatusFile
 from hltfarm.service.ingest.memory import keep_payload_memory
 from hltfarm.service.ingest.sample_writer import write_sample
 from hltfarm.service.ingest.server import IngestServer
@@ -28,6 +29,7 @@ def run_ingest(settings: IngestSettings, *, started: Callable[[IngestServer], No
     started: called once, when the sockets are bound. Raises ConfigError for settings that cannot work here.
     """
     signals = 0
+    status = None if settings.status is None else StatusFile(settings.status, "ingest")
 
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal signals
@@ -41,15 +43,23 @@ def run_ingest(settings: IngestSettings, *, started: Callable[[IngestServer], No
             log.info("clients at %s, workers at %s, control at %s", server.clients_url, server.workers_url, server.control_url)
             if started is not None:
                 started(server)
-            while not signals:
+
+            def turn() -> None:
                 server.turn()
+                if status is not None:
+                    status.tell(server.health)
+
+            while not signals:
+                turn()
             server.stop()
             deadline = time.monotonic() + settings.stop_timeout_s + settings.confirm_timeout_s + 1.0
             while signals == 1 and server.state is RunState.DRAINING and time.monotonic() < deadline:
-                server.turn()
+                turn()
             deadline = time.monotonic() + TELL_S
             while signals == 1 and server.untold and time.monotonic() < deadline:
-                server.turn()
+                turn()
     finally:
+        if status is not None:
+            status.remove()
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -30,6 +30,7 @@ from hltfarm.proto.messages import (
     models_text,
 )
 from hltfarm.proto.wire import Reason
+from hltfarm.service.ingest.binding import bind
 from hltfarm.service.ingest.credit import CreditBook
 from hltfarm.service.ingest.disk import space
 from hltfarm.service.ingest.dispatch import Dispatcher
@@ -104,7 +105,7 @@ class IngestServer:
         try:
             urls = (settings.clients_url, settings.workers_url, settings.control_url)
             self.clients_url, self.workers_url, self.control_url = (
-                _bind(socket, peers, url) for socket, peers, url in zip(self._sockets, ("clients", "workers", "control"), urls, strict=True)
+                bind(socket, peers, url) for socket, peers, url in zip(self._sockets, ("clients", "workers", "control"), urls, strict=True)
             )
             self._outputs, self.output_url = self._open_output()
         except ConfigError:
@@ -148,7 +149,7 @@ class IngestServer:
             if self._settings.curve is not None and settings.url.startswith(TCP):
                 self._settings.curve.apply(socket, CONSUMERS)
                 gate = self._gate
-            url = _bind(socket, "output-url", settings.url)
+            url = bind(socket, "output-url", settings.url)
         if not settings.active:
             return None, url
         lumisections = self._ledger.lumisections
@@ -400,6 +401,13 @@ class IngestServer:
         if self._control.state in OPEN:
             self._execute(Command(id="", op="stop"), self._now, int(self._now * 1e9))
 
+    def health(self) -> tuple[bool, str]:
+        """Whether this ingest could take events, and how it is: it does not leave and has a worker, which is ready if a run is open."""
+        if self.leaving:
+            return False, f"leaving, {self._ledger.in_flight} events in flight"
+        able = self._dispatcher.ready_workers if self._control.state in OPEN else sum(worker.up for worker in self._pool.status())
+        return able > 0, f"{self._control.state}, {able} workers"
+
     @property
     def untold(self) -> bool:
         """Whether a control plane that looks here now and then has not seen the closed books yet."""
@@ -486,15 +494,3 @@ class IngestServer:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-
-def _bind(socket: zmq.Socket[bytes], peers: str, url: str) -> str:
-    """Bind and return the endpoint as it is (port * becomes a number). `peers`: who connects; also the name of the option."""
-    try:
-        socket.bind(url)
-    except zmq.ZMQError as error:
-        option = f"--{peers}" + (" of the ingest, --ingest of the farm" if peers == "clients" else "")
-        raise ConfigError(
-            f"cannot listen on {url} for {peers}: {os.strerror(error.errno or 0)}; give another endpoint ({option})"
-        ) from error
-    return bytes(socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()

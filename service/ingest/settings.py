@@ -26,6 +26,7 @@ class IngestSettings:
     curve: keys of the ingest, and whom its tcp endpoints for clients and control let in; None lets everybody in.
     window: decisions remembered to answer events that are sent again (280 bytes each).
     recent_bytes: payloads of the latest accepted and failed events that are kept to be shown; 0 for none. Too little shows few.
+    status: file that is rewritten every second as a sign of life, None for none.
     output: where accepted events go; nowhere unless it names a folder or an endpoint.
     """
 
@@ -40,6 +41,7 @@ class IngestSettings:
     max_clients: int = 64
     curve: ServerCurve | None = None
     error_dir: Path = Path("build/errors")
+    status: Path | None = None
     recent_bytes: int = 32 << 20
     output: OutputSettings = field(default_factory=OutputSettings)
     client_timeout_s: float = 10.0  # silence after which a session is closed; its credit is free then

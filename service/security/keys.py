@@ -108,20 +108,30 @@ def load_public(path: Path) -> bytes:
 
 
 def load_secret(path: Path) -> KeyPair:
-    """A pair of keys from its secret file. Raises ConfigError if it is none, or if others than its owner may read it."""
+    """A pair of keys from its secret file. Raises ConfigError if it is none, or if others than its owner may read it.
+
+    The group may where the file is of root and this process is not: root has handed it to this process in that way (a mounted secret).
+    """
     try:
-        mode = path.stat().st_mode
+        status = path.stat()
     except OSError as error:
         raise ConfigError(f"key file {path}: {error.strerror}") from error
     public, secret = _load(path)
     if secret is None:  # before the mode: a public file may be read by others, and is often given for the secret one
         raise ConfigError(f"key file {path} holds no secret key; give the file NAME{_SECRET_SUFFIX}")
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+    mode = status.st_mode
+    if mode & forbidden(status.st_uid, os.geteuid()):
         raise ConfigError(f"key file {path} has mode {stat.S_IMODE(mode):04o}: others may read the secret; run chmod 600 {path}")
     require_curve()
     if zmq.curve_public(secret) != public:
         raise ConfigError(f"key file {path}: its public key is not that of its secret key")
     return KeyPair(public, secret)
+
+
+def forbidden(owner: int, user: int) -> int:
+    """Mode bits that a file with a secret may not have, given its owner and who reads it."""
+    handed = owner == 0 and user != 0
+    return stat.S_IRWXO | (stat.S_IWGRP | stat.S_IXGRP if handed else stat.S_IRWXG)
 
 
 def _load(path: Path) -> tuple[bytes, bytes | None]:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ import pytest
 
 from hltfarm.proto.errors import HltfarmError
 from hltfarm.proto.events import EventId, RawEvent
+from hltfarm.proto.status_file import UnhealthyError, check
 from hltfarm.service.client import Client
 from hltfarm.service.control.app import create_app
 from hltfarm.service.control.discovery import LookupFailedError, resolve
@@ -47,16 +49,28 @@ class Node:
         self.folder.mkdir()
         self.control_port, self.client_port = free_ports(2)
         self.control, self.clients = f"tcp://127.0.0.1:{self.control_port}", f"tcp://127.0.0.1:{self.client_port}"
+        self.status = self.folder / "status.json"
         self.ring = Path(f"/dev/shm/hltfarm-drain-{os.getpid()}-{name}")
 
     def start(self) -> None:
         places = ("--clients", self.clients, "--control", self.control, "--workers", f"ipc://{self.folder}/workers")
-        more = ("--ring", str(self.ring), "--slots", "32", "--errors", str(self.folder / "errors"))
+        more = ("--ring", str(self.ring), "--slots", "32", "--errors", str(self.folder / "errors"), "--status", str(self.status))
         with (self.folder / "ingest.log").open("a") as log:
             self.ingest = subprocess.Popen([*HLTFARM, "ingest", *places, *more], stderr=log)
         self.worker = subprocess.Popen(
             [sys.executable, str(WORKER), f"ipc://{self.folder}/workers", f"w-{self.name}", "8"], env=os.environ | {"FAKE_DELAY_S": "0.05"}
         )
+
+    def until_ready(self) -> None:
+        """What the readiness probe sees; it is written once a second."""
+        end = time.monotonic() + DEADLINE_S
+        while True:
+            try:
+                check(self.status, "ingest", True, time.monotonic())
+                return
+            except UnhealthyError:
+                assert time.monotonic() < end
+                time.sleep(0.05)
 
     def drain(self) -> subprocess.CompletedProcess[str]:
         """What the preStop hook of the manifests does."""
@@ -161,6 +175,7 @@ def test_a_node_is_drained_under_load_and_comes_back(nodes: list[Node]) -> None:
     async def main() -> None:
         async with control(known) as client:
             await until(client, lambda s: s["state"] == "Running" and len(s["ingests"]) == 2 and s["workers"] == 2)
+            await asyncio.to_thread(goes.until_ready)
             sources = [Source(stays.clients, 0), Source(goes.clients, 1_000_000)]
             await until(client, lambda s: all(source.more(50) for source in sources))
             drained = await asyncio.to_thread(goes.drain)
@@ -168,6 +183,7 @@ def test_a_node_is_drained_under_load_and_comes_back(nodes: list[Node]) -> None:
             assert "run 1 is closed here" in drained.stdout
             assert "error 0, in flight 0" in drained.stdout
             assert await asyncio.to_thread(goes.end) == (0, 0)
+            assert not goes.status.exists()
             known.discard(goes.control)
             status = await until(client, lambda s: len(s["ingests"]) == 1)
             assert (status["state"], status["problems"]) == ("Running", [])

@@ -8,7 +8,7 @@ import pytest
 
 from hltfarm.proto.errors import ConfigError
 from hltfarm.service import cli
-from hltfarm.service.security.keys import ROOMS, allow_stamp, load_allow_list, load_public, load_secret, new_keys
+from hltfarm.service.security.keys import ROOMS, allow_stamp, forbidden, load_allow_list, load_public, load_secret, new_keys
 
 
 def test_a_pair_is_two_files_and_the_secret_is_private(tmp_path: Path) -> None:
@@ -37,6 +37,13 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert load_secret(tmp_path / "a.key_secret").secret.decode() not in text
     assert cli.run(["keys", "new", "../a", "--out", str(tmp_path)]) == 2
     assert "name of a key '../a'" in capsys.readouterr().err
+
+
+def test_the_group_may_read_what_root_handed_over() -> None:
+    assert not forbidden(owner=0, user=10001) & 0o440, "a mounted secret"
+    assert forbidden(owner=0, user=10001) & 0o464 == 0o024
+    assert forbidden(owner=10001, user=10001) & 0o040
+    assert forbidden(owner=0, user=0) & 0o040
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
