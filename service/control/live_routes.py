@@ -62,7 +62,7 @@ class PathModel(BaseModel):
     events: int = Field(description="decided by a menu that has the path")
     accepted: int
     prescaled: int = Field(description="accepts that the prescale dropped")
-    rate_hz: float | None = Field(description="accepted, over the last ten seconds; null before there are two looks")
+    rate_hz: float = Field(description="accepted, over the last ten seconds")
     fraction: float = Field(description="accepted / events")
     fraction_low: float = Field(description="lower end of its 68 % interval (Wilson)")
     fraction_high: float
@@ -149,7 +149,7 @@ async def paths(context: ContextDep) -> PathList:
                 events=events,
                 accepted=accepted,
                 prescaled=snapshot.path_prescaled.get(name, 0),
-                rate_hz=rates.get(name),
+                rate_hz=rates.get(name, 0.0),
                 fraction=accepted / events if events else 0.0,
                 fraction_low=low,
                 fraction_high=high,

@@ -166,3 +166,16 @@ def test_contracts_import_neither_sockets_nor_devices() -> None:
     )
     result = subprocess.run([sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_the_control_plane_imports_no_device() -> None:
+    """Also not what shows events: that is reconstructed in a process of its own."""
+    code = (
+        "import importlib, pkgutil, sys\n"
+        "package = importlib.import_module('hltfarm.service.control')\n"
+        "for info in pkgutil.walk_packages(package.__path__, 'hltfarm.service.control.'):\n"
+        "    importlib.import_module(info.name)\n"
+        "print([name for name in ('cupy', 'torch', 'hltfarm.workers.reconstructor', 'hltfarm.workers.pipeline') if name in sys.modules])\n"
+    )
+    result = subprocess.run([sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True)
+    assert result.stdout.strip() == "[]"
