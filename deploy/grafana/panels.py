@@ -132,9 +132,15 @@ def _targets(queries: Sequence[Query], *, table: bool = False) -> list[Json]:
     return found
 
 
+#: An ingest of `hltfarm serve` is known by a socket in a folder of that process; its name is enough.
+_SHORT: Json = {"id": "renameByRegex", "options": {"regex": "ipc://\\S*/(\\S+)-control\\.sock", "renamePattern": "$1"}}
+
+
 def _panel(
     kind: str, title: str, text: str, queries: Sequence[Query], look: Look, options: Json, size: tuple[int, int], **more: Any
 ) -> Panel:
+    if any("{{ingest}}" in query.legend for query in queries):
+        more["transformations"] = [_SHORT]
     body = {
         "type": kind,
         "title": title,

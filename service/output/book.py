@@ -30,7 +30,8 @@ class _Open:
 @dataclass(slots=True)
 class _Lumisection:
     received: int
-    since: float  # its last arrival, or the begin of a later lumisection, if that was after it
+    since: float  # its last arrival
+    passed: float | None = None  # when a later lumisection began
 
 
 class OutputBook:
@@ -86,7 +87,9 @@ class OutputBook:
             if present.received != state.received:
                 state.received, state.since = present.received, now
             highest, began = self._highest[run]
-            if lumi < highest and not present.in_flight and now - max(state.since, began) >= self._grace_s:
+            if lumi < highest and state.passed is None:
+                state.passed = began
+            if state.passed is not None and not present.in_flight and now - max(state.since, state.passed) >= self._grace_s:
                 jobs += self._end(run, lumi, counts)
         return jobs
 

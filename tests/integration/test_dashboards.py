@@ -34,13 +34,13 @@ BOARDS = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob
 GPU_WORKER = Path(__file__).with_name("gpu_worker.py")
 WAIT_S = 60.0
 UNDER_WAY = 16
-LUMISECTION = 200
+LUMISECTION = 50
 FAILS = 77  # an event that no worker can process
 MENU = (
     "version: 1\nname: first\npaths:\n"
     "  - {name: HLT_Hard, stream: physics, require: {vertex_ht: {min: 150}}}\n"
     "  - {name: HLT_Prescaled, stream: monitor, prescale: 3, require: {tracks: {min: 1}}}\n"
-    "  - {name: HLT_Many, stream: physics, require: {tracks: {min: 150}}}\n"
+    "  - {name: HLT_Many, stream: physics, require: {tracks: {min: 280}}}\n"
 )
 SHADOW = MENU.replace("min: 150", "min: 100")
 
@@ -265,7 +265,10 @@ def test_what_the_panels_show_is_what_happened(watched: Watched) -> None:
     assert value('hlt_path_events_total{path="HLT_Hard"}') == sent - 1
     assert value('hlt_path_prescaled_total{path="HLT_Prescaled"}') > value('hlt_path_accepts_total{path="HLT_Prescaled"}') > 0
     assert value('hlt_objects_total{kind="tracks"}') > value('hlt_objects_total{kind="tracks_high_purity"}') > 0
+    assert value('hlt_events_decided_total{decision="accept"}') > value('hlt_events_decided_total{decision="reject"}') > 0
     assert 0 < value("sum(hlt_shadow_events)") < sent
+    assert value('hlt_shadow_events{active="reject",shadow="accept"}') > 0
+    until(lambda: value("hlt_output_files_total") > 0, lambda: None)
     assert value('hlt_shadow_path_events{path="HLT_Hard",accepted_by="shadow_only"}') > 0
     assert value("sum(hlt_worker_restarts_total)") >= 1
     assert value("hlt_gpu_utilization_ratio") == 0.73

@@ -89,6 +89,17 @@ def test_a_lumisection_ends_after_a_later_one_began_and_the_grace_time() -> None
     assert names(machine.look([], counts, 210.0 + GRACE)) == [("close", 2), ("summarise", 1)]
 
 
+def test_lumisections_that_are_shorter_than_the_grace_time_end_too() -> None:
+    machine, counts = book(), Counts()
+    for lumi in range(1, 11):  # one a second
+        counts.of[7, lumi] = LedgerCounts(received=1, accepted=1)
+        machine.accept([accepted(lumi, lumi=lumi)], DECIDERS, counts)
+        jobs = names(machine.look([(7, lumi)], counts, now=100.0 + lumi))
+        ended = lumi - 1 - int(GRACE)  # the one after it began so long ago
+        assert jobs == ([("close", ended), ("summarise", ended)] if ended >= 1 else [])
+    assert machine.files == 6
+
+
 def test_the_end_of_a_run_ends_its_lumisections_and_no_others() -> None:
     machine, counts = book(), Counts()
     machine.accept([accepted(1), accepted(2, lumi=3), accepted(3, run=8)], DECIDERS, counts)
