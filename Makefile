@@ -26,7 +26,7 @@ help:
 	@echo "make models  simulate samples and train the shipped models anew into build/models (an hour on two cores)"
 	@echo "make wheel   build sdist and wheel (build/wheel/dist), use it in a fresh environment without compiler: import, reco, demo"
 	@echo "make dashboards  write the Grafana dashboards of deploy/grafana again; make dashboards-check holds them against Grafana's types (npm)"
-	@echo "make docs    the documentation with its references as a site (build/site), every link checked; needs npm for the diagrams"
+	@echo "make docs    the documentation with its references as a site (build/site), every link checked"
 	@echo "make lock    resolve the dependencies again and rewrite the lock files"
 
 # The stamps hold the state of the environment: nothing is installed, and the network is not used, while they are fresh.

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from mkdocs.exceptions import PluginError
 
+from deploy.build_console import npm
+
 PACKAGE = "mermaid-11.17.2.tgz"
 SHA512 = "V6K3C8EBdEsPFZXSKMJe6ppQOENxuHARr9GvHX4hh47lAbhMRD9qf4oEK7LoaRQxULMa80/qt5gHO73aCleBBg=="
 MEMBER = "package/dist/mermaid.min.js"
@@ -34,10 +36,10 @@ def install(site: Path, cache: Path) -> None:
 def fetch(cache: Path) -> None:
     """Let npm fetch the package. Nothing of it is executed."""
     name, _, version = PACKAGE.removesuffix(".tgz").rpartition("-")
-    if shutil.which("npm") is None:
-        raise PluginError("the diagrams need npm, which fetches mermaid: install npm (Debian: apt-get install npm)")
     cache.mkdir(parents=True, exist_ok=True)
-    command = ["npm", "pack", "--silent", "--ignore-scripts", "--pack-destination", str(cache), f"{name}@{version}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise PluginError(f"npm could not fetch {name} {version}: {done.stderr.strip()[-500:]}")
+    try:
+        command, environment = npm()
+        options = ["--silent", "--ignore-scripts", "--pack-destination", str(cache)]
+        subprocess.run([*command, "pack", *options, f"{name}@{version}"], check=True, env=environment, stdout=subprocess.DEVNULL)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise PluginError(f"{name} {version}, which draws the diagrams, could not be fetched: {error}") from error

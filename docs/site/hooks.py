@@ -15,7 +15,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))  # for tests.unit.farm_fake
+sys.path.insert(0, str(ROOT))  # deploy.build_console, tests.unit.farm_fake
 import check  # noqa: E402
 import diagrams  # noqa: E402
 import pages  # noqa: E402

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -107,6 +108,24 @@ def test_readme_names_commands_that_exist() -> None:
     assert set(re.findall(r"`hltfarm ([a-z]+)", text)) <= set(COMMANDS)
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"(?:`|^)make ([a-z]+)", text, re.MULTILINE)) <= targets
+
+
+@pytest.mark.parametrize("workflow", ["ci.yml", "wheels.yml"])
+def test_workflows_run_the_commands_of_developers(workflow: str) -> None:
+    """Actions are held to a version, nothing but reading is permitted, no secret is needed; make targets exist."""
+    text = (ROOT / ".github" / "workflows" / workflow).read_text()
+    described = yaml.safe_load(text)
+    assert described["permissions"] == {"contents": "read"}
+    assert "secrets." not in text
+    steps = [step for job in described["jobs"].values() for step in job["steps"]]
+    used = [step["uses"] for step in steps if "uses" in step]
+    assert [name for name in used if not re.fullmatch(r"actions/[a-z-]+@v\d+\.\d+\.\d+", name)] == []
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    ran = [step["run"] for step in steps if "run" in step]
+    assert {command.split()[1] for command in ran if command.startswith("make ")} <= targets
+    scripts = [command.split()[-1] for command in ran if ".ci/" in command]
+    assert all((ROOT / script).is_file() for script in scripts)
+    assert scripts or "make wheel" in ran
 
 
 def test_only_hltfarm_names_are_imported() -> None:
