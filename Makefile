@@ -13,7 +13,7 @@ CONSOLE_SOURCES := $(wildcard $(CONSOLE)/*.* $(CONSOLE)/src/*.* $(CONSOLE)/src/*
 KERNEL_SOURCES := $(wildcard workers/*.py workers/*/*.py workers/*/*.cuh workers/*/*.cpp proto/soa.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test fuzz lint format bench models wheel lock clean types dashboards dashboards-check console docs
+.PHONY: images up down test-containers help venv demo test fuzz lint format bench models wheel lock clean types dashboards dashboards-check console docs
 
 help:
 	@echo "make demo    start a farm on this machine, stream events through it, print the report"
@@ -27,6 +27,8 @@ help:
 	@echo "make wheel   build sdist and wheel (build/wheel/dist), use it in a fresh environment without compiler: import, reco, demo"
 	@echo "make dashboards  write the Grafana dashboards of deploy/grafana again; make dashboards-check holds them against Grafana's types (npm)"
 	@echo "make docs    the documentation with its references as a site (build/site), every link checked"
+	@echo "make images  build the container images (docs/containers.md); make up, make down: a farm of them with monitoring, PROFILE=cpu or cuda"
+	@echo "make test-containers   strike a farm of containers on a Docker engine, with images that are there"
 	@echo "make lock    resolve the dependencies again and rewrite the lock files"
 
 # The stamps hold the state of the environment: nothing is installed, and the network is not used, while they are fresh.
@@ -134,3 +136,24 @@ dashboards-check: dashboards
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info
+
+# Containers (docs/containers.md). BUILD_ARGS: what else `docker build` is to be told, such as an index of your own.
+PROFILE ?= cpu
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+REVISION := $(shell git rev-parse --short HEAD 2>/dev/null)
+IMAGES ?= control ingest worker-cpu loadgen
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+BUILD_ARGS ?=
+
+images:
+	for image in $(IMAGES); do DOCKER_BUILDKIT=1 docker build $(BUILD_ARGS) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) \
+		-f docker/Dockerfile --target $$image -t hltfarm/$$image:$(VERSION) . || exit; done
+
+up:
+	$(COMPOSE) -p hltfarm -f deploy/compose.yml --profile $(PROFILE) --profile monitoring up -d
+
+down:
+	$(COMPOSE) -p hltfarm -f deploy/compose.yml --profile $(PROFILE) --profile monitoring --profile loadgen down
+
+test-containers: venv
+	$(PY) -m pytest tests/containers -v -rs $(PYTEST_ARGS)
