@@ -96,7 +96,7 @@ class Client:
     Any call that waits raises WireError if the ingest speaks another version, AccessError if it wants other keys or none.
 
     name: shown in the farm's status. heartbeat_s: time between signs of life. timeout_s: silence of the ingest after which the
-    client connects anew (it keeps trying; `send` and `flush` have their own time-outs).
+    client connects anew (it keeps trying; `send` and `flush` have their own time-outs). payload_format: of all events that it sends.
     """
 
     def __init__(
@@ -109,6 +109,7 @@ class Client:
         timeout_s: float = 5.0,
         limits: Limits | None = None,
         curve: ClientCurve | None = None,
+        payload_format: int = wire.FED_TABLE,
     ) -> None:
         self.url = url
         self.name = name
@@ -127,6 +128,7 @@ class Client:
         self._resend: deque[tuple[int, int]] = deque()
         self._unread: list[Decision] = []
         self._curve = curve
+        self._payload_format = payload_format
         self._socket: zmq.Socket[bytes] | None = None
         self._handshake: Handshake | None = None
         self._connect()
@@ -290,7 +292,9 @@ class Client:
     def _transmit(self, entry: _Pending, flags: int) -> bool:
         assert self._socket is not None, "the client is closed"
         payload = entry.event.payload
-        header = wire.encode_event(entry.event.id, payload, cookie=entry.cookie, flags=flags, crc=entry.crc)
+        header = wire.encode_event(
+            entry.event.id, payload, cookie=entry.cookie, flags=flags, crc=entry.crc, payload_format=self._payload_format
+        )
         try:
             self._socket.send(header, zmq.NOBLOCK | zmq.SNDMORE)
         except zmq.Again:

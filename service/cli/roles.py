@@ -210,6 +210,10 @@ def ingest(
     ] = 5.0,
     recent_bytes: RecentOption = "32M",
     status: StatusOption = None,
+    payload_format: Annotated[
+        list[str] | None,
+        typer.Option(help="NUMBER=MODULE:FUNCTION: makes FED tables of payloads of this format.", envvar="HLTFARM_INGEST_PAYLOAD_FORMAT"),
+    ] = None,
     curve_key: CurveKeyOption = None,
     allow: AllowOption = None,
     insecure: InsecureOption = False,
@@ -217,6 +221,7 @@ def ingest(
     """Take events from clients, keep account of them, have workers process them."""
     from hltfarm.service.cli.security import server_curve
     from hltfarm.service.ingest.main import run_ingest
+    from hltfarm.service.ingest.payload_formats import load_converters
     from hltfarm.service.ingest.settings import IngestSettings
     from hltfarm.service.logs import log_to
     from hltfarm.service.security.binds import check_endpoint
@@ -244,6 +249,7 @@ def ingest(
             window=max(window, slots),
             canary_s=canary_s,
             recent_bytes=size("--recent-bytes", recent_bytes),
+            payload_formats=load_converters(payload_format or []),
         )
     )
 

@@ -28,6 +28,7 @@ from hltfarm.service.ingest.credit import CreditBook
 from hltfarm.service.ingest.dispatch import Dispatcher
 from hltfarm.service.ingest.error_stream import ErrorStream, FailedEvent, Failure
 from hltfarm.service.ingest.ledger import Ledger
+from hltfarm.service.ingest.payload_formats import PayloadFormats
 from hltfarm.service.ingest.programmes import Entry, Programmes
 from hltfarm.service.ingest.recent import CANDIDATES, FAILED_TOLD, RecentEvents
 from hltfarm.service.ingest.shadow import ShadowBook, sampled
@@ -51,6 +52,7 @@ class EventFlow:
         self.run: int | None = None
         self.describe: Callable[[str], dict[str, Any]] = lambda worker: {}  #: what a bundle says of a worker; the owner sets it
         self.trouble: str | None = None  #: why the error stream cannot be written, if it cannot
+        self.formats = PayloadFormats()  #: what sources may send; the owner sets it
         self.recent: RecentEvents | None = None  #: copies of a few events for people; the owner sets it, None: nothing is copied
         self.waiting: WaitingRoom | None = None  #: accepted events on their way to the output; the owner sets it, None: they go nowhere
         self._ring = ring
@@ -89,8 +91,8 @@ class EventFlow:
             raise WireError(WireCode.WRONG_RUN, f"run {header.run}; the present run is {self.run}")
         if not licensed or not self._ring.free:
             raise WireError(WireCode.NO_CREDIT, "the event is not covered by the session's credit")
-        if header.payload_format != wire.FED_TABLE:
-            raise WireError(WireCode.UNKNOWN_PAYLOAD, f"payload format {header.payload_format}; known is {wire.FED_TABLE} (FED table)")
+        came = header.body_bytes
+        header, body = self.formats.fed_table(header, body, self._limits.max_payload_bytes)
         check_payload(np.frombuffer(body, dtype=np.uint8))
         slot = self._ring.put(body)
         self._ledger.open(slot, header, client, now_ns)
@@ -100,7 +102,7 @@ class EventFlow:
         if self.waiting is not None:
             self.waiting.checksums[slot] = header.body_crc
         self._dispatcher.submit(slot)
-        self._stats.ingest_bytes += header.body_bytes
+        self._stats.ingest_bytes += came
         return None
 
     def _note_asked(self, slot: int, header: wire.EventHeader) -> None:

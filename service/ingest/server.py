@@ -39,6 +39,7 @@ from hltfarm.service.ingest.error_stream import ErrorStream, EventWriter, write_
 from hltfarm.service.ingest.flow import EventFlow
 from hltfarm.service.ingest.gate import Gate
 from hltfarm.service.ingest.ledger import Ledger
+from hltfarm.service.ingest.payload_formats import PayloadFormats
 from hltfarm.service.ingest.pool import WorkerPool
 from hltfarm.service.ingest.programmes import Programmes
 from hltfarm.service.ingest.questions import answer
@@ -116,6 +117,7 @@ class IngestServer:
             self._programmes,
         )  # fmt: skip
         self._flow.describe = self._pool.describe
+        self._flow.formats = PayloadFormats(settings.payload_formats)
         self._recent = self._flow.recent = RecentEvents(settings.recent_bytes, os.urandom(4).hex())
         self._door.flow = self._pool.flow = self._flow
         self._poller = zmq.Poller()

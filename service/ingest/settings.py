@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hltfarm.proto.errors import ConfigError
 from hltfarm.proto.limits import Limits
+from hltfarm.service.ingest.payload_formats import Converter
 from hltfarm.service.output.settings import OutputSettings
 from hltfarm.service.security.keys import ServerCurve
 
@@ -44,6 +46,7 @@ class IngestSettings:
     status: Path | None = None
     recent_bytes: int = 32 << 20
     output: OutputSettings = field(default_factory=OutputSettings)
+    payload_formats: Mapping[int, Converter] = field(default_factory=dict)  # of others, by number
     client_timeout_s: float = 10.0  # silence after which a session is closed; its credit is free then
     worker_heartbeat_s: float = 0.5
     worker_timeout_s: float = 5.0  # silence after which a worker is taken for lost; too low calls a busy machine's workers dead
