@@ -27,7 +27,7 @@ except ConfigError as error:
     pytest.skip(str(error), allow_module_level=True)
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "tutorials"
-BLOCK = re.compile(r"^```sh( c)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^(<!-- needs libzmq -->\n)?```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"<!-- file: (\S+) -->\n```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MOST = {"--events": 20, "--pileup": 8}
 SHIM = """#!/bin/bash
