@@ -29,7 +29,7 @@ except ConfigError as error:
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "tutorials"
 BLOCK = re.compile(r"^(<!-- needs libzmq -->\n)?```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"<!-- file: (\S+) -->\n```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
-MOST = {"--events": 20, "--pileup": 8}
+MOST = {"--events": 20, "--pileup": 8, "--duration": 12}
 SHIM = """#!/bin/bash
 case "$1" in
   simulate) exec {command} "$@" --cache {cache} ;;
@@ -73,7 +73,8 @@ def script(page: str, http: int, ingest: int) -> str:
     text = "\n".join(lines)
     for option, most in MOST.items():
         text = re.sub(rf"{option} (\d+)", lambda m, option=option, most=most: f"{option} {min(int(m[1]), most)}", text)
-    text = text.replace("--process ttbar", "--process minbias")  # whose collisions pileup is made of in any case
+    # Minimum bias is what pileup is made of in any case.
+    text = text.replace("sleep 8", "sleep 3").replace("--process ttbar", "--process minbias")
     return text.replace("127.0.0.1:8080", f"127.0.0.1:{http}").replace("127.0.0.1:7400", f"127.0.0.1:{ingest}")
 
 
