@@ -59,13 +59,16 @@ COMMANDS: dict[str, str] = {
 
 #: Modules that come with an extra of the distribution.
 EXTRAS = {
+    "awkward": "data",
     "cupy": "cuda",
     "cupyx": "cuda",
     "lightgbm": "train",
     "matplotlib": "validate",
     "opentelemetry": "otel",
+    "pyarrow": "data",
     "pythia8mc": "sim",
     "torch": "torch",
+    "uproot": "data",
 }
 
 EXIT_FAILED = 1

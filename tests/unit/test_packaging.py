@@ -110,6 +110,14 @@ def test_readme_names_commands_that_exist() -> None:
     assert set(re.findall(r"(?:`|^)make ([a-z]+)", text, re.MULTILINE)) <= targets
 
 
+def test_the_page_about_installing_has_every_extra_of_users() -> None:
+    page = (ROOT / "docs" / "installing.md").read_text()
+    ours = {"test", "fuzz", "lint", "docs"}
+    assert re.findall(r"^\| `([a-z]+)` \|", page, re.MULTILINE) != []
+    assert set(re.findall(r"^\| `([a-z]+)` \|", page, re.MULTILINE)) == set(PROJECT["project"]["optional-dependencies"]) - ours
+    assert f"hltfarm-{PROJECT['project']['version']}-" in page
+
+
 @pytest.mark.parametrize("workflow", ["ci.yml", "wheels.yml"])
 def test_workflows_run_the_commands_of_developers(workflow: str) -> None:
     """Actions are held to a version, nothing but reading is permitted, no secret is needed; make targets exist."""
