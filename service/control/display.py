@@ -24,6 +24,7 @@ from hltfarm.proto.errors import BackendError
 from hltfarm.proto.events import EventId, RawEvent
 from hltfarm.proto.messages import FAILED, KeptEvent, RunConfig
 from hltfarm.proto.results import RESULT
+from hltfarm.service.control.looked_at import LookedAt
 from hltfarm.service.ingest.sample_writer import EVENTS, write_sample
 from hltfarm.service.replay import link
 from hltfarm.service.replay.session import Child
@@ -104,6 +105,7 @@ class Display:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="show-events")
         self._tasks: dict[str, asyncio.Task[Shown]] = {}
         self._cache: OrderedDict[str, Shown] = OrderedDict()
+        self.looked_at = LookedAt()
         self._child: Child | None = None  # of the thread, but for its end
         self._prepared: tuple[RunConfig, link.Prepared] | None = None
         self._idle: asyncio.TimerHandle | None = None

@@ -74,9 +74,13 @@ async def errors(context: ContextDep, limit: Limit = 50) -> ErrorList:
 
 
 async def _find(context: Context, event_id: str) -> tuple[str, KeptEvent, bytes]:
-    found = await context.link.recent_event(event_id)
+    looked_at = context.display.looked_at
+    found = looked_at.get(event_id)
     if found is None:
-        raise HTTPException(404, f"no ingest has the event {event_id} (any more); they keep the latest ones")
+        found = await context.link.recent_event(event_id)
+        if found is None:
+            raise HTTPException(404, f"no ingest has the event {event_id} (any more); they keep the latest ones")
+        looked_at.keep(event_id, found)
     return found
 
 

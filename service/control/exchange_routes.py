@@ -94,6 +94,7 @@ class Programmes(BaseModel):
     lumisection: int = Field(description="highest that has begun; 0 before the first event")
     programmes: list[ProgrammeModel]
     pending: PendingModel | None
+    shadow: bool = Field(description="whether a shadow decides beside them: `/v1/shadow`")
 
 
 class Share(BaseModel):
@@ -201,13 +202,14 @@ async def programmes(context: ContextDep) -> Programmes:
     """What decides the present run, from which lumisection on, and how many events each decided."""
     snapshot = (await context.farm.look(max_age_s=0.1)).snapshot
     if snapshot is None:
-        return Programmes(run=None, lumisection=0, programmes=[], pending=None)
+        return Programmes(run=None, lumisection=0, programmes=[], pending=None, shadow=False)
     present = current(snapshot)
     return Programmes(
         run=snapshot.run,
         lumisection=snapshot.lumi,
         programmes=[ProgrammeModel.of(programme, present) for programme in snapshot.programmes],
         pending=None if snapshot.pending is None else PendingModel.of(snapshot.pending),
+        shadow=snapshot.shadow is not None,
     )
 
 

@@ -57,6 +57,11 @@ export class Table<R> {
     this.draw();
   }
 
+  /** What to say while there are no rows. */
+  whenEmpty(text: string): void {
+    say(this.none, text);
+  }
+
   /** Mark a row; brings it into view if `reveal`. */
   select(key: string | null, reveal = false): void {
     this.selected = key;

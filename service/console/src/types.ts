@@ -148,6 +148,7 @@ export interface Programmes {
   lumisection: number;
   programmes: Programme[];
   pending: { menu: string; model: string; event_model: string; waits_for: string[]; error: string | null } | null;
+  shadow: boolean;
 }
 
 export interface Share {
@@ -263,8 +264,9 @@ export interface EventDetail {
     vertex: number[];
   };
   vertices: { z: number[]; ndof: number[]; chi2: number[]; sum_pt2: number[]; n_tracks: number[] };
-  beam_spot: BeamSpot;
-  field_tesla: number;
+  /** Null where the event could not be reconstructed. */
+  beam_spot: BeamSpot | null;
+  field_tesla: number | null;
   occupancy?: { layer: number[]; fired: number[]; pixels: number[] } | null;
 }
 
@@ -283,4 +285,5 @@ export interface Geometry {
   detector: string;
   layers: Layer[];
   modules?: { layer: number[]; corners: number[] } | null;
+  beam_spot?: BeamSpot | null;
 }

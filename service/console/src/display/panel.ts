@@ -99,6 +99,7 @@ export class Panel {
   private update(what: "all" | "mark"): void {
     const { drawn } = this;
     if (what === "all") {
+      this.tracks.whenEmpty(drawn.scene === null ? "No event is shown." : drawn.scene.tracks.length === 0 ? "The event has no track." : "No track passes the filters.");
       this.tracks.update(drawn.visible);
       this.vertices.update(drawn.scene?.vertices ?? []);
       this.vertices.select(drawn.filters.vertex === null ? null : `${drawn.filters.vertex}`);

@@ -13,6 +13,7 @@ export abstract class Plane {
   protected view: Viewport | null = null;
   protected home: Viewport | null = null;
   private readonly tip = h("div", { class: "plane-tip", hidden: true });
+  private scene: Scene | null = null;
   private frame = 0;
   private drag: { x: number; y: number; moved: boolean } | null = null;
 
@@ -45,7 +46,7 @@ export abstract class Plane {
 
   /** All of the detector in view. */
   reset(): void {
-    this.home = this.view = null;
+    this.view = this.home;
     this.redraw();
   }
 
@@ -75,6 +76,8 @@ export abstract class Plane {
     const ratio = window.devicePixelRatio || 1;
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
+    if (scene !== this.scene) this.home = this.view = null;
+    this.scene = scene;
     if (scene === null) return;
     this.home ??= fit(this.box(scene), width, height, this.margin, this.square);
     const view = (this.view ??= this.home);

@@ -22,7 +22,7 @@ export class RPhi extends Plane {
   }
 
   protected ground(context: CanvasRenderingContext2D, view: Viewport, scene: Scene): void {
-    const { x, y } = scene.event.beam_spot;
+    const { x, y } = scene.spot;
     const [cx, cy] = [toPixelX(view, -x), toPixelY(view, -y)];
     context.strokeStyle = colour("detector");
     for (const layer of scene.geometry.layers) {
@@ -71,7 +71,7 @@ export class RZ extends Plane {
   }
 
   protected ground(context: CanvasRenderingContext2D, view: Viewport, scene: Scene): void {
-    const shift = scene.event.beam_spot.z;
+    const shift = scene.spot.z;
     context.fillStyle = colour("detector");
     context.globalAlpha = 0.55;
     for (const layer of scene.geometry.layers) {

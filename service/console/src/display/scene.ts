@@ -1,5 +1,5 @@
 // One event ready to be drawn: ways of tracks, hits of tracks, and which of them pass the filters. Pure.
-import type { EventDetail, Geometry, Layer } from "../types";
+import type { BeamSpot, EventDetail, Geometry, Layer } from "../types";
 import * as helix from "./helix";
 import { ofLayer, ofPt, ofQuality, ofVertex, type Tone } from "./palette";
 
@@ -50,11 +50,14 @@ export class Scene {
   readonly layers: Map<number, Layer>;
   /** Track of a hit, -1 for none: the best one where several share it. */
   readonly trackOfHit: Int32Array;
+  /** Where positions count from, in the frame of the detector. */
+  readonly spot: BeamSpot;
 
   constructor(
     readonly event: EventDetail,
     readonly geometry: Geometry,
   ) {
+    this.spot = event.beam_spot ?? geometry.beam_spot ?? { x: 0, y: 0, z: 0 };
     this.layers = new Map(geometry.layers.map((layer) => [layer.id, layer]));
     this.trackOfHit = new Int32Array(event.hits.x.length).fill(-1);
     this.tracks = event.tracks.pt.map((_pt, index) => this.track(index));
@@ -69,7 +72,8 @@ export class Scene {
   }
 
   private track(index: number): Track {
-    const { tracks, hits, field_tesla: tesla } = this.event;
+    const { tracks, hits } = this.event;
+    const tesla = this.event.field_tesla ?? 0;
     const of = (column: number[]): number => column[index] ?? 0;
     const own = tracks.hits.slice(of(tracks.hit_offsets), tracks.hit_offsets[index + 1]);
     const way = { pt: of(tracks.pt), eta: of(tracks.eta), phi: of(tracks.phi), tip: of(tracks.tip), zip: of(tracks.zip), charge: of(tracks.charge) };
@@ -108,7 +112,7 @@ export class Scene {
 
   /** Largest radius and |z| of the detector, relative to the beam spot. */
   get extent(): { r: number; z: number } {
-    const { x, y, z } = this.event.beam_spot;
+    const { x, y, z } = this.spot;
     const { layers } = this.geometry;
     if (layers.length === 0) return { r: 20, z: 60 };
     return { r: Math.max(...layers.map((layer) => layer.r_max)) + Math.hypot(x, y), z: Math.max(...layers.map((layer) => Math.max(layer.z_max, -layer.z_min))) + Math.abs(z) };

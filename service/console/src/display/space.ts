@@ -102,7 +102,7 @@ export class Space {
     if (scene !== null) {
       this.detector.add(...this.frameOf(scene));
       this.event.add(this.hitsOf(scene), this.tracksOf(scene), this.verticesOf(scene));
-      const { x, y, z } = scene.event.beam_spot;
+      const { x, y, z } = scene.spot;
       this.detector.position.set(-x, -y, -z);
       if (this.scene === null) this.reset();
     }

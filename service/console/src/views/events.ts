@@ -54,6 +54,7 @@ export class Events implements View {
       if (this.current !== null && this.everything) void this.load(this.current);
     });
     this.poll = new Poll(() => this.look(), 2000, (error) => this.fault.tell(error));
+    this.raw.hidden = true;
     this.tell("Pick an event on the left.");
   }
 
@@ -126,6 +127,7 @@ export class Events implements View {
     } catch (error) {
       if (turn !== this.turn) return;
       this.shown = null;
+      this.raw.hidden = true;
       this.drawn.load(null);
       say(this.title, "");
       this.facts.replaceChildren();
@@ -204,5 +206,5 @@ export class Events implements View {
 function entry(event: EventEntry): HTMLElement {
   const what = event.kind === "error" ? plain(event.reason ?? "error") : event.paths.length === 0 ? NOTHING : event.paths.join(", ");
   return h("li", { class: `event-entry ${event.kind}` }, h("a", { href: `#/events/${event.id}`, title: what },
-    h("span", { class: "event-number" }, h("i", { class: `dot small tone-${event.kind === "error" ? "bad" : "good"}` }), `${event.run} : ${event.lumi} : ${event.event}`), h("time"), h("small", {}, what)));
+    h("span", { class: "event-number" }, h("i", { class: `dot small tone-${event.kind === "error" ? "bad" : "good"}` }), `LS ${event.lumi}`), h("time"), h("small", {}, what), h("small", { class: "event-id" }, `${event.run} : ${event.event}`)));
 }

@@ -67,9 +67,8 @@ export class Menu implements View {
 
   private async look(): Promise<void> {
     const { api } = this.farm;
-    const [{ menu, paths }, programmes, shadow] = await Promise.all([
-      api.get<{ menu: string | null; paths: Path[] }>("v1/paths"), api.get<Programmes>("v1/programmes"), orNothing(api.get<Shadow>("v1/shadow")),
-    ]);
+    const [{ menu, paths }, programmes] = await Promise.all([api.get<{ menu: string | null; paths: Path[] }>("v1/paths"), api.get<Programmes>("v1/programmes")]);
+    const shadow = programmes.shadow ? await orNothing(api.get<Shadow>("v1/shadow")) : null;
     this.paths.update(paths);
     this.programmes.update(programmes.programmes);
     const { pending } = programmes;
