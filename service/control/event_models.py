@@ -213,7 +213,7 @@ def display(endpoint: str, kept: KeptEvent, shown: Shown, *, every_track: bool) 
         "error": shown.error,
         "differences": list(shown.differences),
     }
-    place = {name: float(values[0]) for name, values in tables.get("detector", {}).items()}
+    place = {name: round(float(values[0]), 6) for name, values in tables.get("detector", {}).items()}
     field = place.pop("field_tesla", None)
     return {
         "meta": meta,

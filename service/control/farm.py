@@ -384,7 +384,9 @@ class FarmControl:
             if snapshot.menu_hash and self._models is None:  # the first; `activations` has the others
                 self._models = models = snapshot.models
                 self.recorder.write(f"the models of run {run}", lambda registry: registry.runs.decided_by(run, models))
-        elif self._ending is Outcome.RESET and snapshot.run is None and snapshot.totals.received >= self._earlier.received:
+        elif (
+            Outcome.RESET in (self._ending, self._doubtful) and snapshot.run is None and snapshot.totals.received >= self._earlier.received
+        ):
             self._ledger = without(snapshot.totals, self._earlier)  # a reset ingest has no run, but what it counted last was this one
         self.strays.observe(view, run)
         if self.strays.gone(view):

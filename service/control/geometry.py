@@ -61,8 +61,8 @@ def geometry(detector: Detector, *, outlines: bool) -> dict[str, Any]:
             "layer": detector.modules.layer.tolist() if outlines else [],
             "corners": outline.round(DECIMALS).ravel().tolist() if outlines else [],
         },
-        "beam_spot": {name: float(getattr(spot, name)) for name in ("x", "y", "z", "sigma_x", "sigma_y", "sigma_z")},
-        "field_tesla": float(detector.field_tesla),
+        "beam_spot": {name: round(float(getattr(spot, name)), 6) for name in ("x", "y", "z", "sigma_x", "sigma_y", "sigma_z")},
+        "field_tesla": round(float(detector.field_tesla), 6),
     }
 
 

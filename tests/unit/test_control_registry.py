@@ -13,10 +13,10 @@ import msgspec
 import pytest
 
 from hltfarm.proto.errors import BackendError
-from hltfarm.proto.messages import Snapshot
+from hltfarm.proto.messages import RunConfig, Snapshot
 from hltfarm.service.control.alone import run_control
 from hltfarm.service.control.farm import FarmControl
-from hltfarm.service.control.link import IngestView, view_of
+from hltfarm.service.control.link import FarmView, IngestView, UnreachableError, view_of
 from hltfarm.service.control.run_counters import RunCounters
 from hltfarm.service.control.settings import ControlSettings
 from hltfarm.service.registry import RunCounts
@@ -81,6 +81,35 @@ def test_counters_of_a_run_are_its_own_and_kept_up_to_date() -> None:
         await until_counted(client, 2, {"HLT_A": 0, "HLT_B": 0, "HLT_C": 0})
 
     run(link, test, counters_s=0.01)
+
+
+class LateLink(CountingLink):
+    """An ingest that is slow: it carries a reset out, and its answer comes when nobody waits for it any more."""
+
+    async def command(self, op: str, config: RunConfig | None = None, worker: str | None = None) -> FarmView:
+        view = await super().command(op, config, worker)
+        if op == "reset":
+            raise UnreachableError("ingest did not answer 'reset' within 2 s")
+        return view
+
+
+def test_the_ledger_of_a_run_whose_reset_was_answered_too_late_is_that_of_its_end() -> None:
+    link = LateLink()
+
+    async def test(client: httpx.AsyncClient) -> None:
+        await begin(client)
+        link.received, link.in_flight = 9, 4
+        await until_counted(client, 1, {"HLT_A": 0, "HLT_B": 0})
+        async with asyncio.timeout(10):
+            while (await client.get("/v1/status")).json()["ledger"]["in_flight"] != 4:
+                await asyncio.sleep(0.01)
+        assert (await client.post("/v1/control/reset")).status_code == 503
+        async with asyncio.timeout(10):
+            while (end := await record(client, 1))["outcome"] == "running":
+                await asyncio.sleep(0.01)
+        assert (end["outcome"], end["ledger"]["received"], end["ledger"]["in_flight"], end["ledger"]["mismatch"]) == ("reset", 9, 0, 0)
+
+    run(link, test)
 
 
 def test_a_control_that_restarts_goes_on_counting(tmp_path: Path) -> None:
