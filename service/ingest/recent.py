@@ -19,7 +19,8 @@ from hltfarm.service.ingest.programmes import Entry
 ACCEPTED_KEPT = 32
 FAILED_KEPT = 16
 FAILED_TOLD = 256  # events of the error stream that are told of without their payload
-PERIOD_NS = 200_000_000  # between two copies of accepted events
+PERIOD_NS = 200_000_000  # between two copies of accepted events, as long as there is room
+FULL_PERIOD_NS = 1_000_000_000  # and when one has to go for each: too short, and what somebody sees in a list is gone when he asks for it
 BURST = 8  # copies of failed events within a second
 PATHS_SEEN = 1024  # names that are remembered; menus come and go
 CANDIDATES = 16  # accepted events of a batch among which one is chosen
@@ -66,6 +67,7 @@ class RecentEvents:
         self.due_ns = now_ns + PERIOD_NS
         if info.size_bytes > self._max_bytes:
             return
+        before = len(self._accepted)
         self._make_room(info.size_bytes)
         kept = self._copy(info, programme, payload)
         self._seen |= dict.fromkeys(info.paths, self._serial)
@@ -74,6 +76,8 @@ class RecentEvents:
         if len(self._accepted) >= ACCEPTED_KEPT:
             self._drop(self._accepted, self._least_wanted(kept))
         self._accepted.append(kept)
+        if len(self._accepted) <= before:
+            self.due_ns = now_ns + FULL_PERIOD_NS
 
     def _least_wanted(self, new: Kept) -> int:
         """Place of the event that goes: the oldest one of another run, or all of whose paths later ones have; else the oldest of all."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hltfarm.proto.messages import ACCEPTED, FAILED, Command, EventInfo, RunConfig
 from hltfarm.service.ingest.programmes import Entry
 from hltfarm.service.ingest.questions import answer
-from hltfarm.service.ingest.recent import ACCEPTED_KEPT, BURST, FAILED_KEPT, FAILED_TOLD, PERIOD_NS, RecentEvents
+from hltfarm.service.ingest.recent import ACCEPTED_KEPT, BURST, FAILED_KEPT, FAILED_TOLD, FULL_PERIOD_NS, PERIOD_NS, RecentEvents
 
 PROGRAMME = Entry(1, RunConfig(run=1, menu="text"), menu_hash="feed", conditions="c0")
 SECOND_NS = 1_000_000_000
@@ -64,14 +64,18 @@ def test_the_latest_are_kept_newest_first() -> None:
     assert recent.find("nonsense") is None
 
 
-def test_at_most_five_a_second_are_due() -> None:
-    recent = RecentEvents(1 << 20, "aa")
+@pytest.mark.parametrize("most", [ACCEPTED_KEPT, 4])
+def test_five_a_second_are_due_and_one_when_there_is_no_room(most: int) -> None:
+    recent = RecentEvents(10 * most, "aa")
     due = 0
     for now_ns in range(0, 10 * SECOND_NS, 1_000_000):  # a batch every millisecond
         if now_ns >= recent.due_ns:
             due += 1
             add(recent, due, "p", now_ns=now_ns)
-    assert due == recent.copies == 10 * SECOND_NS // PERIOD_NS == 50
+    fast = most + 1  # the first that another had to go for, too
+    rest_ns = 10 * SECOND_NS - (fast - 1) * PERIOD_NS
+    assert due == recent.copies == fast + (rest_ns - 1) // FULL_PERIOD_NS
+    assert len(events(recent)) == most
 
 
 def test_a_rare_path_is_chosen_and_stays() -> None:
