@@ -1,4 +1,4 @@
-"""Events of a consumer into output files: the work of `hltfarm tap`."""
+"""Events of a consumer into files: the work of `hltfarm tap`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from hltfarm.proto.framing import checksum
 from hltfarm.service.consumer import Consumer, StreamEvent
+from hltfarm.service.export import SUFFIXES, EventSink, RootLayout
 from hltfarm.service.output.detectors import DetectorBlocks
 from hltfarm.service.output.events import OutputEvent
 from hltfarm.service.output.hlt_file import Opening, OutputFile, Place
@@ -34,14 +35,16 @@ def run_tap(
     count: int = 0,
     seconds: float = 0.0,
     poll_s: float = 0.5,
+    layout: RootLayout = RootLayout.RNTUPLE,
     clock: Callable[[], float] = time.monotonic,
 ) -> Tapped:
     """Take events until there are `count` of them or `seconds` are over (0: neither), or until KeyboardInterrupt, which ends it in order.
 
-    With `out`, events are in the file, and on the medium, before they are confirmed. Where another menu or model decides, `out` gets
-    a further part. Raises OSError if the disk refuses; the events of the last poll are not confirmed then.
+    If `out` is an .hlt file, events are in it, and on the medium, before they are confirmed. Columns (.root, .parquet, .arrow) are
+    of use when the file is complete, and are written block by block: only for consumers that may miss events. Where another menu or
+    model decides, `out` gets a further part. Raises OSError if the disk refuses; the events of the last poll are not confirmed then.
     """
-    result, files = Tapped(), _Files(out) if out is not None else None
+    result, files = Tapped(), _files_for(out, layout) if out is not None else None
     end = clock() + seconds if seconds else float("inf")
     try:
         with suppress(KeyboardInterrupt):
@@ -60,6 +63,37 @@ def run_tap(
         if files is not None:
             result.files = files.close()
     return result
+
+
+class _Target(Protocol):
+    def write(self, events: list[StreamEvent]) -> None: ...
+
+    def close(self) -> list[Path]: ...
+
+
+def _files_for(out: Path, layout: RootLayout) -> _Target:
+    return _Columns(EventSink(out, metadata={"made_by": "tap"}, layout=layout)) if out.suffix in SUFFIXES else _Files(out)
+
+
+class _Columns:
+    """Tracks, vertices and decisions in a sink."""
+
+    def __init__(self, sink: EventSink) -> None:
+        self._sink = sink
+
+    def write(self, events: list[StreamEvent]) -> None:
+        """Append events; if that fails, the file that is not complete goes."""
+        try:
+            for event in events:
+                self._sink.append(event)
+        except BaseException:
+            self._sink.abort()
+            raise
+
+    def close(self) -> list[Path]:
+        """Complete the present file; all that were."""
+        self._sink.close()
+        return self._sink.files
 
 
 class _Files:
