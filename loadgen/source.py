@@ -36,14 +36,18 @@ class EventSource(Protocol):
         """Truth of event i, None where there is none. Arrays as in docs/sample-format.md."""
 
 
+def located(path: str | Path) -> Path:
+    """Where a source is: the path, or that of the shipped sample of this name."""
+    p = Path(path)
+    return p if p.exists() else SHIPPED.get(str(path), p)
+
+
 def open_source(path: str | Path) -> EventSource:
     """A `.hlt` sample file, a folder that has some, a data directory of pixeltrack-standalone, or the name of a shipped sample.
 
     Raises SampleError if it is none of them.
     """
-    p = Path(path)
-    if not p.exists():
-        p = SHIPPED.get(str(path), p)
+    p = located(path)
     if p.is_dir():
         if sample_files(p):
             return SampleFolder(p)

@@ -16,6 +16,7 @@ from hltfarm.service.export import EventSink
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description="send the events of a sample, keep decisions, tracks and vertices")
     parser.add_argument("sample")
     parser.add_argument("--ingest", default="tcp://127.0.0.1:7400")
@@ -23,7 +24,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     decided = accepted = 0
-    with Client(arguments.ingest, "client-to-file") as client, EventSink(arguments.out) as sink:
+    with Client(arguments.ingest, "client-to-file") as client, EventSink(arguments.out, metadata={"made_by": "client_to_file"}) as sink:
         client.wait_open(timeout=60)
         sample = open_source(arguments.sample)
         for event in (sample[i] for i in range(len(sample))):

@@ -4,8 +4,8 @@
     python docs/examples/plot_events.py events.root --out events.png
 
 Where truth is in a file of its own (`hltfarm export ttbar.hlt --out truth.parquet`), `--truth truth.parquet` joins both by event number.
-Needs numpy, awkward, matplotlib, and uproot or pyarrow; nothing of hltfarm. A particle counts as found if a track of the same charge is near
-it in direction: a first look. `hltfarm validate` compares hits, which is the measurement.
+Needs numpy, awkward, matplotlib, and uproot or pyarrow; nothing of hltfarm. A particle counts as found if a track of its charge is near it
+in direction: a first look. `hltfarm validate` compares hits, which is the measurement.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ def read(path: Path, columns: list[str]) -> tuple[Any, dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    table = parquet.read_table(path, columns=columns) if path.suffix == ".parquet" else pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    if path.suffix == ".parquet":
+        table = parquet.read_table(path, columns=columns)
+    else:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()  # mapped: columns that are not used are not read
     return ak.from_arrow(table.select(columns)), json.loads(table.schema.metadata[b"hltfarm"])
 
 
@@ -69,6 +72,7 @@ def interval(k: Any, n: Any) -> tuple[Any, Any]:
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description="pt spectrum and efficiency of a file of events")
     parser.add_argument("events", type=Path)
     parser.add_argument("--truth", type=Path, help="file with the particles, if `events` has none")
@@ -105,7 +109,7 @@ def main() -> None:
     hard = pt > 1.0
     right.set_title(f"charged, |η| < 2.4, r < 1 cm; above 1 GeV: {near[hard].mean():.3f}", fontsize=10)
     made = about["sources"][0]["file"] if about.get("sources") else about.get("made_by", "")
-    left.set_title(f"{arguments.events.name} (from {made}, hltfarm {about['version']})", fontsize=10)
+    left.set_title(f"{arguments.events.name} (of {made}, hltfarm {about['version']})", fontsize=10)
     figure.savefig(arguments.out, dpi=110)
     print(f"{len(events)} events, {len(ak.flatten(loose.pt))} loose tracks, {near[hard].sum()} of {hard.sum()} particles above 1 GeV found")
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hltfarm.loadgen.sample import Sample
 from hltfarm.loadgen.sample_folder import sample_files
+from hltfarm.loadgen.source import located
 from hltfarm.proto.errors import LayoutError, SampleError
 from hltfarm.proto.events import EventId
 from hltfarm.proto.results import layout_dtype
@@ -59,8 +60,10 @@ class Holds:
 
 
 def survey(sources: Sequence[Path], cut: Cut) -> list[Holds]:
-    """The files of the sources (files, folders) that have events which pass. Raises SampleError if a file cannot be read, if none has some,
-    or if files with and without decisions are mixed."""
+    """The files of the sources (files, folders, names of shipped samples) that have events which pass.
+
+    Raises SampleError if a file cannot be read, if no event passes, or if decisions have different fields, or some files have none.
+    """
     found, streams = list[Holds](), dict[str, None]()
     for path in _files(sources):
         holds = _look(Sample(path), cut)
@@ -111,7 +114,7 @@ def truth_tables(arrays: Mapping[str, NDArray[Any]] | None, tables: Sequence[str
 def fingerprints(sources: Sequence[Path]) -> list[dict[str, Any]]:
     """Name, size and SHA-256 of every file of the sources. Raises SampleError for one that cannot be read."""
     found = []
-    for source in sources:
+    for source in map(located, sources):
         files = [source] if source.is_file() else sample_files(source) or sorted(path for path in source.iterdir() if path.is_file())
         for path in files:
             try:
@@ -125,7 +128,7 @@ def fingerprints(sources: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def _files(sources: Sequence[Path]) -> Iterator[Path]:
-    for source in sources:
+    for source in map(located, sources):
         if not source.exists():
             raise SampleError(f"{source}: no such file or folder; name .hlt files, or folders that have some")
         files = sample_files(source) if source.is_dir() else [source]

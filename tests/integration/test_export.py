@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +29,7 @@ from tests.integration.ingest_farm import DEADLINE_S, RUN, Farm
 from tests.integration.test_reply_columns import DEMO, MENU, RealFarm
 from tests.unit.event_tables import columns_of, metadata_of
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 PATH = "passed_HLT_Vertices"
 
 
@@ -80,6 +83,7 @@ def test_all_sides_tell_the_same_bits(
         assert tapping.result(DEADLINE_S) == 0
     assert f"{len(accepted)} events" in capsys.readouterr().out
     farm.command("stop")
+    farm.wait(lambda s: (s.outputs[0].closed_files, s.outputs[0].open_files) == (1, 0))
     assert cli.run(["export", str(tmp_path / "output"), "--out", str(tmp_path / "files.arrow")]) == 0
 
     wanted = _wanted(result, accepted)
@@ -151,6 +155,30 @@ def _compare(found: dict[str, NDArray[Any] | Lists], wanted: dict[str, NDArray[A
             got = column[order]
         assert (got.dtype, got.tobytes()) == (values.dtype, values.tobytes()), name
     assert found[PATH].all()  # type: ignore[union-attr]
+
+
+def test_decisions_of_a_client_and_output_files_are_plotted_with_truth_of_the_sample(farm: Farm, tmp_path: Path) -> None:
+    client = script("client_to_file.py", DEMO, "--ingest", farm.settings.clients_url, "--out", tmp_path / "decided.root")
+    accepted = farm.snapshot().ledger.accepted
+    farm.command("stop")
+    farm.wait(lambda s: (s.outputs[0].closed_files, s.outputs[0].open_files) == (1, 0))
+    assert client.startswith(f"{len(open_source(DEMO))} decisions, {accepted} accepted")
+    assert cli.run(["export", str(tmp_path / "output"), "--out", str(tmp_path / "files.parquet")]) == 0
+    assert cli.run(["export", "demo", "--out", str(tmp_path / "truth.arrow"), "--table", "particles"]) == 0
+    told = {
+        script("plot_events.py", tmp_path / name, "--truth", tmp_path / "truth.arrow", "--out", tmp_path / f"{name}.png")
+        for name in ("decided.root", "files.parquet")
+    }
+    assert len(told) == 1
+    assert f"{accepted} events" in told.pop()
+
+
+def script(name: str, *arguments: object) -> str:
+    """Run a script of the examples; what it prints."""
+    command = [sys.executable, "-P", "-W", "error", str(EXAMPLES / name), *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout
 
 
 def test_tap_says_what_it_cannot_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -32,7 +34,8 @@ from hltfarm.service.output.hlt_file import Opening, OutputFile, Place
 from hltfarm.service.output.hlt_file import metadata_of as metadata
 from tests.unit.event_tables import FORMATS, columns_of, metadata_of
 
-DEMO = Path(__file__).resolve().parents[2] / "loadgen" / "data" / "demo.hlt"
+ROOT = Path(__file__).resolve().parents[2]
+DEMO, EXAMPLE = ROOT / "loadgen" / "data" / "demo.hlt", ROOT / "docs" / "examples" / "plot_events.py"
 COMMAND = [sys.executable, "-P", "-c", "from hltfarm.service.cli import main; main()"]
 PATHS = (PathInfo("HLT_A", "physics"), PathInfo("HLT_B", "monitoring"))
 Refused = Callable[..., str]
@@ -61,7 +64,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
 def reco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo sample, read twice (12 events), in all formats."""
     folder = tmp_path_factory.mktemp("reco")
-    common = ["reco", str(DEMO), "--backend", "cpu", "--threads", "1", "--events", "9", "--json", str(folder / "reco.json")]
+    common = ["reco", "demo", "--backend", "cpu", "--threads", "1", "--events", "9", "--json", str(folder / "reco.json")]
     assert cli.run([*common, "--out", str(folder / "events.npz")]) == 0
     tables = [option for table in ("tracks", "vertices", "hits", "particles") for option in ("--table", table)]
     for name in FORMATS:
@@ -129,6 +132,38 @@ def test_reco_says_at_once_what_it_cannot_write(refused: Refused, tmp_path: Path
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert "install hltfarm[data]" in refused(*common, str(tmp_path / "x.parquet"), code=1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_plots_of_the_example_are_the_same_from_every_format(
+    reco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = set()
+    for name in FORMATS:
+        picture = tmp_path / f"{name}.png"
+        monkeypatch.setattr(sys, "argv", ["plot_events.py", str(reco / name), "--out", str(picture)])
+        runpy.run_path(str(EXAMPLE), run_name="__main__")
+        told.add(capsys.readouterr().out)
+        assert _drawn(picture) > 5000
+    (line,) = told
+    found = re.fullmatch(r"(\d+) events, (\d+) loose tracks, (\d+) of (\d+) particles above 1 GeV found\n", line)
+    assert found is not None, line
+    quality = columns_of(reco / "events.arrow")["track_quality"]
+    assert isinstance(quality, Lists)
+    assert (int(found[1]), int(found[2])) == (9, int((quality.values >= 2).sum()))
+    sample, wanted = Sample(DEMO), 0
+    for i in range(9):
+        t = sample.truth(i % len(sample)) or {}
+        prompt = (t["part_vtx"] >= 0) & (np.hypot(t["part_vx"], t["part_vy"]) < 1) & (abs(t["part_eta"]) < 2.4)
+        wanted += int((prompt & (t["part_q"] != 0) & (t["part_pt"] > 1)).sum())
+    assert int(found[4]) == wanted
+    assert 0.8 < int(found[3]) / wanted < 1
+
+
+def _drawn(picture: Path) -> int:
+    """Pixels that are not white."""
+    from matplotlib.image import imread
+
+    return int((imread(picture)[..., :3] < 0.99).any(axis=-1).sum())
 
 
 # -- export ----------------------------------------------------------------------------------------------------------------
@@ -242,7 +277,7 @@ def test_export_chooses_events(outputs: Path, tmp_path: Path, options: list[str]
 
 def test_export_of_a_sample_gives_its_truth(tmp_path: Path) -> None:
     tables = [option for table in TRUTH for option in ("--table", table)]
-    assert cli.run(["export", str(DEMO), "--out", str(tmp_path / "truth.root"), *tables]) == 0
+    assert cli.run(["export", "demo", "--out", str(tmp_path / "truth.root"), *tables]) == 0
     found, sample = columns_of(tmp_path / "truth.root"), Sample(DEMO)
     truth = [sample.truth(i) or {} for i in range(len(sample))]
     prefixes = {"particles": "particle_", "collisions": "collision_", "crossings": "crossing_", "pixels": "pixel_"}
