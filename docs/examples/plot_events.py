@@ -108,8 +108,8 @@ def main() -> None:
     right.grid(alpha=0.3)
     hard = pt > 1.0
     right.set_title(f"charged, |η| < 2.4, r < 1 cm; above 1 GeV: {near[hard].mean():.3f}", fontsize=10)
-    made = about["sources"][0]["file"] if about.get("sources") else about.get("made_by", "")
-    left.set_title(f"{arguments.events.name} (of {made}, hltfarm {about['version']})", fontsize=10)
+    sources = "".join(f"of {source['file']}, " for source in about.get("sources", [])[:1])
+    left.set_title(f"{arguments.events.name} ({sources}hltfarm {about['version']})", fontsize=10)
     figure.savefig(arguments.out, dpi=110)
     print(f"{len(events)} events, {len(ak.flatten(loose.pt))} loose tracks, {near[hard].sum()} of {hard.sum()} particles above 1 GeV found")
 
