@@ -47,11 +47,14 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     assert config.nav is not None
     sections: dict[str, list[Any]] = {name: entries for section in config.nav for name, entries in section.items()}
     known = set(in_nav(config.nav))
+    tutorials: list[Any] = []
     for path in sorted(path.removeprefix("docs/") for path in pages.tracked() if path.startswith("docs/") and path.endswith(".md")):
         folder = path.partition("/")[0]
         if path in known or folder in ("site", "decisions", "reports"):
             continue
-        sections["Start" if folder == "tutorials" else "Operate"].append(path)
+        (tutorials if folder == "tutorials" else sections["Operate"]).append(path)
+    if tutorials:
+        sections["Start"].append({"Tutorials": tutorials})
     return config
 
 
