@@ -42,10 +42,10 @@ COMMAND = f"{PYTHON} -c 'from hltfarm.service.cli import main; main()'"
 
 
 @pytest.fixture(scope="module")
-def collisions() -> Iterator[Path]:
-    """Generated collisions, which take most of the time, once for all pages."""
-    with tempfile.TemporaryDirectory(prefix="collisions-") as name:
-        yield Path(name)
+def collisions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Generated collisions, which take most of the time: kept for all pages, also those that other processes of the test run work on."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "collisions"
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def script(page: str, http: int, ingest: int) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", sorted(path.name for path in PAGES.glob("*.md")))
 def test_page_runs_as_written(name: str, folder: Path, collisions: Path) -> None:
     page = (PAGES / name).read_text()
@@ -109,7 +109,7 @@ def test_page_runs_as_written(name: str, folder: Path, collisions: Path) -> None
         start_new_session=True,
     )  # fmt: skip
     try:
-        said, _ = shell.communicate(timeout=380)
+        said, _ = shell.communicate(timeout=880)
     except subprocess.TimeoutExpired:
         os.killpg(shell.pid, signal.SIGKILL)
         said, _ = shell.communicate()
