@@ -33,10 +33,12 @@ from hltfarm.service.control.open_farm import OpenFarmLink
 from hltfarm.service.control.settings import ControlSettings
 from hltfarm.service.farm_process import free_ports
 from tests.integration.ingest_farm import payload
+from tests.unit.kubernetes_manifests import written
 
 HLTFARM = [sys.executable, "-P", "-c", "from hltfarm.service.cli import main; main()"]
 WORKER = Path(__file__).with_name("fake_worker.py")
 DEADLINE_S = 30.0
+MANIFEST_CONTROL = "tcp://127.0.0.1:7402"
 MENU = '{"version": 1, "paths": [{"name": "odd"}]}'  # JSON is YAML, and the simple worker reads JSON
 RUN = 1
 
@@ -73,11 +75,17 @@ class Node:
                 time.sleep(0.05)
 
     def drain(self) -> subprocess.CompletedProcess[str]:
-        """What the preStop hook of the manifests does."""
-        return subprocess.run([*HLTFARM, "drain", "--ingest", self.control, "--timeout", "20"], capture_output=True, text=True, timeout=60)
+        """The preStop hook of the Kubernetes manifests, word for word but for the port."""
+        (node,) = [document for _, document in written() if document["kind"] == "StatefulSet"]
+        (ingest,) = node["spec"]["template"]["spec"]["containers"]
+        program, *arguments = ingest["lifecycle"]["preStop"]["exec"]["command"]
+        assert program == "hltfarm"
+        assert MANIFEST_CONTROL in arguments
+        line = [*HLTFARM, *(self.control if part == MANIFEST_CONTROL else part for part in arguments)]
+        return subprocess.run(line, capture_output=True, text=True, timeout=90)
 
     def end(self) -> tuple[int, int]:
-        """What is done to the containers after the hook: the ingest is ended, then the worker."""
+        """What is done to the containers after the hook: the ingest is ended, then the sidecar."""
         codes = []
         for process in (self.ingest, self.worker):
             process.send_signal(signal.SIGTERM)
