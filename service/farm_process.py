@@ -15,7 +15,7 @@ from hltfarm.service.supervisor.processes import LAUNCHER
 
 STOP_S = 30.0  # the farm's own patience with its run and its processes is shorter
 LOOPBACK = "127.0.0.1"
-_SERVE = (sys.executable, "-P", "-c", "from hltfarm.service.cli import main; main()", "serve")
+_HLTFARM = (sys.executable, "-P", "-c", "from hltfarm.service.cli import main; main()")
 
 
 def free_ports(count: int) -> list[int]:
@@ -35,13 +35,15 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def farm_process(arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """`hltfarm serve` with these arguments; ended in order at the end of the block, and killed if that takes too long.
+def farm_process(
+    arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, role: str = "serve"
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`hltfarm serve`, or another role, with these arguments; ended in order at the end of the block, and killed if that takes too long.
 
     It has a session of its own, so that Ctrl-C reaches the caller alone, and dies with the caller. environment: beside the caller's own.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), *_SERVE, *arguments]
+    command = [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), *_HLTFARM, role, *arguments]
     with (
         log.open("wb") as output,
         subprocess.Popen(

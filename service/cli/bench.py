@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hltfarm.service.cli import bench_curve
+from hltfarm.service.cli import bench_control, bench_curve
 from hltfarm.service.cli.bench_farm import farm
 from hltfarm.service.cli.bench_output import output
 from hltfarm.service.cli.options import EngineOption, ModelOption
@@ -252,5 +252,6 @@ def register(app: typer.Typer) -> None:
     group.command()(equality)
     group.command()(farm)
     bench_curve.register(group)
+    bench_control.register(group)
     group.command()(output)
     app.add_typer(group, name="bench")
