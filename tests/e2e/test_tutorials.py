@@ -1,4 +1,5 @@
-"""The tutorials, word for word: every block of commands of a page runs in one shell, in an empty folder with the files beside the page.
+"""The tutorials and the tour of the README, word for word: every block of commands of a page runs in one shell, in an empty folder with the
+files beside the page.
 
 The only liberties: the ports are free ones, generated collisions are kept for the next page, and samples are small.
 """
@@ -63,6 +64,15 @@ def has_c() -> bool:
     return subprocess.run([compiler, "-E", "-x", "c", "-"], input="#include <zmq.h>\n", text=True, capture_output=True).returncode == 0
 
 
+def text_of(name: str) -> str:
+    """A page; of the README its tour, behind the build."""
+    if name != "README.md":
+        return (PAGES / name).read_text()
+    readme = (PAGES.parents[1] / name).read_text()
+    begin = readme.index("Now a farm that stays")
+    return readme[begin : readme.index("\n## ", begin)]
+
+
 def script(page: str, http: int, ingest: int) -> str:
     """The commands of a page, one after the other."""
     lines = ["set -euo pipefail", "trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT"]
@@ -80,9 +90,9 @@ def script(page: str, http: int, ingest: int) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", sorted(path.name for path in PAGES.glob("*.md")))
+@pytest.mark.parametrize("name", ["README.md", *sorted(path.name for path in PAGES.glob("*.md"))])
 def test_page_runs_as_written(name: str, folder: Path, collisions: Path) -> None:
-    page = (PAGES / name).read_text()
+    page = text_of(name)
     work, binaries = folder / "work", folder / "bin"
     work.mkdir()
     binaries.mkdir()
