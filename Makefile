@@ -156,4 +156,4 @@ down:
 	$(COMPOSE) -p hltfarm -f deploy/compose.yml --profile $(PROFILE) --profile monitoring --profile loadgen down
 
 test-containers: venv
-	$(PY) -m pytest tests/containers -v -rs $(PYTEST_ARGS)
+	HLTFARM_TEST_CONTAINERS=1 $(PY) -m pytest tests/containers -v -s -rs $(PYTEST_ARGS)

@@ -108,7 +108,13 @@ class Composed:
         return found
 
     def status(self) -> Any:
-        return self.wait("an answer of the control plane", lambda: self.get("/v1/status"))
+        """Of a farm whose ingest answers."""
+
+        def told() -> Any:
+            found = self.get("/v1/status")
+            return found if found and found["totals"] else None
+
+        return self.wait("a status with the books", told)
 
     def wait_ready(self) -> None:
         self.wait("a farm that is ready", lambda: self.get("/v2/health/ready"))

@@ -160,14 +160,15 @@ def test_an_ingest_killed_under_load(farm: Composed) -> None:
 
 def test_down_under_load_drains(farm: Composed, tmp_path: Path) -> None:
     """What is in flight is decided, the books close and are in the registry; every process ends by itself."""
-    farm.get("/v1/status")
     (ingest,), (control,) = farm.containers("ingest"), farm.containers("control")
     with farm.load("down", events=100_000, rate=150):
         farm.under_load()
         began = time.monotonic()
         farm.compose("stop")
         took = time.monotonic() - began
-    print(f"stop took {took:.1f} s")
+    print(f"stop took {took:.1f} s; what was said:")
+    for container in farm.containers():
+        print("\n".join(f"{container}: {line[:200]}" for line in farm.logs(container).splitlines()[-4:]))
     assert took < GRACE_S
     for container in farm.containers():
         state = farm.inspect(container)["State"]
@@ -177,9 +178,10 @@ def test_down_under_load_drains(farm: Composed, tmp_path: Path) -> None:
     assert "error=0, in_flight=0" in end
     output("docker", "cp", f"{control}:/var/lib/hltfarm/.", str(tmp_path))
     with sqlite3.connect(tmp_path / "runs.db") as database:
-        outcome, ledger = database.execute("select outcome, ledger from runs").fetchone()
-    print(f"registry: {outcome}, {ledger}")
+        outcome, *ledger = database.execute("select outcome, received, accepted, rejected, error, in_flight from runs").fetchone()
+    print(f"registry: {outcome}, received, accepted, rejected, error, in flight: {ledger}")
     assert outcome == "interrupted"  # its ingest had been killed
+    assert ledger == [ledger[1] + ledger[2], ledger[1], ledger[2], 0, 0]
 
 
 def test_nothing_is_left_behind(farm: Composed) -> None:
