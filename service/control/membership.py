@@ -14,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from hltfarm.proto.messages import Snapshot
+import msgspec
+
+from hltfarm.proto.messages import LedgerCounts, Snapshot
 from hltfarm.service.control.link import FarmView, IngestView, view_of
 from hltfarm.service.control.merge import closed_books, leaving, merge
 from hltfarm.service.runcontrol import OPEN
@@ -92,9 +94,15 @@ class Membership:
         self._left[endpoint] = IngestView(endpoint, snapshot)
 
     def _put_away(self, snapshot: Snapshot) -> None:
-        book = closed_books(snapshot)
+        """Add it to the book of its run; those of runs before are one, whose ledgers nobody needs any more."""
+        self._add(closed_books(snapshot))
+        newest = max((run for run in self._older if run is not None), default=None)
+        for run in [run for run in self._older if run not in (None, newest)]:
+            self._add(msgspec.structs.replace(self._older.pop(run), run=None, ledger=LedgerCounts(), programmes=(), lumi=0))
+
+    def _add(self, book: Snapshot) -> None:
         same = self._older.get(book.run)
-        self._older[book.run] = book if same is None else merge([same, book])
+        self._older[book.run] = book if same is None else closed_books(merge([same, book]))
 
     def view(self, views: Sequence[IngestView], now: float) -> FarmView:
         """The farm, given what its members said."""

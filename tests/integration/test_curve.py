@@ -13,11 +13,12 @@ import zmq
 
 from hltfarm.proto import wire
 from hltfarm.proto.errors import AccessError, ConfigError
-from hltfarm.proto.messages import RunState
+from hltfarm.proto.messages import RunConfig, RunState
 from hltfarm.proto.output_wire import Mode
 from hltfarm.service.client import Client, ConnectionLostError
 from hltfarm.service.consumer import Consumer
-from hltfarm.service.control.link import FarmLink
+from hltfarm.service.control.link import FarmLink, RefusedError
+from hltfarm.service.drain import DrainError, drain
 from hltfarm.service.ingest.server import IngestServer
 from hltfarm.service.ingest.settings import IngestSettings
 from hltfarm.service.output.settings import OutputSettings
@@ -199,7 +200,9 @@ def test_consumers_of_the_output_have_keys_of_their_own(tmp_path: Path, pairs: d
         farm.close()
 
 
-def test_control_planes_have_keys_of_their_own(tmp_path: Path, pairs: dict[str, KeyPair], allow: Path) -> None:
+def test_control_planes_have_keys_of_their_own(
+    tmp_path: Path, pairs: dict[str, KeyPair], allow: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     farm = Farm(tmp_path)  # for its thread; the server under test is a second one
     settings = IngestSettings(
         clients_url=f"ipc://{tmp_path}/c2",
@@ -225,12 +228,28 @@ def test_control_planes_have_keys_of_their_own(tmp_path: Path, pairs: dict[str, 
             finally:
                 await link.close()
 
+        async def told() -> None:
+            link = FarmLink([farm.server.control_url], DEADLINE_S, ClientCurve(pairs["farm"].public, pairs["shifter"]))
+            try:
+                await link.command("configure", RunConfig(run=1))
+            finally:
+                await link.close()
+
         assert asyncio.run(state("shifter", DEADLINE_S))[0] is RunState.HALTED
         for name in ("reader", "stranger", None):
             found, error = asyncio.run(state(name, 0.3))
             assert found is RunState.ERROR
             assert error is not None
             assert ("allow-list" in error) == (name is not None)
+        said: list[str] = []
+        monkeypatch.setattr("hltfarm.service.drain.ANSWER_S", 0.3)
+        with pytest.raises(DrainError, match="did not answer"):
+            drain([farm.server.control_url], 1.0, ClientCurve(pairs["farm"].public, pairs["reader"]), said.append)
+        monkeypatch.setattr("hltfarm.service.drain.ANSWER_S", DEADLINE_S)
+        drain([farm.server.control_url], DEADLINE_S, ClientCurve(pairs["farm"].public, pairs["shifter"]), said.append)
+        assert said[-1].endswith("it had no run")
+        with pytest.raises(RefusedError, match="leaves the farm"):
+            asyncio.run(told())
     finally:
         farm.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from hltfarm.proto.errors import ConfigError
@@ -166,3 +167,17 @@ def test_one_that_comes_between_configure_and_start_is_configured_too() -> None:
     assert unconfigured(seen(members, 0.0, a=part(RunState.CONFIGURED, run=6), b=halted), config) == [], "of a run that is over"
     assert unconfigured(seen(members, 0.0, a=halted, b=halted), config) == []
     assert unconfigured(seen(members, 0.0, a=part(RunState.CONFIGURED), b=part(RunState.HALTED, leaving=True)), config) == []
+
+
+def test_books_of_many_runs_stay_few_and_complete() -> None:
+    members = Membership([], forget_s=30)
+    members.named([A, B], 0.0)
+    members.answered(A, part(run=1), 0.0)
+    for run in range(1, 6):
+        for process in range(2):  # it leaves twice in each run, the second time with another menu
+            left = part(RunState.CONFIGURED, started=10.0 * run + process, run=run, leaving=True)
+            members.answered(B, msgspec.structs.replace(left, menu_hash=f"{process}"), 0.0)
+    view = seen(members, 0.0, a=part(run=5))
+    assert view.snapshot is not None
+    assert (view.snapshot.totals.received, view.snapshot.ledger.received) == (10 + 10 * 10, 10 + 2 * 10)
+    assert (view.problems, len(view.books)) == ([], 3)
