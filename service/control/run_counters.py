@@ -44,9 +44,12 @@ class RunCounters:
         self.counts = counts
 
     def observe(self, view: FarmView) -> None:
-        """Add what the ingests counted since the last look. The first look at an ingest is where its counting begins."""
+        """Add what the ingests counted since the last look. The first look at an ingest is where its counting begins.
+
+        One that left counts from a look before that; it is no first look at the process that came after it.
+        """
         for ingest in (*view.left, *view.ingests):
-            if ingest.snapshot is None:
+            if ingest.snapshot is None or (ingest in view.left and ingest.endpoint not in self.counts.marks):
                 continue
             present = _counters(ingest.snapshot)
             mark = self.counts.marks.get(ingest.endpoint, present)

@@ -126,6 +126,19 @@ def test_the_next_process_under_the_name_of_one_that_left_counts_anew() -> None:
     assert not strays.gone(seen(members, 4.0, a=part()))
 
 
+def test_a_run_that_begins_after_one_was_replaced_counts_only_its_own() -> None:
+    members = Membership([], forget_s=30)
+    members.named([A], 0.0)
+    members.answered(A, part(), 0.0)
+    seen(members, 1.0, a=part(RunState.CONFIGURED, decided=500, leaving=True))
+    for decided in (100, 900):  # by its successor, in the run before: fewer and more than by itself
+        counters = RunCounters(RunCounts())
+        members.answered(A, part(started=2.0, decided=decided), 2.0)
+        counters.observe(seen(members, 2.0, a=part(RunState.CONFIGURED, started=2.0, decided=decided)))
+        counters.observe(seen(members, 3.0, a=part(started=2.0, decided=decided + 7, run=8)))
+        assert counters.counts.values["paths"] == {"HLT_A": 7}
+
+
 def test_one_that_came_later_has_lost_nothing_and_one_that_was_forgotten_has() -> None:
     members = Membership([], forget_s=30)
     members.named([A], 0.0)
