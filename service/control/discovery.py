@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable
 
 from hltfarm.proto.errors import BackendError, ConfigError
 
-_SRV = re.compile(r"_[A-Za-z0-9-]+(\._tcp)(\.[A-Za-z0-9_-]+)+\.?")
-_HOST = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*):(\d{1,5})")
+_SRV = re.compile(r"_[A-Za-z0-9-]{1,62}(\._tcp)(\.[A-Za-z0-9_-]{1,63})+\.?")
+_HOST = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,62}(?:\.[A-Za-z0-9_-]{1,63})*\.?):(\d{1,5})")
 Resolve = Callable[[str], Awaitable[set[str]]]
 TIMEOUT_S = 2.0
 

@@ -22,6 +22,8 @@ from hltfarm.service.control.merge import merge, staying
 from hltfarm.service.runcontrol import ADMITTING, OPEN, combined
 from hltfarm.service.security.keys import ClientCurve
 
+NOT_OURS = "ingest {} does not belong to the farm any more"
+
 
 class UnreachableError(BackendError):
     """An ingest did not answer in time; it may be back later."""
@@ -154,6 +156,7 @@ class IngestLink:
             self._hint = " (the key of this control must be in its allow-list, and the ingest's own the one that was given)"
         self._socket.connect(endpoint)
         self._reader: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def request(
         self,
@@ -173,7 +176,7 @@ class IngestLink:
         return (await self.ask(command))[0]
 
     async def ask(self, command: Command) -> tuple[CommandReply, list[bytes]]:
-        """A command, its reply and the frames behind it. Raises `UnreachableError` when they do not come in time."""
+        """A command, its reply and the frames behind it. Raises `UnreachableError` when they do not come in time, or before `close`."""
         if self._reader is None:
             self._reader = asyncio.create_task(self._read(), name=f"control link {self.endpoint}")
         op = command.op
@@ -185,6 +188,11 @@ class IngestLink:
                 return await reply
         except TimeoutError:
             raise UnreachableError(f"ingest {self.endpoint} did not answer {op!r} within {self._timeout_s:g} s{self._hint}") from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._closed or (task is not None and task.cancelling()):
+                raise
+            raise UnreachableError(NOT_OURS.format(self.endpoint)) from None  # the socket's end, and not that of who waits
         finally:
             self._waiting.pop(command.id, None)
 
@@ -205,7 +213,8 @@ class IngestLink:
                 waiting.set_result((reply, frames[1:]))
 
     async def close(self) -> None:
-        """End the reader and close the socket; requests under way are cancelled."""
+        """End the reader and close the socket; requests under way get no answer."""
+        self._closed = True
         for future in self._waiting.values():
             future.cancel()
         if self._reader is not None:
@@ -272,7 +281,7 @@ class FarmLink:
     def _link(self, endpoint: str) -> IngestLink:
         found = next((link for link in self._links if link.endpoint == endpoint), None)
         if found is None:
-            raise UnreachableError(f"ingest {endpoint} does not belong to the farm any more")
+            raise UnreachableError(NOT_OURS.format(endpoint))
         return found
 
     async def _ask(self, endpoint: str, op: str, request: Coroutine[None, None, CommandReply]) -> None:

@@ -69,12 +69,13 @@ class OpenFarmLink(FarmLink):
             if first:
                 await asyncio.shield(self._lookup)
         known = self._membership.known
-        for link in [link for link in self._links if link.endpoint not in known]:
-            self._links.remove(link)
+        gone = [link for link in self._links if link.endpoint not in known]
+        self._links = [link for link in self._links if link not in gone]  # at once: there are other looks
+        self._links += [self._connected(endpoint) for endpoint in sorted(known - {link.endpoint for link in self._links})]
+        for link in gone:
             if (probe := self._probes.pop(link.endpoint, None)) is not None:
                 probe.cancel()
             await link.close()
-        self._links += [self._connected(endpoint) for endpoint in sorted(known - {link.endpoint for link in self._links})]
 
     async def _look_up(self) -> None:
         try:

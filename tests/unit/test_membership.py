@@ -163,7 +163,7 @@ def test_names_to_find_ingests_by(name: str) -> None:
     check_name(name)
 
 
-@pytest.mark.parametrize("name", ["", "ingest", "tcp://ingest:7402", "ingest:0", "ingest:70000", "_control._udp.x", "_control._tcp"])
+@pytest.mark.parametrize("name", ["", "ingest", "tcp://ingest:7402", "ingest:0", "ingest:70000", "_control._udp.x", "_control._tcp", "a..b:7402", 64 * "x" + ":7402"])
 def test_names_that_are_none(name: str) -> None:
     with pytest.raises(ConfigError, match="--ingest-dns"):
         check_name(name)
