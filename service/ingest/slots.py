@@ -15,6 +15,7 @@ from hltfarm.proto.framing import Buffer
 from hltfarm.proto.slots import SlotView
 
 PAGE = 4096
+TAKEN = "the slot ring {} is taken by another ingest that starts now; give each one of its own (--ring)"
 
 
 class SlotRing(SlotView):
@@ -36,13 +37,16 @@ class SlotRing(SlotView):
                 f"{path.parent} has {free.f_bavail * free.f_frsize >> 20} MiB free, the ring needs {total >> 20} MiB "
                 f"({slots} slots of {slot_bytes} bytes): fewer slots, or a larger /dev/shm (docker run --shm-size)"
             )
-        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            raise ConfigError(TAKEN.format(path)) from None
+        try:
+            _lock(path, self._lock)
             os.ftruncate(self._lock, total)
             super().__init__(path, slots, slot_bytes)
         except BaseException:
-            os.close(self._lock)
+            _remove(path, self._lock)
             raise
         self._memory = memoryview(self._map)
         self._free = list(range(slots - 1, -1, -1))
@@ -72,8 +76,32 @@ class SlotRing(SlotView):
         """Unmap and remove the file."""
         self._memory.release()
         super().close()
-        self.path.unlink(missing_ok=True)
-        os.close(self._lock)
+        _remove(self.path, self._lock)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether this file, and not one that was made later, is at the path."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _lock(path: Path, descriptor: int) -> None:
+    """Make the file at a path one's own. Raises ConfigError if it is another ingest's, or not at the path any more."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(f"the slot ring {path} belongs to another ingest that is running; give each one of its own (--ring)") from None
+    if not _is_at(path, descriptor):
+        raise ConfigError(TAKEN.format(path))
+
+
+def _remove(path: Path, descriptor: int) -> None:
+    """Remove the file, if it is still at the path, and let go of it."""
+    if _is_at(path, descriptor):
+        path.unlink(missing_ok=True)
+    os.close(descriptor)
 
 
 def _remove_left_over(path: Path) -> None:
@@ -85,9 +113,7 @@ def _remove_left_over(path: Path) -> None:
     except OSError as error:
         raise ConfigError(f"the slot ring {path} cannot be used: {error}; give another file (--ring)") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(path, descriptor)
         path.unlink(missing_ok=True)
-    except BlockingIOError:
-        raise ConfigError(f"the slot ring {path} belongs to another ingest that is running; give each one of its own (--ring)") from None
     finally:
         os.close(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -97,3 +98,34 @@ def test_the_ring_of_an_ingest_that_was_killed_is_replaced(path):
 def test_a_path_that_is_no_file_is_a_config_error(tmp_path):
     with pytest.raises(ConfigError, match="--ring"):
         SlotRing(tmp_path, 4, 4096)
+
+
+@pytest.mark.parametrize("left_over", [True, False], ids=["while it removes an old ring", "before it has locked its own"])
+def test_of_two_ingests_that_start_at_a_time_one_has_the_ring(path, monkeypatch, left_over):
+    others, lock = [], fcntl.flock
+
+    def meanwhile(descriptor, operation):
+        monkeypatch.setattr(fcntl, "flock", lock)
+        others.append(SlotRing(path, 4, 4096))
+        return lock(descriptor, operation)
+
+    if left_over:
+        path.write_bytes(b"old")
+    monkeypatch.setattr(fcntl, "flock", meanwhile)
+    with pytest.raises(ConfigError, match="another ingest"):
+        SlotRing(path, 4, 4096)
+    (other,) = others
+    with other, SlotView(path, 4, other.slot_bytes) as view:
+        slot = other.put(b"mine")
+        assert bytes(view.payload(slot, 4)) == b"mine"
+    assert not path.exists()
+
+
+def test_no_file_is_left_by_a_ring_that_cannot_be_had(path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "ftruncate", full)
+    with pytest.raises(OSError, match="No space"):
+        SlotRing(path, 4, 4096)
+    assert not path.exists()
