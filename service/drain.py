@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 import zmq
 
-from hltfarm.proto.errors import BackendError
+from hltfarm.proto.errors import BackendError, ConfigError
 from hltfarm.proto.messages import Command, CommandReply, Snapshot
 from hltfarm.service.runcontrol import OPEN
 from hltfarm.service.security.keys import ClientCurve
@@ -29,26 +29,43 @@ def drain(
 ) -> None:
     """Let ingests leave, at the same time, and wait until each has closed its books. `ingests`: control endpoints; `say` is told.
 
-    An ingest that was told stays so: it takes part in no run until it is started again. Raises DrainError.
+    An ingest that was told stays so: it takes part in no run until it is started again. Raises DrainError, when all have been
+    told and waited for, and ConfigError for what is no endpoint.
     """
     deadline = time.monotonic() + timeout_s
+    faults: dict[str, DrainError] = {}
     with zmq.Context() as context:
-        peers = {url: _Peer(context, url, curve) for url in ingests}
+        peers: dict[str, _Peer] = {}
         try:
+            for url in ingests:
+                peers[url] = _Peer(context, url, curve)
+            for url, peer in peers.items():  # one that does not answer holds the others up, and keeps them from nothing
+                try:
+                    say(f"{url}: leaves with {peer.leave().totals.in_flight} events in flight")
+                except DrainError as error:
+                    faults[url] = error
             for url, peer in peers.items():
-                say(f"{url}: leaves with {peer.leave().totals.in_flight} events in flight")
-            for url, peer in peers.items():
-                while (snapshot := peer.leave()).state in OPEN:
-                    if time.monotonic() >= deadline:
-                        held = f"{snapshot.totals.in_flight} events in flight"
-                        raise DrainError(
-                            f"ingest {url} has {held} after {timeout_s:g} s; problems: {'; '.join(snapshot.problems) or 'none'}"
-                        )
-                    time.sleep(POLL_S)  # the interval between two questions
-                say(f"{url}: {_books(snapshot)}")
+                if url in faults:
+                    continue
+                try:
+                    say(f"{url}: {_books(_left(peer, url, deadline, timeout_s))}")
+                except DrainError as error:
+                    faults[url] = error
         finally:
             for peer in peers.values():
                 peer.close()
+    if faults:
+        raise DrainError("; ".join(str(error) for error in faults.values()))
+
+
+def _left(peer: _Peer, url: str, deadline: float, timeout_s: float) -> Snapshot:
+    """Wait until an ingest has closed its books. Raises DrainError."""
+    while (snapshot := peer.leave()).state in OPEN:
+        if time.monotonic() >= deadline:
+            held = f"{snapshot.totals.in_flight} events in flight"
+            raise DrainError(f"ingest {url} has {held} after {timeout_s:g} s; problems: {'; '.join(snapshot.problems) or 'none'}")
+        time.sleep(POLL_S)  # the interval between two questions
+    return snapshot
 
 
 def _books(snapshot: Snapshot) -> str:
@@ -67,7 +84,11 @@ class _Peer:
         self._socket.setsockopt(zmq.LINGER, 0)
         if curve is not None and url.startswith("tcp://"):
             curve.apply(self._socket)
-        self._socket.connect(url)
+        try:
+            self._socket.connect(url)
+        except zmq.ZMQError as error:
+            self._socket.close()
+            raise ConfigError(f"--ingest {url}: {error.strerror}; give an endpoint such as tcp://127.0.0.1:7402") from error
 
     def leave(self) -> Snapshot:
         """Tell it, as often as one likes, and learn how it is. Raises DrainError."""
