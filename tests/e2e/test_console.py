@@ -26,7 +26,7 @@ DATA = Path(__file__).resolve().parents[2] / "loadgen" / "data"
 HLTFARM = [sys.executable, "-P", "-c", "from hltfarm.service.cli import main; main()"]
 FIRST, POISON = 1000, 1040
 #: For pictures, plots need a past.
-PAST_S = 200 if PICTURES else 3
+PAST_S = 150 if PICTURES else 3
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600 if PICTURES else 300)]
 

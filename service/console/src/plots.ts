@@ -84,7 +84,7 @@ export class LivePlot {
         cursor: { sync: { key: "live" }, points: { size: 6 }, drag: { x: false, y: false }, y: false },
         scales: { x: { time: true, range: (_plot, min, max) => window(min, max) }, y: { range: (_plot, _min, max) => [0, Math.max(this.options.atLeast, (max ?? 0) * 1.12)] } },
         axes: [
-          { ...axis, space: 70, size: 24, gap: 3, values: (_plot, splits) => splits.map(timeOfDay) },
+          { ...axis, space: 70, size: 24, gap: 3, values: (plot, splits) => splits.map((value) => (cut(plot, value) ? "" : timeOfDay(value))) },
           { ...axis, space: 28, size: 46, gap: 4, values: (_plot, splits) => splits.map((value) => tick(value)) },
         ],
         series: [{}, ...this.options.lines.map((line) => ({
@@ -111,6 +111,11 @@ export class LivePlot {
 function window(oldest: number | null, newest: number | null): [number, number] {
   const end = newest ?? Date.now() / 1000;
   return [end - Math.min(WINDOW_S, Math.max(LEAST_S, end - (oldest ?? end))), end];
+}
+
+/** Whether the label of a time would be cut off at the edge. */
+function cut(plot: uPlot, value: number): boolean {
+  return plot.valToPos(value, "x") > plot.bbox.width / devicePixelRatio - 14;
 }
 
 function timeOfDay(seconds: number): string {

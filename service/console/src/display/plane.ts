@@ -83,17 +83,26 @@ export abstract class Plane {
     const view = (this.view ??= this.home);
     context.lineJoin = "round";
     context.save();
-    const [left, right, top, bottom] = this.square ? [0, 0, 0, 0] : this.margin;
-    context.beginPath();
-    context.rect(left, top, width - left - right, height - top - bottom);
-    context.clip();
+    this.clip(context, view, 0);
     this.ground(context, view, scene);
     this.paintTracks(context, view, scene);
     this.paintHits(context, view, scene);
     context.restore();
     this.axes(context, view, scene);
+    context.save();
+    this.clip(context, view, 6);
     this.paintVertices(context, view, scene);
     this.paintPicked(context, view, scene);
+    context.restore();
+  }
+
+  /** To the frame of a projection that has axes, and `more` pixels. */
+  private clip(context: CanvasRenderingContext2D, view: Viewport, more: number): void {
+    if (this.square) return;
+    const [left, right, top, bottom] = this.margin;
+    context.beginPath();
+    context.rect(left - more, top - more, view.width - left - right + 2 * more, view.height - top - bottom + 2 * more);
+    context.clip();
   }
 
   private paintHits(context: CanvasRenderingContext2D, view: Viewport, scene: Scene): void {

@@ -1,6 +1,6 @@
 // The event in three dimensions. Nothing is drawn while nothing changes; the loop of the camera runs only while it moves.
 import {
-  BufferAttribute, BufferGeometry, Color, Group, LineBasicMaterial, LineSegments, PerspectiveCamera, Points, PointsMaterial, Scene as World, Vector3, WebGLRenderer,
+  BufferAttribute, BufferGeometry, Color, Group, LineBasicMaterial, type Material, LineSegments, PerspectiveCamera, Points, PointsMaterial, Scene as World, Vector3, WebGLRenderer,
 } from "three";
 import { OrbitControls } from "three/examples/jsm/controls/OrbitControls.js";
 import { Line2 } from "three/examples/jsm/lines/Line2.js";
@@ -14,7 +14,7 @@ import { distance2 } from "./viewport";
 
 const REACH_PX = 9;
 /** Where the camera looks from, at first. */
-const VIEW = new Vector3(0.52, 0.32, 0.79).normalize();
+const VIEW = new Vector3(0.72, 0.3, 0.62).normalize();
 
 export class Space {
   readonly element: HTMLElement;
@@ -151,7 +151,9 @@ export class Space {
     const geometry = new BufferGeometry();
     geometry.setAttribute("position", new BufferAttribute(positions, 3));
     geometry.setAttribute("color", new BufferAttribute(colours, 3));
-    return new Points(geometry, new PointsMaterial({ size: 1.8 * this.renderer.getPixelRatio(), sizeAttenuation: false, vertexColors: true, transparent: true, opacity: 0.75 }));
+    const points = new Points(geometry, new PointsMaterial({ size: 1.8 * this.renderer.getPixelRatio(), sizeAttenuation: false, vertexColors: true, transparent: true }));
+    points.userData["opacity"] = 0.75;
+    return points;
   }
 
   private tracksOf(scene: Scene): LineSegments {
@@ -189,6 +191,8 @@ export class Space {
 
   private mark(): void {
     empty(this.marks);
+    const share = this.drawn.picked === null ? 1 : 0.3;
+    for (const child of this.event.children) if (child instanceof LineSegments || child instanceof Points) (child.material as Material).opacity = share * ((child.userData["opacity"] as number | undefined) ?? 1);
     const { scene } = this.drawn;
     if (scene !== null) {
       for (const [track, name, width] of [[this.drawn.hoveredTrack, "text", 2], [this.drawn.pickedTrack, "picked", 3.5]] as const) {

@@ -92,7 +92,8 @@ export class Events implements View {
   private async look(): Promise<void> {
     const { events } = await this.farm.api.get<{ events: EventEntry[] }>(`v1/events?limit=50${this.kind === "" ? "" : `&kind=${this.kind}`}`);
     this.events = events;
-    keyed(this.list, events, (event) => event.id, entry, (element, event) => say(element.querySelector("time") as HTMLElement, clock(event.decided_at, new Date())));
+    // what somebody is about to click must not move away under the pointer
+    if (!this.list.matches(":hover")) keyed(this.list, events, (event) => event.id, entry, (element, event) => say(element.querySelector("time") as HTMLElement, clock(event.decided_at, new Date())));
     show(this.none, events.length === 0);
     this.mark();
     const newest = events[0];
@@ -161,7 +162,7 @@ export class Events implements View {
       ...(meta.digest === null ? [] : [`digest ${meta.digest}`]), `BX ${meta.bx}`, bytes(meta.size_bytes), ...(meta.worker === null ? [] : [meta.worker]),
       ...(meta.reconstructed_in_ms === null ? [] : [`here in ${significant(meta.reconstructed_in_ms)} ms`]), ...(meta.models.length === 0 ? [] : [meta.models.join(", ")]),
     ];
-    this.facts.replaceChildren(h("div", { class: "chips" }, ...chips), h("p", { class: "hint", title: more.join(" · ") }, `${numbers.join(" · ")}`), h("p", { class: "hint mono-digest", title: more.join(" · ") }, more.join(" · ")));
+    this.facts.replaceChildren(h("div", { class: "chips" }, ...chips), h("p", { class: "hint" }, counts["hits"] ? numbers.join(" · ") : "no hits"), h("p", { class: "hint mono-digest", title: more.join(" · ") }, more.join(" · ")));
     this.raw.hidden = !this.farm.mayOperate;
     const { occupancy } = detail;
     if (meta.error !== undefined && meta.error !== null) this.tellFailure(meta.error, occupancy ?? null, geometry);
@@ -175,7 +176,8 @@ export class Events implements View {
 
   /** An event that cannot be reconstructed: why, and where it has data. */
   private tellFailure(text: string, occupancy: EventDetail["occupancy"], geometry: Geometry): void {
-    this.tell(`It cannot be reconstructed: ${text}`);
+    this.tell("It cannot be reconstructed.");
+    this.message.append(h("p", {}, text));
     if (occupancy === null || occupancy === undefined || occupancy.layer.length === 0) {
       this.message.append(h("p", { class: "hint" }, "Nothing of its payload can be read."));
       return;
