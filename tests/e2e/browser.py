@@ -79,7 +79,7 @@ class Window:
             self.page.wait_for_timeout(1500)  # plots and canvases are drawn anew
             path = Path(PICTURES) / f"console-{name}-{scheme}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.page.screenshot(path=path)
+            path.write_bytes(self.page.screenshot())
         self.page.emulate_media(color_scheme="dark", reduced_motion="reduce")
 
     def colours(self, selector: str) -> int:

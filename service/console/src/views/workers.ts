@@ -81,11 +81,11 @@ export class Workers implements View {
 
   private tellActions(cell: HTMLElement, worker: Worker): void {
     const [state] = describe(worker);
-    const out = worker.quarantined !== null || state === "drained" || state === "waits for restart" || state === "ended";
+    const out = worker.quarantined !== null || state === "drained" || state === "waits for restart" || state === "stopped";
     Array.from(cell.firstElementChild?.children ?? []).forEach((element, index) => {
       const action = ACTIONS[index] as Action;
       show(element as HTMLElement, action.name === "release" ? out : !out && (action.name !== "restart" || worker.process !== null));
-      (element as HTMLButtonElement).disabled = !this.farm.mayOperate || worker.leaving;
+      (element as HTMLButtonElement).disabled = !this.farm.mayOperate || state === "leaving";
       attribute(element, "aria-label", `${action.label} ${worker.name}`);
     });
   }
@@ -108,13 +108,13 @@ export class Workers implements View {
 /** State in a word, its colour, and more to read. */
 export function describe(worker: Worker): [string, Tone, string] {
   const phase = worker.process?.phase ?? null;
+  if (worker.leaving || phase === "leaving") return ["leaving", "busy", worker.quarantined ?? "it finishes what it has"];
   if (worker.quarantined !== null) return ["quarantined", "bad", worker.quarantined];
-  if (worker.leaving) return ["leaving", "busy", "it finishes what it has"];
   if (worker.up && worker.ready) return ["ready", "good", "it takes events"];
   if (worker.up) return ["configuring", "info", "it builds the reconstruction"];
   if (phase === "drained") return ["drained", "idle", "it is not started again before it is released"];
   if (phase === "waiting") return ["waits for restart", "warn", worker.process?.last_exit ?? ""];
-  if (phase === "running" || phase === "starting") return ["starting", "info", ""];
+  if (phase === "running") return ["starting", "info", ""];
   if (phase !== null && phase !== "") return [phase, "idle", worker.process?.last_exit ?? ""];
   return worker.joined ? ["lost", "bad", "its events went to others"] : ["ended", "idle", ""];
 }
