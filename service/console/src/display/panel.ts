@@ -20,6 +20,7 @@ export class Panel {
   private readonly facts = h("dl", { class: "facts" });
   private readonly hits = h("tbody");
   private readonly ptText = h("output");
+  private told: Track | null = null;
   private readonly tabs: [HTMLButtonElement, HTMLElement][];
 
   constructor(private readonly drawn: Drawn) {
@@ -111,8 +112,11 @@ export class Panel {
       say((tracks as [HTMLElement, HTMLElement])[0], `Tracks ${count(drawn.visible.length)}`);
       say((vertices as [HTMLElement, HTMLElement])[0], `Vertices ${count(drawn.scene?.vertices.length ?? 0)}`);
     }
+    const track = drawn.pickedTrack;
+    if (what === "mark" && track === this.told) return; // only the pointer moved
+    this.told = track;
     this.tracks.select(drawn.picked === null ? null : `${drawn.picked}`, true);
-    this.tell(drawn.pickedTrack);
+    this.tell(track);
   }
 
   private tell(track: Track | null): void {
