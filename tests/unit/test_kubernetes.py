@@ -200,7 +200,7 @@ def test_the_ring_fits_and_there_is_time_to_drain(overlay: str) -> None:
     slots = sum(int(environment(part)["HLTFARM_INGEST_SLOTS"]) for part in pod["containers"])
     (room,) = [volume["emptyDir"] for volume in pod["volumes"] if volume["name"] == "run"]
     assert room["medium"] == "Memory"
-    assert _bytes(room["sizeLimit"]) >= slots * Limits().max_payload_bytes + 64 * MIB
+    assert _bytes(room["sizeLimit"]) >= 2 * slots * Limits().max_payload_bytes + 64 * MIB, "that of a killed ingest stays for a while"
     assert all(_bytes(part["resources"]["limits"]["memory"]) >= 2 * GIB for part in containers(documents))
     for ingest in pod["containers"]:
         hook = ingest["lifecycle"]["preStop"]["exec"]["command"]
