@@ -19,7 +19,7 @@ from hltfarm.service.ingest.settings import IngestSettings
 log = logging.getLogger(__name__)
 #: The thread that writes the output needs the interpreter now and then; with Python's 5 ms each of its turns would hold all events up.
 SWITCH_S = 0.0005
-TELL_S = 1.0  # a control plane looks every half second; it is to see the closed books before they are gone
+TELL_S = 5.0  # a control plane looks every half second, on a busy machine less often; it is to see the closed books before they are gone
 
 
 def run_ingest(settings: IngestSettings, *, started: Callable[[IngestServer], None] | None = None) -> None:
