@@ -152,7 +152,9 @@ images:
 up:
 	$(COMPOSE) -p hltfarm -f deploy/compose.yml --profile $(PROFILE) --profile monitoring up -d
 
+# The run is stopped first, so that its end and ledger are in the registry; where that cannot be (no run, a token is needed) the farm drains all the same.
 down:
+	-$(COMPOSE) -p hltfarm -f deploy/compose.yml exec -T control hltfarm ctl stop
 	$(COMPOSE) -p hltfarm -f deploy/compose.yml --profile $(PROFILE) --profile monitoring --profile loadgen down
 
 test-containers: venv

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import json
 import re
-import sqlite3
 import subprocess
 import time
 import tomllib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -158,9 +156,9 @@ def test_an_ingest_killed_under_load(farm: Composed) -> None:
     assert farm.get("/v1/runs")["runs"][0]["outcome"] == "running"
 
 
-def test_down_under_load_drains(farm: Composed, tmp_path: Path) -> None:
-    """What is in flight is decided, the books close and are in the registry; every process ends by itself."""
-    (ingest,), (control,) = farm.containers("ingest"), farm.containers("control")
+def test_down_under_load_drains(farm: Composed) -> None:
+    """What is in flight is decided, the books close; every process ends by itself."""
+    (ingest,) = farm.containers("ingest")
     with farm.load("down", events=100_000, rate=150):
         farm.under_load()
         began = time.monotonic()
@@ -176,12 +174,6 @@ def test_down_under_load_drains(farm: Composed, tmp_path: Path) -> None:
     (end,) = re.findall(r"run 1 ended: .*", farm.logs(ingest))[-1:]
     print(end)
     assert "error=0, in_flight=0" in end
-    output("docker", "cp", f"{control}:/var/lib/hltfarm/.", str(tmp_path))
-    with sqlite3.connect(tmp_path / "runs.db") as database:
-        outcome, *ledger = database.execute("select outcome, received, accepted, rejected, error, in_flight from runs").fetchone()
-    print(f"registry: {outcome}, received, accepted, rejected, error, in flight: {ledger}")
-    assert outcome == "interrupted"  # its ingest had been killed
-    assert ledger == [ledger[1] + ledger[2], ledger[1], ledger[2], 0, 0]
 
 
 def test_nothing_is_left_behind(farm: Composed) -> None:
