@@ -1,5 +1,5 @@
 // Lists of the past: the error stream, the run registry, the audit trail.
-import { badge, card, h, keyed, say, show } from "../dom";
+import { attribute, badge, card, h, keyed, say, show } from "../dom";
 import type { Farm } from "../farm";
 import { bytes, clock, count, duration, NOTHING, plain } from "../format";
 import { Poll } from "../poll";
@@ -79,7 +79,10 @@ export class Runs extends Records<Run> {
   protected key = (row: Run): string => `${row.number}`;
 
   protected async rows(): Promise<Run[]> {
-    const { runs } = await this.farm.api.get<{ runs: Run[] }>("v1/runs?limit=50");
+    const { runs: found } = await this.farm.api.get<{ runs: Run[] }>("v1/runs?limit=50");
+    // the registry has books of runs that ended; those of the present one are in the status
+    const { status } = this.farm;
+    const runs = found.map((run) => (run.ledger === null && run.stopped === null && run.number === status?.run ? { ...run, ledger: status.ledger } : run));
     const number = this.picked?.number ?? this.wanted;
     this.tell(runs.find((run) => run.number === number) ?? null);
     return runs;
@@ -123,6 +126,7 @@ export class Runs extends Records<Run> {
         const element = cell.firstElementChild as HTMLElement;
         const closed = r.ledger !== null && r.ledger.mismatch === 0;
         say(element, r.ledger === null ? "open" : closed ? "✓ closed" : "✗ not closed");
+        attribute(element, "title", r.stopped === null && r.ledger !== null ? "at this moment: the run lasts" : null);
         element.className = `badge tone-${r.ledger === null ? "info" : closed ? "good" : "bad"}`;
       } },
     ];
