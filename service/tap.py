@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 from hltfarm.proto.framing import checksum
@@ -38,7 +41,7 @@ def run_tap(
     layout: RootLayout = RootLayout.RNTUPLE,
     clock: Callable[[], float] = time.monotonic,
 ) -> Tapped:
-    """Take events until there are `count` of them or `seconds` are over (0: neither), or until KeyboardInterrupt, which ends it in order.
+    """Take events until there are `count` of them or `seconds` are over (0: neither), or until SIGINT or SIGTERM, which end it in order.
 
     If `out` is an .hlt file, events are in it, and on the medium, before they are confirmed. Columns (.root, .parquet, .arrow) are
     of use when the file is complete, and are written block by block: only for consumers that may miss events. Where another menu or
@@ -46,9 +49,9 @@ def run_tap(
     """
     result, files = Tapped(), _files_for(out, layout) if out is not None else None
     end = clock() + seconds if seconds else float("inf")
-    try:
-        with suppress(KeyboardInterrupt):
-            while clock() < end and not (count and result.events >= count):
+    with _asked_to_end() as asked:
+        try:
+            while not asked.is_set() and clock() < end and not (count and result.events >= count):
                 events = consumer.poll(min(poll_s, max(0.0, end - clock())))
                 if count:
                     events = events[: count - result.events]
@@ -58,11 +61,32 @@ def run_tap(
                 result.subscribed = result.subscribed or consumer.connected
                 result.events += len(events)
                 result.payload_bytes += sum(event.payload.nbytes for event in events)
-    finally:
-        result.missed = consumer.missed
-        if files is not None:
-            result.files = files.close()
+        finally:
+            result.missed = consumer.missed
+            if files is not None:
+                result.files = files.close()
     return result
+
+
+@contextmanager
+def _asked_to_end() -> Iterator[threading.Event]:
+    """Set by SIGINT or SIGTERM: neither breaks off a write, which would cost the file. A second one does. Signals are for the main thread
+    alone; another is never asked."""
+    asked = threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    main = threading.current_thread() is threading.main_thread()
+    heard = [number for number in (signal.SIGINT, signal.SIGTERM) if main and signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, ask) for number in heard}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 class _Target(Protocol):

@@ -15,6 +15,7 @@ from hltfarm.service.control.link import FarmView
 
 INTERVAL_S = 1.0
 KEPT_S = 900.0
+AHEAD_S = 5.0  # what a page may be ahead of the newest sample before its clock is not believed; the page uses the same
 
 
 def since(present: Histogram, before: Histogram) -> Histogram:
@@ -101,8 +102,9 @@ class History:
             self._samples.append(_sample(view, snapshot, before, now, wall))
 
     def after(self, time: float | None = None) -> list[Sample]:
-        """Samples newer than a time (seconds since 1970), oldest first; None: all."""
-        if time is None:
+        """Samples newer than a time (seconds since 1970), oldest first; None: all. All, too, for a time that is yet to come here: who
+        asks has it from a clock that was set back since, and would hear nothing until it has gone there again."""
+        if time is None or (self._samples and time > self._samples[-1].time + AHEAD_S):
             return list(self._samples)
         found: list[Sample] = []
         for sample in reversed(self._samples):

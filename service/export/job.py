@@ -12,7 +12,7 @@ from hltfarm.proto.detector import Detector
 from hltfarm.proto.errors import ConfigError, SampleError
 from hltfarm.service.export.events import FITS, decider_of
 from hltfarm.service.export.root_file import RootLayout
-from hltfarm.service.export.schema import PAYLOAD, EventSchema, event_schema
+from hltfarm.service.export.schema import HAS_TABLES, PAYLOAD, EventSchema, event_schema
 from hltfarm.service.export.source import Cut, Holds, fingerprints, rows, survey
 from hltfarm.service.export.table_file import TableFile
 from hltfarm.service.export.truth import ARRAYS
@@ -62,7 +62,8 @@ def export(order: Order, progress: Callable[[int, int], None] = lambda done, tot
     )
     if order.columns:
         schema = schema.chosen(order.columns)
-        tables = tuple(table for table in tables if table in schema.tables)
+        # has_tables looks at those of the reconstruction, also where no column of theirs is wanted
+        tables = tuple(table for table in tables if table in schema.tables or (HAS_TABLES in schema.names and table in FITS))
     work = _Work(order, files, tables, streams, schema, progress)
     if order.suffix is None:
         return work.write(order.out, files, None)
@@ -86,6 +87,7 @@ class _Work:
         self.result = Exported()
         self._order, self._tables, self._streams, self._schema, self._progress = order, tables, streams, schema, progress
         self._total = sum(holds.events for holds in files)
+        self._prints: dict[Path, list[dict[str, Any]]] = {}
 
     def write(self, path: Path, files: Sequence[Holds], lumi: tuple[int, int] | None) -> Exported:
         """One file of the events of these files."""
@@ -97,6 +99,12 @@ class _Work:
                     self._progress(self.result.events, self._total)
         self.result.files.append(path)
         return self.result
+
+    def _fingerprint(self, path: Path) -> list[dict[str, Any]]:
+        """Of a file: read once, not anew for each of its lumisections."""
+        if path not in self._prints:
+            self._prints[path] = fingerprints([path])
+        return self._prints[path]
 
     def _metadata(self, files: Sequence[Holds]) -> dict[str, Any]:
         deciders: list[dict[str, Any]] = []
@@ -116,7 +124,7 @@ class _Work:
                 made.append(origin)
         return {
             "made_by": "export",
-            "sources": fingerprints([holds.path for holds in files]),
+            "sources": [entry for holds in files for entry in self._fingerprint(holds.path)],
             **({"deciders": deciders} if deciders else {}),
             **({"detectors": list(detectors.values())} if detectors else {}),
             **({"streams": list(self._streams)} if any(self._streams) else {}),

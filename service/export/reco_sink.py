@@ -17,7 +17,7 @@ from hltfarm.service.export.block import EventRow, payload_table
 from hltfarm.service.export.events import FITS
 from hltfarm.service.export.job import detector_text
 from hltfarm.service.export.root_file import RootLayout
-from hltfarm.service.export.schema import PAYLOAD, event_schema
+from hltfarm.service.export.schema import HAS_TABLES, PAYLOAD, RECONSTRUCTED, event_schema
 from hltfarm.service.export.source import fingerprints, truth_tables
 from hltfarm.service.export.table_file import TableFile
 from hltfarm.service.export.truth import ARRAYS
@@ -50,6 +50,8 @@ class RecoFile:
         schema = event_schema(decision=OUTPUT_DECISION, paths=self._paths, tables=tuple(tables) or FITS)
         schema = schema.chosen(columns) if columns else schema
         self._tables = tuple(schema.tables)
+        if HAS_TABLES in schema.names:  # it looks at those of the reconstruction, also where no column of theirs is wanted
+            self._tables = tuple(dict.fromkeys((*self._tables, *(table for table in tables or FITS if table in RECONSTRUCTED))))
         self._truth = tuple(table for table in self._tables if table in ARRAYS)
         if self._truth and len(source):
             truth_tables(source.truth(0), self._truth, source.name)

@@ -58,7 +58,8 @@ class EventSink:
         if self._file is not None:
             file, self._file = self._file, None
             file.close()
-            self.files.append(file.path)
+            if file.complete:  # and not given up when the disk refused a block of it
+                self.files.append(file.path)
 
     def abort(self) -> None:
         """Remove the file that is not complete."""

@@ -86,11 +86,12 @@ def rows(holds: Holds, cut: Cut, tables: Sequence[str], stream: int, lumi: tuple
     paths = tuple(str(name) for name in holds.metadata.get("paths", ()))
     truth = [table for table in tables if table in ARRAYS]
     fits = any(table in FITS for table in tables)
-    for place in cut.places(sample).tolist():
+    places = cut.places(sample)
+    if lumi is not None:
+        places = places[(ids["run"][places] == lumi[0]) & (ids["lumi"][places] == lumi[1])]
+    for place in places.tolist():
         record = ids[place]
         identity = EventId(int(record["run"]), int(record["lumi"]), int(record["event"]), int(record["bx"]))
-        if lumi is not None and identity[:2] != lumi:
-            continue
         found: dict[str, Any] = {}
         if fits:
             found |= sample.columns(place) or {}

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from hltfarm.proto.errors import ConfigError
+from hltfarm.proto.errors import ConfigError, LayoutError
 from hltfarm.service.export.arrow_file import ArrowFile, ParquetFile
 from hltfarm.service.export.block import Block, Collector, EventRow
 from hltfarm.service.export.extra import load
@@ -54,6 +54,7 @@ class TableFile:
         `data`, OSError if the file cannot be made."""
         self.path = Path(path)
         self.events = 0
+        self.complete = False  #: whether it is there under its name
         check_suffix("file", self.path)
         self._part = self.path.with_name(self.path.name + PART)
         self._collector = Collector(schema)
@@ -68,12 +69,18 @@ class TableFile:
 
     def append(self, row: EventRow) -> None:
         """Add an event; its arrays must not change before the next block is written. Raises LayoutError if it does not fit the schema,
-        OSError if the disk refuses."""
+        OSError if the disk refuses: the file is given up then, as a block is missing in it."""
+        if self._closed:
+            raise LayoutError(f"{self.path}: the file is closed or given up; it takes no more events")
         self._collector.append(row)
         self.events += 1
         if self._collector.size >= BLOCK_BYTES or len(self._collector) >= BLOCK_EVENTS:
-            with self._named():
-                self._writer.write(self._collector.take())
+            try:
+                with self._named():
+                    self._writer.write(self._collector.take())
+            except BaseException:
+                self.abort()
+                raise
 
     def close(self) -> None:
         """Write what is left, force it to the medium, and give the file its name. Without events there is a file with columns alone."""
@@ -89,7 +96,7 @@ class TableFile:
         except BaseException:
             self.abort()
             raise
-        self._closed = True
+        self._closed = self.complete = True
         sync_folder(self.path.parent)
 
     def abort(self) -> None:

@@ -329,11 +329,18 @@ def test_without_a_token_and_as_a_viewer(browser: Any, tmp_path: Path) -> None:
     )
     page = window.page
     try:
-        window.open()
+        window.open("events/0123abcd-1")
         dialog = page.get_by_role("dialog")
+        expect(page.locator(".stage-message")).to_contain_text("The event cannot be shown")
+        dialog.get_by_label("Token").fill("hlt_…")
+        dialog.get_by_role("button", name="Use it").click()
+        expect(page.locator(".notice.tone-bad")).to_contain_text("That is no token")
+        page.locator(".notice.tone-bad").get_by_role("button", name="Close").click()
         dialog.get_by_label("Token").fill(secrets["viewer"])
         dialog.get_by_role("button", name="Use it").click()
         expect(page.locator(".who")).to_have_text("the-viewer, viewer")
+        expect(page.locator(".stage-message")).to_contain_text("ingest")  # asked for again: there is a token now, but no ingest
+        page.keyboard.press("1")
         expect(page.locator(".state-word")).to_have_text("Error")
         reset = page.get_by_role("button", name="Reset", exact=True)
         expect(reset).to_be_disabled()

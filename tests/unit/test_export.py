@@ -6,6 +6,7 @@ import gc
 import json
 import resource
 import sys
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,26 @@ def test_a_disk_that_refuses_is_an_error_and_leaves_nothing(name: str, tmp_path:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert caught.value.filename == str(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_that_lacks_a_block_is_never_completed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody catches the error of a full disk and goes on when there is room again."""
+    monkeypatch.setattr(table_file, "BLOCK_EVENTS", 2)
+    of = schema()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    file = TableFile(tmp_path / name, of, layout=RootLayout.TTREE if "ttree" in name else RootLayout.RNTUPLE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            deque(map(file.append, rows(of, 20)), 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with pytest.raises(LayoutError, match="takes no more events"):
+        file.append(rows(of, 1)[0])
+    file.close()
+    assert not file.complete
     assert list(tmp_path.iterdir()) == []
 
 

@@ -19,9 +19,9 @@ import pytest
 from crc32c import crc32c
 from numpy.typing import NDArray
 
-from hltfarm.loadgen.sample import Sample
+from hltfarm.loadgen.sample import Sample, SampleWriter
 from hltfarm.proto.columns import encode_columns
-from hltfarm.proto.events import EventId
+from hltfarm.proto.events import EventId, RawEvent
 from hltfarm.proto.messages import RunConfig
 from hltfarm.proto.results import OUTPUT_DECISION
 from hltfarm.proto.worker_link import PathInfo
@@ -256,6 +256,32 @@ def test_export_one_file_for_each_lumisection(outputs: Path, tmp_path: Path, cap
     assert [path.name for path in files] == ["run000007_ls0001.parquet", "run000007_ls0002.parquet"]
     assert [columns_of(path)["event"].tolist() for path in files] == [[12, 13, 10, 11, 12, 13, 14], [20, 21, 22]]  # type: ignore[union-attr]
     assert len(metadata_of(files[1])["sources"]) == 1
+
+
+def test_a_file_is_read_once_for_all_its_lumisections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with SampleWriter(tmp_path / "long.hlt", {}) as writer:
+        for number in range(12):
+            writer.add(RawEvent(EventId(7, 1 + number // 3, number, 3), np.zeros(4, np.uint8)))
+    asked: list[str] = []
+
+    def counted(file: Any, name: str) -> Any:
+        asked.append(file.name)
+        return hashlib.file_digest(file, name)
+
+    monkeypatch.setattr(source, "hashlib", type("Counted", (), {"file_digest": staticmethod(counted)}))
+    assert cli.run(["export", str(tmp_path / "long.hlt"), "--out", str(tmp_path / "new"), "--format", "arrow"]) == 0
+    files = sorted((tmp_path / "new").iterdir())
+    assert [columns_of(path)["event"].tolist() for path in files] == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]  # type: ignore[union-attr]
+    assert len({metadata_of(path)["sources"][0]["sha256"] for path in files}) == 1
+    assert asked == [str(tmp_path / "long.hlt")]
+
+
+def test_has_tables_is_true_also_where_no_table_is_wanted(outputs: Path, tmp_path: Path) -> None:
+    assert cli.run(["export", str(outputs), "--out", str(tmp_path / "x.arrow"), "--columns", "has_*"]) == 0
+    assert columns_of(tmp_path / "x.arrow")["has_tables"].tolist() == [True] * 10  # type: ignore[union-attr]
+    assert cli.run(["reco", str(DEMO), "--backend", "cpu", "--events", "2", "--out", str(tmp_path / "y.arrow"), "--columns", "has_*"]) == 0
+    found = columns_of(tmp_path / "y.arrow")
+    assert (list(found), found["has_tables"].tolist()) == (["run", "lumi", "event", "has_tables"], [True] * 2)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

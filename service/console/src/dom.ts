@@ -53,8 +53,13 @@ export function keyed<T, E extends HTMLElement>(parent: Element, items: readonly
   const known = new Map<string, E>();
   for (const child of Array.from(parent.children)) known.set((child as E).dataset["key"] ?? "", child as E);
   let place: Element | null = parent.firstElementChild;
+  const taken = new Map<string, number>();
   for (const item of items) {
-    const name = key(item);
+    // items of one key are told apart by their order: an element without a key of its own would be left behind with every update
+    const own = key(item);
+    const before = taken.get(own) ?? 0;
+    taken.set(own, before + 1);
+    const name = before === 0 ? own : `${own}\n${before}`;
     let element = known.get(name);
     if (element === undefined) {
       element = make(item);

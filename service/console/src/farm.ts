@@ -74,11 +74,12 @@ export class Farm {
   }
 
   private async lookSlowly(): Promise<void> {
-    this.access ??= await this.api.get<Access>("v1/access");
+    // anew each time: tokens are read again without a restart, and their role or what is wrong with their file may be another then
+    this.access = await this.api.get<Access>("v1/access");
     this.programmes = await this.api.get<Programmes>("v1/programmes");
     const number = this.status?.run ?? null;
     if (number === null) this.run = null;
-    else if (this.run?.number !== number || this.run.started === null) this.run = await this.runOf(number);
+    else if (stale(this.run, number, this.status?.state ?? "")) this.run = await this.runOf(number);
   }
 
   private async runOf(number: number): Promise<Run | null> {
@@ -93,4 +94,11 @@ export class Farm {
   private tell(): void {
     for (const listener of [...this.listeners]) listener();
   }
+}
+
+const OPEN = ["Running", "RunningDegraded", "Paused", "Draining"];
+
+/** Whether what is known of a run may have changed: another one, one that has not begun, or one that has ended since. */
+export function stale(run: Run | null, number: number, state: string): boolean {
+  return run?.number !== number || run.started === null || (run.stopped === null && !OPEN.includes(state));
 }

@@ -105,7 +105,10 @@ class Page {
     this.asking = true;
     try {
       const token = await askToken(why);
-      if (token !== null) {
+      if (token !== null && !/^[!-~]+$/.test(token)) {
+        // no browser sends it, and it would stay in this tab: every question would fail before it is asked
+        notices.notice("That is no token: it has letters or blanks that tokens never have. Copy it again.", "bad");
+      } else if (token !== null) {
         this.api.token = token;
         this.farm.again();
         this.route();

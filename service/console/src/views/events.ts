@@ -35,6 +35,7 @@ export class Events implements View {
   private events: EventEntry[] = [];
   private current: string | null = null;
   private shown: EventDetail | null = null;
+  private failed = false;
   private turn = 0;
   private followedAt = 0;
   private geometry: Geometry | null = null;
@@ -61,7 +62,8 @@ export class Events implements View {
   open(argument: string | null): void {
     this.poll.start();
     void this.stage.ready();
-    if (argument !== null && argument !== this.current) void this.load(argument);
+    // one that could not be had is asked for again: perhaps there is a token now, or the farm is back
+    if (argument !== null && (argument !== this.current || this.failed)) void this.load(argument);
     else if (argument === null && this.current !== null) location.replace(`#/events/${this.current}`);
     this.mark();
   }
@@ -98,7 +100,8 @@ export class Events implements View {
     this.mark();
     const newest = events[0];
     const due = this.current === null || (this.follow.checked && Date.now() - this.followedAt > FOLLOW_MS);
-    if (newest !== undefined && newest.id !== this.current && due) {
+    // an answer that comes late must not take somebody back from another view
+    if (newest !== undefined && newest.id !== this.current && due && this.element.isConnected) {
       this.followedAt = Date.now();
       location.replace(`#/events/${newest.id}`);
     }
@@ -115,6 +118,7 @@ export class Events implements View {
   private async load(id: string): Promise<void> {
     const turn = ++this.turn;
     this.current = id;
+    this.failed = false;
     this.mark();
     this.tell("Reconstructing the event again, on the CPU …");
     toggle(this.element, "loading", true);
@@ -128,6 +132,7 @@ export class Events implements View {
     } catch (error) {
       if (turn !== this.turn) return;
       this.shown = null;
+      this.failed = true;
       this.raw.hidden = true;
       this.drawn.load(null);
       say(this.title, "");
