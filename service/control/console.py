@@ -84,7 +84,10 @@ class Console(BaseRoute):
         if not all(_SEGMENT.match(part) for part in parts) or os.path.splitext(parts[-1])[1] not in TYPES:
             return None
         file = self._folder.joinpath(*parts)
-        return file if file.is_file() and file.resolve().is_relative_to(self._folder) else None
+        try:
+            return file if file.is_file() and file.resolve().is_relative_to(self._folder) else None
+        except OSError:  # a name too long for any file
+            return None
 
     def page(self, path: str) -> Page | None:
         """The file of a path, from memory unless it was changed; None if there is none (any more)."""

@@ -25,7 +25,7 @@ from hltfarm.service.control.programmes import ActivationBook, current, still_ne
 from hltfarm.service.control.readiness import Follower, RateMeter, Rates, Readiness
 from hltfarm.service.control.restarts import IngestRestarts
 from hltfarm.service.control.returning import Returning
-from hltfarm.service.control.run_counters import RunCounters, completed
+from hltfarm.service.control.run_counters import RunCounters, complete
 from hltfarm.service.control.settings import ControlSettings
 from hltfarm.service.control.strays import Strays, check_one_run, whole_ledger
 from hltfarm.service.control.transition_records import enter, records_of
@@ -222,10 +222,12 @@ class FarmControl:
 
     def note_replaced(self, view: FarmView) -> None:
         """Remember, beyond this process, that an ingest of the open run lost what it had counted."""
-        if self.strays.lost_counts(view) and not self._replaced:
-            self._replaced = True
-            if (run := self.open_run) is not None:
-                self.recorder.write(f"lost counts of run {run}", lambda registry: registry.runs.mark_incomplete(run))
+        self._replaced = self._replaced or self.strays.lost_counts(view)
+        self._note_incomplete()
+
+    def _note_incomplete(self) -> None:
+        if (run := self.open_run) is not None and self.strays.to_note(self._replaced):
+            self.recorder.write(f"lost counts of run {run}", lambda registry: registry.runs.mark_incomplete(run))
 
     # ---------------------------------------------------------------- workers
 
@@ -391,11 +393,13 @@ class FarmControl:
         self.strays.observe(view, run)
         if self.strays.gone(view):
             self.note_replaced(view)
+        self._note_incomplete()
         ended = (snapshot.run != run or snapshot.state not in OPEN) and not (self.goes_on and self.strays.all_lost(view))
         self._count(run, view, write=ended or self.now - self._counted >= self.settings.counters_s)
         if ended:
-            whole = not self._replaced and all(ingest.snapshot is not None for ingest in view.ingests)
-            self._late = (run, self._ending) if self._ending is Outcome.STOPPED and not self._replaced and not whole else None
+            lost = self._replaced or self.strays.missing(view)
+            whole = not lost and all(ingest.snapshot is not None for ingest in view.ingests)
+            self._late = (run, self._ending) if self._ending is Outcome.STOPPED and not lost and not whole else None
             self._finish(run, (self._ending or self._doubtful if whole else None) or Outcome.INTERRUPTED, self._ledger)
             self.open_run, self._ending, self._ledger, self._counters = None, None, None, None
 
@@ -450,9 +454,7 @@ class FarmControl:
             log.warning("the registry cannot be asked for open runs yet: %s", error)  # asked again at the next look
             return
         self._adopted, now_s = True, self.recorder.registry.clock()
-        self.recorder.write(
-            "transitions that nobody follows", lambda registry: registry.journal.abandon("the control was restarted", now_s)
-        )
+        self.recorder.write("open transitions", lambda registry: registry.journal.abandon("the control was restarted", now_s))
         if present != self.open_run and begun is not None and begun.outcome is Outcome.CONFIGURED and begun.farm == self.settings.farm:
             self._opened(begun.config.run, view)  # the control that started it ended before the registry heard of that
             self.strays = Strays()  # who took part since then is not known
@@ -465,6 +467,7 @@ class FarmControl:
                 self.open_run, self._models = present, record.models
                 self._counters, self._activations = RunCounters(counts), ActivationBook(activations)
                 self._replaced, self._ending = record.incomplete, record.ending
+                self.strays.adopt(present, counts.marks)
                 if record.ending is None and view.state in _HELD:
                     self.orders.told(_HELD[view.state], present)
                 elif record.ending is not None:
@@ -473,7 +476,7 @@ class FarmControl:
             stopped = record.ending is Outcome.STOPPED and not record.incomplete
             ledger = whole_ledger(view, record.config.run) if stopped else None
             if ledger is not None:
-                self.recorder.write(f"the last counters of run {record.config.run}", partial(_complete, record.config.run, view, ledger))
+                self.recorder.write(f"the last counters of run {record.config.run}", partial(complete, record.config.run, view, ledger))
             self._finish(record.config.run, Outcome.INTERRUPTED if ledger is None else Outcome.STOPPED, ledger)
 
     def _take_over(self, view: FarmView, first: RunConfig) -> None:
@@ -494,7 +497,3 @@ class FarmControl:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
         await self.recorder.close()
-
-
-def _complete(run: int, view: FarmView, ledger: LedgerCounts, registry: Registry) -> None:
-    registry.counters.put(run, completed(registry.counters.get(run), view, ledger), registry.counters.activations(run))

@@ -1,10 +1,10 @@
-"""What was counted in the open run, from counters that run since each ingest started. Pure."""
+"""What was counted in the open run, from counters that run since each ingest started. Pure, but for `complete`."""
 
 from __future__ import annotations
 
 from hltfarm.proto.messages import LedgerCounts, Snapshot
 from hltfarm.service.control.link import FarmView
-from hltfarm.service.registry import RunCounts
+from hltfarm.service.registry import Registry, RunCounts
 
 #: Kind in the registry -> field of the snapshot.
 KINDS = {
@@ -67,9 +67,9 @@ class RunCounters:
         self.counts.values[LEDGER] = {name: getattr(ledger, name) for name in LedgerCounts.__struct_fields__}
 
 
-def completed(counts: RunCounts, view: FarmView, ledger: LedgerCounts) -> RunCounts:
-    """Counts of a run that ended while no control watched, with this ledger, and that is still the last one of every ingest."""
-    counters = RunCounters(counts)
+def complete(run: int, view: FarmView, ledger: LedgerCounts, registry: Registry) -> None:
+    """Write the counts of a run that ended while no control watched, with this ledger, and that is still the last one of every ingest."""
+    counters = RunCounters(registry.counters.get(run))
     counters.observe(view)
     counters.ledger(ledger)
-    return counters.counts
+    registry.counters.put(run, counters.counts, registry.counters.activations(run))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from hltfarm.proto.errors import StateError
@@ -28,17 +29,26 @@ class Strays:
     _closed: dict[str, float] = field(default_factory=dict)  # endpoint -> start time of the last process that left with closed books
     _known: set[str] = field(default_factory=set)  # endpoints since the run began, or since it was seen first
     _new: set[str] = field(default_factory=set)  # those that came later
+    _earlier: frozenset[str] = frozenset()  # endpoints that an earlier control process counted in the run
+    _noted: bool = False
 
     def begin(self, run: int, view: FarmView) -> None:
         """A run was started; `view`: the farm before that."""
         self.run, self._part, self._before = run, {}, {endpoint: snapshot.started for endpoint, snapshot in _answers(view)}
         self._known, self._new = {ingest.endpoint for ingest in view.ingests}, set()
+        self._earlier, self._noted = frozenset(), False
+
+    def adopt(self, run: int | None, endpoints: Iterable[str]) -> None:
+        """The open run is one of an earlier control process, which counted events of these ingests."""
+        self.observe(FarmView(RunState.ERROR, None, ()), run)
+        self._earlier = frozenset(endpoints)
 
     def observe(self, view: FarmView, run: int | None) -> None:
         """Take note of a look at the farm, whose open run is `run`."""
         if run != self.run:
             self.run, self._part, self._before = run, {}, {}
             self._known, self._new = set(), set()
+            self._earlier, self._noted = frozenset(), False
         present = {ingest.endpoint for ingest in view.ingests}
         self._new |= present - self._known if self._known else set()
         self._known |= present
@@ -66,6 +76,19 @@ class Strays:
         """Whether one that took part belongs to the farm no more, and its books are not known."""
         present = {ingest.endpoint for ingest in view.ingests}
         return any(endpoint not in present and self._closed.get(endpoint) != started for endpoint, started in self._part.items())
+
+    def missing(self, view: FarmView) -> bool:
+        """Whether one whom an earlier control process counted is not here: its books are not known."""
+        return not self._earlier <= {ingest.endpoint for ingest in (*view.ingests, *view.left)}
+
+    def to_note(self, lost: bool) -> bool:
+        """Whether a later control process has to be told that it cannot know all counts of the run: they are `lost`, or of one that left,
+        whose books this process alone has. Once.
+        """
+        left = any(self._closed.get(endpoint) == started for endpoint, started in self._part.items())
+        first = (lost or left) and not self._noted
+        self._noted |= first
+        return first
 
     def _lost(self, endpoint: str, started: float | None) -> bool:
         if endpoint in self._part:

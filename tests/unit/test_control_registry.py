@@ -17,12 +17,15 @@ from hltfarm.proto.messages import RunConfig, Snapshot
 from hltfarm.service.control.alone import run_control
 from hltfarm.service.control.farm import FarmControl
 from hltfarm.service.control.link import FarmView, IngestView, UnreachableError, view_of
+from hltfarm.service.control.merge import closed_books
 from hltfarm.service.control.run_counters import RunCounters
 from hltfarm.service.control.settings import ControlSettings
 from hltfarm.service.registry import RunCounts
 from hltfarm.workers.menu.menu import DEFAULT_MENU, Menu
 from tests.unit.farm_fake import ENDPOINT, SELECTOR, FakeLink, snapshot
 from tests.unit.test_control_api import ended, run, serving
+
+OTHER = "tcp://other:7402"
 
 
 class CountingLink(FakeLink):
@@ -146,6 +149,55 @@ def test_an_ingest_that_restarts_and_soon_counts_more_counts_from_nothing_as_wel
         told = snapshot(path_accepts={"HLT_A": value}, totals=totals, started=started, path_prescaled={}, failures={}, frames_refused={})
         counters.observe(view_of([IngestView(ENDPOINT, told)]))
     assert counters.counts.values["paths"] == {"HLT_A": 5 + 40}
+
+
+class TwoIngests(CountingLink):
+    """Another ingest beside it, which does all that it does until it leaves, or is gone without a word. `seen`: a look saw it leave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other: Snapshot | None = None
+        self.leaves = self.seen = False
+
+    async def look(self) -> FarmView:
+        (first,) = (await super().look()).ingests
+        if not self.leaves:
+            self.other = first.snapshot
+            return view_of([first, IngestView(OTHER, self.other)])
+        assert self.other is not None
+        left = [IngestView(OTHER, self.other)] if self.seen else []
+        return view_of([first], left, [closed_books(self.other)] if self.seen else [])
+
+
+@pytest.mark.parametrize(
+    ("seen", "restarted", "outcome"),
+    [(True, False, "stopped"), (True, True, "interrupted"), (False, True, "interrupted")],
+    ids=["its books are known", "they were", "it left while no control was there"],
+)
+def test_a_control_that_restarts_does_not_know_the_books_of_who_left(tmp_path: Path, seen: bool, restarted: bool, outcome: str) -> None:
+    link = TwoIngests()
+    database = f"sqlite:///{tmp_path}/runs.db"
+
+    async def main() -> None:
+        async with serving(link, database=database, counters_s=0.01) as client:
+            await begin(client)
+            link.received = 40
+            await until_counted(client, 1, {"HLT_A": 0, "HLT_B": 0})
+            if seen:
+                link.leaves = link.seen = True
+                await link.looked(2)
+            if not restarted:
+                await ended(client, await client.post("/v1/control/stop"))
+                assert (await record(client, 1))["outcome"] == outcome
+                return
+        link.leaves, link.seen = True, False
+        async with serving(link, database=database, counters_s=0.01) as client:
+            await link.looked(2)
+            await ended(client, await client.post("/v1/control/stop"))
+            told = await record(client, 1)
+            assert (told["outcome"], told["ledger"]["received"]) == (outcome, 40), "of the one that is left alone"
+
+    asyncio.run(main())
 
 
 def rename(file: Path, table: str, to: str) -> None:
