@@ -64,8 +64,11 @@ class StatusFile:
             self._failing = False
 
     def remove(self) -> None:
-        """The process ends."""
-        self._path.unlink(missing_ok=True)
+        """The process ends, also where the file cannot be removed."""
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("the status file %s cannot be removed: %s", self._path, error.strerror)
 
 
 def check(path: Path, role: str, ready: bool, now: float) -> Status:
@@ -76,7 +79,7 @@ def check(path: Path, role: str, ready: bool, now: float) -> Status:
         raise UnhealthyError(f"{role}: there is no status file {path}; it has not started, or it has ended") from None
     try:
         status = msgspec.json.decode(content, type=Status)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:  # msgspec lets the second one through
         raise ConfigError(f"{path} is no status file: {error}") from error
     age = now - status.at
     if status.role != role:

@@ -162,27 +162,27 @@ class Display:
     # ---------------------------------------------------------------- in the thread
 
     def _reconstruct(self, kept: KeptEvent, payload: bytes) -> Shown:
-        with tempfile.TemporaryDirectory(prefix="hltfarm-show-") as folder:
-            try:
+        try:
+            with tempfile.TemporaryDirectory(prefix="hltfarm-show-") as folder:
                 write_sample(Path(folder), [event_of(kept, payload)], kept.config)
-            except OSError as error:
-                raise CannotShowError(f"the event cannot be handed over: {error}") from error
-            file = str(Path(folder) / EVENTS)
-            found = self._programme(kept, file)
-            if isinstance(found, link.Prepared) and self._child is not None:
-                done = self._child.reconstruct(0, self._settings.event_s, columns=True)
-                if isinstance(done, link.Done):
-                    return Shown(
-                        tables=decode_columns(done.columns),
-                        row=np.frombuffer(done.result, dtype=RESULT)[0],
-                        seconds=done.seconds,
-                        differences=differences(kept, found),
-                    )
-                self._drop()  # what the failure left behind is not to be trusted
-                found = done
-            assert isinstance(found, Failed)
-            if kept.info.kind == FAILED and not self._closed:
-                return Shown(tables=self._occupancy(kept, file), error=f"{found.ending}: {found.text}")
+                file = str(Path(folder) / EVENTS)
+                found = self._programme(kept, file)
+                if isinstance(found, link.Prepared) and self._child is not None:
+                    done = self._child.reconstruct(0, self._settings.event_s, columns=True)
+                    if isinstance(done, link.Done):
+                        return Shown(
+                            tables=decode_columns(done.columns),
+                            row=np.frombuffer(done.result, dtype=RESULT)[0],
+                            seconds=done.seconds,
+                            differences=differences(kept, found),
+                        )
+                    self._drop()  # what the failure left behind is not to be trusted
+                    found = done
+                assert isinstance(found, Failed)
+                if kept.info.kind == FAILED and not self._closed:
+                    return Shown(tables=self._occupancy(kept, file), error=f"{found.ending}: {found.text}")
+        except OSError as error:
+            raise CannotShowError(f"the event cannot be handed over: {error}") from error
         kind = ShowingTookTooLongError if found.ending is Ending.TIMED_OUT else CannotShowError
         raise kind(f"event {kept.info.id} cannot be shown: {found.ending}: {found.text}")
 

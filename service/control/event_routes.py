@@ -13,7 +13,7 @@ from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 
 from hltfarm.loadgen.sample import SampleWriter
 from hltfarm.proto.detector import load_detector
-from hltfarm.proto.errors import ConditionsError
+from hltfarm.proto.errors import ConditionsError, SampleError
 from hltfarm.proto.messages import ACCEPTED, FAILED, KeptEvent
 from hltfarm.service.control.context import Context, ContextDep
 from hltfarm.service.control.display import CannotShowError, event_of
@@ -128,5 +128,5 @@ def _sample(kept: KeptEvent, payload: bytes) -> bytes:
             with SampleWriter(file, about, detector=detector) as writer:
                 writer.add(event_of(kept, payload))
             return file.read_bytes()
-    except OSError as error:
+    except (OSError, SampleError) as error:
         raise CannotShowError(f"the sample cannot be written: {error}") from error

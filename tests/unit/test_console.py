@@ -67,7 +67,8 @@ def test_pages_are_for_everybody_and_the_api_is_not(app: FastAPI) -> None:
 @pytest.mark.parametrize(
     "path",
     ["/.secret.js", "/notes.py", "/link.js", "/../outside.js", "/%2e%2e/outside.js", "/assets/../../outside.js", "/assets", "/assets/",
-     "/assets//index-B7xK2a9Q.js", "/nothing.js", "/index.html%00.js", "/assets%5cindex.js"],
+     "/assets//index-B7xK2a9Q.js", "/nothing.js", "/index.html%00.js", "/assets%5cindex.js",
+     "/" + 300 * "a" + ".js"],
 )  # fmt: skip
 def test_what_is_no_page_is_as_any_unknown_path(app: FastAPI, path: str) -> None:
     async def test(client: httpx.AsyncClient) -> None:

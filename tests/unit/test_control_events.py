@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import tempfile
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,9 +14,10 @@ import httpx
 import numpy as np
 import pytest
 
-from hltfarm.loadgen.sample import Sample
+from hltfarm.loadgen.sample import Sample, SampleWriter
 from hltfarm.proto.columns import encode_columns
 from hltfarm.proto.detector import phase1
+from hltfarm.proto.errors import SampleError
 from hltfarm.proto.messages import ModelInfo, RunConfig, RunState
 from hltfarm.proto.results import RESULT
 from hltfarm.service.control.access import AccessSettings
@@ -330,6 +332,24 @@ def test_the_cpu_gives_the_bits_of_reco() -> None:
         assert "/nowhere/model" in missing.json()["detail"]
 
     run(farm, test)
+
+
+def test_a_machine_without_room_for_a_file_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    farm = FakeLink(RunState.HALTED)
+    number = keep(farm)
+
+    async def test(client: httpx.AsyncClient) -> None:
+        for folder, fault in ((tmp_path / "nothing", OSError), (tmp_path, SampleError)):
+            monkeypatch.setattr(tempfile, "tempdir", str(folder))
+            for suffix in ("", "/raw"):
+                answer = await client.get(f"/v1/events/{number}{suffix}")
+                assert (answer.status_code, answer.json()["type"]) == (503, "urn:hltfarm:error:CannotShowError"), fault
+
+    def full(*_: Any) -> None:
+        raise SampleError("events.hlt: No space left on device")
+
+    monkeypatch.setattr(SampleWriter, "add", full)
+    run(farm, test, display_of([]))
 
 
 def test_geometry_is_that_of_the_detector() -> None:

@@ -46,6 +46,13 @@ def test_a_file_that_cannot_be_written_is_said_once(tmp_path: Path, caplog: pyte
     assert len(caplog.records) == 1
 
 
+def test_a_file_that_cannot_be_removed_keeps_no_role_from_its_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for path in (tmp_path, tmp_path / "status.json" / "no folder"):
+        (tmp_path / "status.json").touch()
+        StatusFile(path, "worker").remove()
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+
+
 def test_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HLTFARM_STATUS", raising=False)
     path = tmp_path / "status.json"
@@ -57,6 +64,8 @@ def test_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypa
     assert run(["health", "ingest"]) == 2
     path.write_text("{}")
     assert run(["health", "ingest", "--status", str(path)]) == 2
-    with pytest.raises(ConfigError):
-        check(path, "ingest", False, time.monotonic())
+    for content in (b"{}", b'{"role":"ingest\xff"}'):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match="no status file"):
+            check(path, "ingest", False, time.monotonic())
     assert run(["health", "control", "--http", "http://127.0.0.1:9"]) == 1
