@@ -30,7 +30,8 @@ class RootFile:
     def __init__(self, path: Path, schema: EventSchema, metadata: Mapping[str, Any], layout: RootLayout) -> None:
         uproot = load("uproot", "ROOT output")
         self._schema, self._layout = schema, layout
-        self._file = uproot.recreate(str(path), compression=uproot.ZSTD(1))
+        self._sink = path.open("w+b")  # not by name: uproot takes `::` and `data:` in one for a file within another, or elsewhere
+        self._file = uproot.recreate(self._sink, compression=uproot.ZSTD(1))
         self._file[METADATA_NAME] = json.dumps(metadata, sort_keys=True)
         self._events: Any = None
 
@@ -51,10 +52,14 @@ class RootFile:
     def close(self) -> None:
         """Complete the file."""
         self._file.close()
+        self._sink.close()
 
     def abandon(self) -> None:
         """Close the descriptor; the file is of no use."""
-        self._file.close()
+        try:
+            self._file.close()
+        finally:
+            self._sink.close()
 
 
 def _flat(schema: EventSchema, block: Block) -> dict[str, Any]:

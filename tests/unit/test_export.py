@@ -111,6 +111,17 @@ def test_the_metadata_tell_what_was_given_and_what_the_columns_are(name: str, tm
     assert text["columns"]["track_cov"]["type"] == "list of 15 float32"
 
 
+@pytest.mark.parametrize("name", ["a::b.root", "a:b.root", "data:a.root", "a::b.parquet"])
+def test_a_name_is_that_of_one_file_whatever_is_in_it(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(b"of somebody")
+    monkeypatch.chdir(tmp_path)
+    with TableFile(name, event_schema(decision=None)) as file:
+        file.append(EventRow(EventId(1, 2, 3)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", name]
+    assert (tmp_path / "a").read_bytes() == b"of somebody"
+    assert (tmp_path / name).stat().st_size > 100
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_file_without_events_has_its_columns(name: str, tmp_path: Path) -> None:
     of = schema()

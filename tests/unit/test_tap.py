@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hltfarm.proto.errors import ConfigError
 from hltfarm.proto.events import EventId
 from hltfarm.proto.results import OUTPUT_DECISION
 from hltfarm.service.consumer import StreamEvent
@@ -63,6 +64,27 @@ def test_a_signal_in_the_middle_of_a_write_ends_it_in_order(number: int, tmp_pat
         signal.signal(number, before)
     assert (result.events, result.files) == (6, [tmp_path / "x.parquet"])
     assert columns_of(tmp_path / "x.parquet")["event"].tolist() == list(range(6))  # type: ignore[union-attr]
+
+
+def test_events_of_two_menus_that_come_in_turns_are_in_two_files(tmp_path: Path) -> None:
+    with EventSink(tmp_path / "x.arrow") as sink:
+        for number, path in enumerate("ABABBABAACCBC"):
+            sink.append(event(number, f"HLT_{path}"))
+    assert sink.files == [tmp_path / name for name in ("x.arrow", "x.part2.arrow", "x.part3.arrow")]
+    found = [columns_of(path) for path in sink.files]
+    assert [columns["event"].tolist() for columns in found] == [[0, 2, 5, 7, 8], [1, 3, 4, 6, 11], [9, 10, 12]]  # type: ignore[union-attr]
+    assert [all(found[i][f"passed_HLT_{path}"]) for i, path in enumerate("ABC")] == [True] * 3  # type: ignore[arg-type]
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_an_error_leaves_no_file_that_was_open(tmp_path: Path) -> None:
+    sink = EventSink(tmp_path / "x.arrow")
+    for number, path in enumerate("ABAB"):
+        sink.append(event(number, path))
+    assert len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(ConfigError, match="carry no raw data"), sink:
+        raise ConfigError("decisions of a client carry no raw data")
+    assert (sink.files, list(tmp_path.iterdir())) == ([], [])
 
 
 def test_a_table_in_memory_is_made_of_batches_that_32_bits_can_count(monkeypatch: pytest.MonkeyPatch) -> None:
