@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import lru_cache
+from pathlib import Path as File
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -158,8 +159,17 @@ async def paths(context: ContextDep) -> PathList:
     return PathList(menu=present.menu_hash, paths=rows)
 
 
+def _stamp(detector: str) -> tuple[int, ...]:
+    """What changes with the files of a detector; empty where there are none."""
+    path = File(detector)
+    try:
+        return tuple(file.stat().st_mtime_ns for file in (path, *(sorted(path.iterdir()) if path.is_dir() else ())))
+    except OSError:
+        return ()
+
+
 @lru_cache(maxsize=4)
-def _geometry(detector: str, outlines: bool) -> dict[str, Any]:
+def _geometry(detector: str, outlines: bool, stamp: tuple[int, ...]) -> dict[str, Any]:
     return drawn(load_detector(detector), outlines=outlines)
 
 
@@ -181,7 +191,7 @@ async def geometry(
     config = context.farm.deciding
     detector = context.farm.settings.detector if config is None else config.detector
     try:
-        content = await asyncio.to_thread(_geometry, detector, modules)
+        content = await asyncio.to_thread(lambda: _geometry(detector, modules, _stamp(detector)))
     except ConditionsError as error:
         raise CannotShowError(f"the detector cannot be drawn: {error}") from error
     return await json_answer(content, request.headers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import re
 import tempfile
 import threading
 from collections.abc import Awaitable, Callable
@@ -371,6 +372,22 @@ def test_geometry_is_that_of_the_detector() -> None:
         assert small["layers"] == answer["layers"]
 
     run(FakeLink(RunState.HALTED), test)
+
+
+def test_geometry_follows_a_detector_file_that_is_changed(tmp_path: Path) -> None:
+    file = tmp_path / "detector.yaml"
+    text = (Path(__file__).resolve().parents[2] / "docs" / "tutorials" / "my-detector.yaml").read_text()
+    app = create_app(ControlSettings(ingests=(ENDPOINT,), detector=str(file)), FakeLink(RunState.HALTED))
+
+    async def main() -> None:
+        transport = httpx.ASGITransport(app)
+        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            assert (await client.get("/v1/geometry")).status_code == 503
+            for name in ("first", "second"):
+                file.write_text(re.sub(r"(?m)^name: .*$", f"name: {name}", text))
+                assert (await client.get("/v1/geometry")).json()["detector"] == name
+
+    asyncio.run(main())
 
 
 def test_tracks_belong_to_the_nearest_vertex_that_is_near() -> None:
