@@ -104,12 +104,20 @@ class Membership:
         same = self._older.get(book.run)
         self._older[book.run] = book if same is None else closed_books(merge([same, book]))
 
+    def _forget_who_left(self, latest: int) -> None:
+        """The farm is in run `latest`: who left an earlier one, and has an address that is known no more, is seen no more."""
+        for endpoint, left in list(self._left.items()):
+            if endpoint not in self._known and left.snapshot is not None and (left.snapshot.run or 0) < latest:
+                self._put_away(left.snapshot)
+                del self._left[endpoint]
+
     def view(self, views: Sequence[IngestView], now: float) -> FarmView:
         """The farm, given what its members said."""
         for view in views:
             if view.snapshot is not None:
                 self.answered(view.endpoint, view.snapshot, now)
         shown = [self._shown(view) for view in views if (member := self._known.get(view.endpoint)) and self._belongs(member, now)]
+        self._forget_who_left(max((view.snapshot.run or 0 for view in shown if view.snapshot is not None), default=0))
         books = [closed_books(view.snapshot) for view in self._left.values() if view.snapshot is not None]
         return view_of(shown, tuple(self._left.values()), [*books, *self._older.values()], self._remarks(now))
 

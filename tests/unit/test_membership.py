@@ -139,6 +139,22 @@ def test_a_run_that_begins_after_one_was_replaced_counts_only_its_own() -> None:
         assert counters.counts.values["paths"] == {"HLT_A": 7}
 
 
+def test_ingests_of_addresses_that_never_come_again_take_no_room_for_ever() -> None:
+    members = Membership([], forget_s=30)
+    for number in range(1, 40):  # each of them has a run of its own, and half of one
+        new, old = f"n{number}", f"n{number - 1}"
+        members.named([f"tcp://{name}:7402" for name in (old, new)], number)
+        members.answered(f"tcp://{new}:7402", part(run=number), number)
+        if number > 1:
+            seen(members, number, **{old: part(RunState.CONFIGURED, run=number - 1, leaving=True), new: part(run=number)})
+        members.named([f"tcp://{new}:7402"], number)
+        view = seen(members, number, **{new: part(run=number)})
+        assert view.snapshot is not None
+        assert (view.snapshot.run, view.snapshot.ledger.received, view.snapshot.totals.received) == (number, 10, 10 * number)
+        assert view.snapshot.path_accepts == {"HLT_A": 10 * number}
+        assert len(view.left) + len(view.books) <= 4
+
+
 def test_one_that_came_later_has_lost_nothing_and_one_that_was_forgotten_has() -> None:
     members = Membership([], forget_s=30)
     members.named([A], 0.0)
