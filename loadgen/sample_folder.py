@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,9 @@ from hltfarm.proto.detector import Detector
 from hltfarm.proto.errors import SampleError
 from hltfarm.proto.events import RawEvent
 
+#: Files that are kept open. Each takes a descriptor, of which a process has some thousand; a run has that many lumisections.
+OPEN = 128
+
 
 def sample_files(folder: Path) -> list[Path]:
     """The `.hlt` files below a folder, by their paths, numbers in names by their values (part 2 comes before part 10)."""
@@ -26,13 +31,33 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
+class _Files(Sequence[Sample]):
+    """Samples by their place, opened when they are asked for."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._paths = paths
+        self._opened = lru_cache(maxsize=OPEN)(Sample)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @overload
+    def __getitem__(self, i: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, i: slice) -> list[Sample]: ...
+
+    def __getitem__(self, i: int | slice) -> Sample | list[Sample]:
+        return [self._opened(path) for path in self._paths[i]] if isinstance(i, slice) else self._opened(self._paths[i])
+
+
 class SampleFolder:
     """An event source over the files of a folder, one after the other. Events are counted through all of them."""
 
     def __init__(self, folder: Path) -> None:
         """Raises SampleError if there is no file, or one that cannot be read."""
         self.path = folder
-        self.samples = [Sample(path) for path in sample_files(folder)]
+        self.samples = _Files(sample_files(folder))
         if not self.samples:
             raise SampleError(f"{folder}: no .hlt files in it")
         self._ends = np.cumsum([len(sample) for sample in self.samples])
