@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from hltfarm.proto.errors import ConfigError
+from hltfarm.proto.errors import BackendError, ConfigError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -24,3 +24,20 @@ def choose_device(index: int) -> None:
     if index >= len(names):
         raise ConfigError(f"device {index}: {VISIBLE}={visible} lets this process see {len(names)}; choose one of the first {len(names)}")
     os.environ[VISIBLE] = names[index]
+
+
+def check_cuda() -> None:
+    """Raises BackendError, with the way out, where the cuda backend cannot work: before an ingest waits for it."""
+    try:
+        import cupy
+    except ImportError as error:
+        raise BackendError(f"the cuda backend needs CuPy ({error}); install hltfarm[cuda], or use --backend cpu") from None
+    try:
+        found = int(cupy.cuda.runtime.getDeviceCount())
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise BackendError(
+            f"no GPU for the cuda backend: {error}; it needs the NVIDIA driver, and in a container a device that is given to it"
+            " (NVIDIA container toolkit). Or use --backend cpu"
+        ) from None
+    if not found:
+        raise BackendError(f"no GPU for the cuda backend: CUDA sees none ({VISIBLE}={os.environ.get(VISIBLE, '')}). Or use --backend cpu")

@@ -280,7 +280,7 @@ def worker(
     """Reconstruct events for the ingests of this machine."""
     from hltfarm.proto.errors import ConfigError
     from hltfarm.service.logs import log_to
-    from hltfarm.workers.devices import choose_device
+    from hltfarm.workers.devices import check_cuda, choose_device
     from hltfarm.workers.process import WorkerSettings, run_worker
     from hltfarm.workers.reconstructor import cuda_available
 
@@ -290,6 +290,8 @@ def worker(
         choose_device(device)
     if backend == "auto":
         backend = "cuda" if cuda_available() else "cpu"
+    elif backend == "cuda":
+        check_cuda()
     log_to()
     threads = threads or cores()
     settings = WorkerSettings(
