@@ -51,7 +51,11 @@ async def _services(name: str) -> set[str]:
         return set()
     except (dns.exception.DNSException, OSError) as error:
         raise LookupFailedError(f"the name {name} cannot be looked up: {error}") from error
-    return {f"tcp://{record.target.to_text(omit_final_dot=True)}:{record.port}" for record in answer}
+    there = [record for record in answer if len(record.target) > 1]  # ".": there is no such service
+    found = {f"{record.target.to_text(omit_final_dot=True)}:{record.port}" for record in there}
+    if odd := sorted(target for target in found if _HOST.fullmatch(target) is None):
+        raise LookupFailedError(f"the name {name} leads to {odd[0]!r}, which is no host and port")
+    return {f"tcp://{target}" for target in found}
 
 
 async def _addresses(name: str) -> set[str]:

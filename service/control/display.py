@@ -151,8 +151,8 @@ class Display:
         """End what is under way, and the process."""
         with self._starting:
             self._closed = True
-            if self._child is not None:
-                self._child.kill()
+            if (child := self._child) is not None:  # the thread may drop it at this moment
+                child.kill()
         if self._idle is not None:
             self._idle.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)

@@ -243,7 +243,13 @@ def test_an_ingest_that_is_not_there_cannot_be_drained(tmp_path: Path) -> None:
 
 
 class _NameServer(asyncio.DatagramProtocol):
-    """Answers questions for SRV records with two of them, others with none."""
+    """Answers questions for SRV records: with two of them, with one that says that there is no such service, with no name of a host."""
+
+    RECORDS = {  # noqa: RUF012 nobody changes it
+        "farm": ("0 50 7402 node-0.farm.test.", "0 50 7412 node-1.farm.test."),
+        "closed": ("0 0 0 .",),
+        "odd": ("0 50 7402 node\\0320.farm.test.",),
+    }
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -252,8 +258,7 @@ class _NameServer(asyncio.DatagramProtocol):
         question = dns.message.from_wire(data)
         answer = dns.message.make_response(question)
         name = question.question[0].name
-        if str(name).startswith("_control._tcp.farm."):
-            records = [f"0 50 {port} {host}.farm.test." for host, port in (("node-0", 7402), ("node-1", 7412))]
+        if (records := self.RECORDS.get(str(name).split(".")[2])) is not None:
             answer.answer.append(dns.rrset.from_text(name, 5, "IN", "SRV", *records))
         else:
             answer.set_rcode(dns.rcode.NXDOMAIN)
@@ -270,6 +275,9 @@ def test_names_are_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
         try:
             assert await resolve("_control._tcp.farm") == {"tcp://node-0.farm.test:7402", "tcp://node-1.farm.test:7412"}
             assert await resolve("_control._tcp.nobody") == set()
+            assert await resolve("_control._tcp.closed") == set()
+            with pytest.raises(LookupFailedError, match="no host"):
+                await resolve("_control._tcp.odd")
             assert await resolve("localhost:7402") == {"tcp://127.0.0.1:7402"}
         finally:
             transport.close()
