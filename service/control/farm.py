@@ -84,7 +84,7 @@ class FarmControl:
         self._replaced = False  # an ingest of the open run was restarted: what it had counted is gone
         self.orders = Orders()
         self.strays = Strays()
-        self._late: tuple[int, Outcome] | None = None  # a run that ended without one of its ingests, and how it was to end
+        self._late: tuple[int, Outcome, frozenset[str]] | None = None  # a run that ended without one of its ingests, its end, who had part
 
     # ---------------------------------------------------------------- looking
 
@@ -399,7 +399,7 @@ class FarmControl:
         if ended:
             lost = self._replaced or self.strays.missing(view)
             whole = not lost and all(ingest.snapshot is not None for ingest in view.ingests)
-            self._late = (run, self._ending) if self._ending is Outcome.STOPPED and not lost and not whole else None
+            self._late = (run, self._ending, frozenset()) if self._ending is Outcome.STOPPED and not lost and not whole else None
             self._finish(run, (self._ending or self._doubtful if whole else None) or Outcome.INTERRUPTED, self._ledger)
             self.open_run, self._ending, self._ledger, self._counters = None, None, None, None
 
@@ -430,8 +430,8 @@ class FarmControl:
         """A run that ended while one of its ingests was away: its record becomes whole when that one has ended it, too."""
         if self._late is None:
             return
-        run, outcome = self._late
-        if (ledger := whole_ledger(view, run)) is not None:
+        run, outcome, counted = self._late
+        if (ledger := whole_ledger(view, run, counted)) is not None:
             self._late = None
             self._finish(run, outcome, ledger)
 
@@ -447,8 +447,8 @@ class FarmControl:
         """
         try:
             records = await self.registry(lambda registry: registry.runs.open())
+            counted = await self.registry(lambda registry: {r.config.run: registry.counters.get(r.config.run) for r in records})
             begun = None if present is None else await self.registry(lambda registry: registry.runs.get(present))
-            counts = await self.registry(lambda registry: RunCounts() if present is None else registry.counters.get(present))
             activations = await self.registry(lambda registry: [] if present is None else registry.counters.activations(present))
         except DatabaseError as error:
             log.warning("the registry cannot be asked for open runs yet: %s", error)  # asked again at the next look
@@ -464,7 +464,7 @@ class FarmControl:
                 continue  # started by this process while the registry could not be asked
             if record.config.run == present:
                 self._take_over(view, record.config)
-                self.open_run, self._models = present, record.models
+                self.open_run, self._models, counts = present, record.models, counted[present]
                 self._counters, self._activations = RunCounters(counts), ActivationBook(activations)
                 self._replaced, self._ending = record.incomplete, record.ending
                 self.strays.adopt(present, counts.marks)
@@ -473,11 +473,12 @@ class FarmControl:
                 elif record.ending is not None:
                     self.orders.told("stop" if record.ending is Outcome.STOPPED else "reset", present)
                 continue
-            stopped = record.ending is Outcome.STOPPED and not record.incomplete
-            ledger = whole_ledger(view, record.config.run) if stopped else None
+            number, stopped = record.config.run, record.ending is Outcome.STOPPED and not record.incomplete
+            ledger = whole_ledger(view, number, counted[number].marks) if stopped else None
+            self._late = (number, Outcome.STOPPED, frozenset(counted[number].marks)) if stopped and ledger is None else self._late
             if ledger is not None:
-                self.recorder.write(f"the last counters of run {record.config.run}", partial(complete, record.config.run, view, ledger))
-            self._finish(record.config.run, Outcome.INTERRUPTED if ledger is None else Outcome.STOPPED, ledger)
+                self.recorder.write(f"the last counters of run {number}", partial(complete, number, view, ledger))
+            self._finish(number, Outcome.INTERRUPTED if ledger is None else Outcome.STOPPED, ledger)
 
     def _take_over(self, view: FarmView, first: RunConfig) -> None:
         """The configuration of an open run that began with `first`, and its shadow, as the ingests have them."""

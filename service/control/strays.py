@@ -122,8 +122,13 @@ def check_one_run(view: FarmView) -> None:
         raise StateError(f"the ingests are configured for different runs: {told}; configure the farm again", ("configure", "reset"))
 
 
-def whole_ledger(view: FarmView, run: int) -> LedgerCounts | None:
-    """Ledger of a run that every ingest took part in and has ended; None where one is away, in another run, or not done."""
+def whole_ledger(view: FarmView, run: int, counted: Iterable[str] = ()) -> LedgerCounts | None:
+    """Ledger of a run that every ingest took part in and has ended; None where one is away, in another run, or not done.
+
+    `counted`: endpoints that an earlier control process knows to have taken part.
+    """
+    if not {ingest.endpoint for ingest in (*view.ingests, *view.left)}.issuperset(counted):
+        return None
     snapshots = [ingest.snapshot for ingest in view.ingests]
     if view.snapshot is None or any(s is None or s.run != run or s.state in OPEN for s in snapshots):
         return None

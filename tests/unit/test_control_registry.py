@@ -200,6 +200,35 @@ def test_a_control_that_restarts_does_not_know_the_books_of_who_left(tmp_path: P
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(("leaves", "outcome"), [(False, "stopped"), (True, "interrupted")])
+def test_a_run_that_was_stopped_while_no_control_was_there_is_whole_if_all_are(tmp_path: Path, leaves: bool, outcome: str) -> None:
+    link = TwoIngests()
+    database = f"sqlite:///{tmp_path}/runs.db"
+
+    async def main() -> None:
+        async with serving(link, database=database, counters_s=0.01) as client:
+            await begin(client)
+            link.received, link.in_flight = 40, 5
+            await until_counted(client, 1, {"HLT_A": 0, "HLT_B": 0})
+            assert (await client.post("/v1/control/stop")).status_code == 202
+        link.in_flight = 0
+        link.settle()
+        link.leaves = leaves
+        async with serving(link, database=database) as client:
+            await link.looked(2)
+            async with asyncio.timeout(10):
+                while (told := await record(client, 1))["outcome"] == "running":
+                    await asyncio.sleep(0.01)
+            assert told["outcome"] == outcome
+            link.leaves = False  # it answered late
+            async with asyncio.timeout(10):
+                while (told := await record(client, 1))["outcome"] != "stopped":
+                    await asyncio.sleep(0.01)
+            assert told["ledger"]["received"] == 80, "of both"
+
+    asyncio.run(main())
+
+
 def rename(file: Path, table: str, to: str) -> None:
     with closing(sqlite3.connect(file)) as connection, connection:
         connection.execute(f"ALTER TABLE {table} RENAME TO {to}")
