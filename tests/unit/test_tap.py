@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from pathlib import Path
 
@@ -49,7 +48,7 @@ def test_a_signal_in_the_middle_of_a_write_ends_it_in_order(number: int, tmp_pat
 
     def interrupted(sink: EventSink, one: StreamEvent) -> None:
         if one.id.event == 4:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
         append(sink, one)
 
     def unheld(number: int, frame: object) -> None:
