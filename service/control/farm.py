@@ -27,7 +27,7 @@ from hltfarm.service.control.restarts import IngestRestarts
 from hltfarm.service.control.returning import Returning
 from hltfarm.service.control.run_counters import RunCounters, complete
 from hltfarm.service.control.settings import ControlSettings
-from hltfarm.service.control.strays import Strays, check_one_run, whole_ledger
+from hltfarm.service.control.strays import Strays, check_one_run, closed_ledger, whole_ledger
 from hltfarm.service.control.transition_records import enter, records_of
 from hltfarm.service.control.transitions import LONG, Transition, Transitions
 from hltfarm.service.registry import DatabaseError, Outcome, Registry, RunCounts
@@ -420,10 +420,8 @@ class FarmControl:
             self.recorder.write(f"the counters of run {run}", lambda registry: put(registry.counters), key=("counters", run))
 
     def _finish(self, run: int, outcome: Outcome, ledger: LedgerCounts | None) -> None:
-        now_s = self.recorder.registry.clock()
-        self.recorder.write(
-            f"the end of run {run} ({outcome}, {ledger})", lambda registry: registry.runs.finish(run, outcome, ledger, now_s)
-        )
+        text, now_s = f"the end of run {run} ({outcome}, {ledger})", self.recorder.registry.clock()
+        self.recorder.write(text, lambda registry: registry.runs.finish(run, outcome, ledger, now_s))
         log.info("run %d ended: %s", run, outcome, extra={"run": run, "outcome": str(outcome)})
 
     def _complete(self, view: FarmView) -> None:
@@ -497,4 +495,6 @@ class FarmControl:
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
+        if (run := self.open_run) is not None and (ledger := closed_ledger(self.view, run)) is not None:  # the farm went down in order
+            self._finish(run, Outcome.INTERRUPTED if self._replaced else self._ending or Outcome.STOPPED, ledger)
         await self.recorder.close()

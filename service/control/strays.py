@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from hltfarm.proto.errors import StateError
 from hltfarm.proto.messages import LedgerCounts, RunState, Snapshot
 from hltfarm.service.control.link import FarmView
+from hltfarm.service.control.merge import add_counts
 from hltfarm.service.runcontrol import ADMITTING, OPEN
 
 #: States in which ingests that lost the run may join it again.
@@ -133,6 +134,15 @@ def whole_ledger(view: FarmView, run: int, counted: Iterable[str] = ()) -> Ledge
     if view.snapshot is None or any(s is None or s.run != run or s.state in OPEN for s in snapshots):
         return None
     return view.snapshot.ledger
+
+
+def closed_ledger(view: FarmView, run: int) -> LedgerCounts | None:
+    """Ledger of a run all of whose ingests left the farm in order; None where one is there, or silent."""
+    left = {ingest.endpoint for ingest in view.left}
+    books = [book.ledger for book in view.books if book.run == run]
+    if not books or any(ingest.snapshot is not None or ingest.endpoint not in left for ingest in view.ingests):
+        return None
+    return add_counts(books)
 
 
 def _answers(view: FarmView) -> list[tuple[str, Snapshot]]:

@@ -200,6 +200,41 @@ def test_a_control_that_restarts_does_not_know_the_books_of_who_left(tmp_path: P
     asyncio.run(main())
 
 
+class OnlyIngest(CountingLink):
+    """It leaves the farm with closed books, which a look sees."""
+
+    leaves = False
+
+    async def look(self) -> FarmView:
+        view = await super().look()
+        if not self.leaves:
+            return view
+        last = self.snapshot()
+        return view_of([IngestView(ENDPOINT, None, "it has left")], [IngestView(ENDPOINT, last)], [closed_books(last)])
+
+
+@pytest.mark.parametrize(("in_order", "outcome"), [(True, "stopped"), (False, "interrupted")])
+def test_a_farm_that_went_down_in_order_has_ended_its_run(tmp_path: Path, in_order: bool, outcome: str) -> None:
+    database = f"sqlite:///{tmp_path}/runs.db"
+
+    async def main() -> None:
+        link = OnlyIngest()
+        async with serving(link, database=database) as client:
+            await begin(client)
+            link.received = 40
+            await link.looked(2)
+            link.leaves, link.gone = in_order, not in_order
+            await link.looked(2)
+            assert (await record(client, 1))["outcome"] == "running", "it may come back and go on"
+        link = OnlyIngest()
+        async with serving(link, database=database) as client:
+            await link.looked(2)
+            told = await record(client, 1)
+            assert (told["outcome"], (told["ledger"] or {}).get("received")) == (outcome, 40 if in_order else None)
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize(("leaves", "outcome"), [(False, "stopped"), (True, "interrupted")])
 def test_a_run_that_was_stopped_while_no_control_was_there_is_whole_if_all_are(tmp_path: Path, leaves: bool, outcome: str) -> None:
     link = TwoIngests()
