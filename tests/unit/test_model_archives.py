@@ -352,7 +352,7 @@ def test_the_page_on_models_shows_how(repository: Path, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(.*?)```", (repository / "docs" / "models.md").read_text(), re.DOTALL)
     exec(code, {})
-    assert load("my-model").inputs == (("pt", "eta", "chi2"),)
+    assert load("my-model").inputs == (("log_pt", "eta", "log_chi2"),)
 
 
 class Writes(torch.nn.Module):
